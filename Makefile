@@ -1,0 +1,52 @@
+# Two commands on a fresh machine: `make run` and `make test`. `make help` lists the rest.
+PYTHON ?= python3
+VENV ?= .venv
+# Another index for torch, e.g. TORCH_INDEX=https://download.pytorch.org/whl/cpu (CPU wheels) or
+# .../whl/cu130 (a CUDA version). Empty: the default index.
+TORCH_INDEX ?=
+ARGS ?=
+
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+# Idle threads of torch sleep instead of spinning.
+export OMP_WAIT_POLICY ?= PASSIVE
+export GOMP_SPINCOUNT ?= 0
+
+.PHONY: help run test test-all compare base lint setup clean
+
+help:  ## this list
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
+
+run: $(READY)  ## set up, then train in the pocket world (ARGS="method=lsp_zero seed=1" for more)
+	$(BIN)/python run.py $(ARGS)
+
+test: $(READY)  ## set up, then the fast tests
+	$(BIN)/python -m pytest -n 2 $(ARGS)
+
+test-all: $(READY)  ## the slow tests and, where there is a GPU, its tests too
+	$(BIN)/python -m pytest -m "" $(ARGS)
+
+compare: $(READY)  ## methods and controls over seeds and bases: README's table and picture (ARGS="…")
+	$(BIN)/python -m sweeps.compare $(ARGS)
+
+base: $(READY)  ## school the pocket world's base model again (ARGS="seed=1 out=outputs/base-1")
+	$(BIN)/python -m lsp.pocket.school $(ARGS)
+
+lint: $(READY)  ## ruff
+	$(BIN)/ruff check . && $(BIN)/ruff format --check .
+
+setup: $(READY)  ## make .venv and install what constraints.txt pins
+
+# torch first and by its pinned version, so that no other package picks one.
+$(READY): constraints.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "error: Python 3.11 or newer is needed; name one with PYTHON=python3.12"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+	  $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) "$$(grep -E '^torch==' constraints.txt)"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+	  --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+clean:  ## remove the virtual environment and caches (runs under outputs/ stay)
+	rm -rf $(VENV) .pytest_cache .hypothesis .ruff_cache *.egg-info

@@ -1,0 +1,145 @@
+"""Evaluation in the pocket world: exact, since every legal query has one right answer.
+
+*Accuracy* is the model's probability of the right answer, end token included, by teacher
+forcing at temperature 1: no sampling noise. It is the value V(q) under exact match, known for
+every query. Averages weigh each (family, length) cell alike, so that the many long arguments
+do not drown the few short ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from lsp.config import number
+from lsp.pocket.language import Task, evaluation_queries, parse
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from lsp.players import Players
+
+
+@dataclass(frozen=True)
+class PocketEvaluation:
+    """``every``: steps between evaluations on the dev split (0: only before and after).
+    ``*_per_cell``: most queries of one (family, length). ``challenger_samples``: queries drawn
+    to measure what the Challenger writes."""
+
+    every: int = number(minimum=0)
+    dev_per_cell: int = number(minimum=1)
+    test_per_cell: int = number(minimum=1)
+    challenger_samples: int = number(minimum=1)
+
+    def problems(self, config) -> list[tuple[str, str]]:
+        if config.world != "pocket":
+            return [("the pocket evaluation is of the pocket world", "choose eval=none")]
+        return []
+
+    def build(self, players: Players, base: PreTrainedModel) -> PocketEvaluator:
+        return PocketEvaluator(self, players, base)
+
+
+@dataclass(frozen=True)
+class Skill:
+    """What a model can do on one split. Row i belongs to ``tasks[i]``."""
+
+    tasks: list[Task]
+    probability: list[float]
+    greedy_right: list[bool]
+
+    def accuracy(self, **cell: Any) -> float:
+        """Mean exact accuracy over cells; ``family=`` and ``length=`` narrow it."""
+        return _cell_mean(self.tasks, self.probability, **cell)
+
+    def greedy_accuracy(self, **cell: Any) -> float:
+        return _cell_mean(self.tasks, [float(right) for right in self.greedy_right], **cell)
+
+    def lengths(self) -> list[int]:
+        return sorted({len(task.argument) for task in self.tasks})
+
+    def families(self) -> list[str]:
+        return list(dict.fromkeys(task.family for task in self.tasks))
+
+
+def _cell_mean(
+    tasks: Sequence[Task],
+    values: Sequence[float],
+    family: str | None = None,
+    length: int | None = None,
+    min_length: int = 1,
+) -> float:
+    cells: dict[tuple[str, int], list[float]] = {}
+    for task, value in zip(tasks, values, strict=True):
+        size = len(task.argument)
+        if family in (None, task.family) and length in (None, size) and size >= min_length:
+            cells.setdefault((task.family, size), []).append(value)
+    means = [sum(cell) / len(cell) for cell in cells.values()]
+    return sum(means) / len(means)
+
+
+class PocketEvaluator:
+    """Measures models against the base, whose skill is computed once for each split."""
+
+    def __init__(self, settings: PocketEvaluation, players: Players, base: PreTrainedModel):
+        self.settings = settings
+        self.players = players
+        self.base = base
+        self._tasks = {
+            "dev": evaluation_queries("dev", settings.dev_per_cell),
+            "test": evaluation_queries("test", settings.test_per_cell),
+        }
+        self._base_skill: dict[str, Skill] = {}
+
+    def skill(self, model: PreTrainedModel, split: str) -> Skill:
+        return measure_skill(model, self.players, self._tasks[split])
+
+    def base_skill(self, split: str) -> Skill:
+        if split not in self._base_skill:
+            self._base_skill[split] = self.skill(self.base, split)
+        return self._base_skill[split]
+
+    def metrics(self, model: PreTrainedModel, split: str, seed: int) -> dict[str, float]:
+        """``accuracy`` and the rest, without a prefix; see docs/metrics.md."""
+        skill, base = self.skill(model, split), self.base_skill(split)
+        wins, losses = win_loss(skill, base)
+        n = len(skill.tasks)
+        return {
+            "accuracy": skill.accuracy(),
+            "greedy_accuracy": skill.greedy_accuracy(),
+            "wins": wins,
+            "ties": n - wins - losses,
+            "losses": losses,
+            "win_rate": (wins + (n - wins - losses) / 2) / n,
+            **{f"accuracy/length_{k}": skill.accuracy(length=k) for k in skill.lengths()},
+            **{f"accuracy/{f}": skill.accuracy(family=f) for f in skill.families()},
+            **self.challenger(model, seed),
+        }
+
+    def challenger(self, model: PreTrainedModel, seed: int) -> dict[str, float]:
+        """What the model asks when it plays Challenger: shares of ``challenger_samples``."""
+        queries = self.players.ask(model, self.settings.challenger_samples, seed, 0, "eval")
+        tasks = [parse(query.text) if query.played else None for query in queries]
+        legal = [task for task in tasks if task is not None]
+        return {
+            "valid_query_frac": len(legal) / len(queries),
+            "distinct_query_frac": len({query.text for query in queries}) / len(queries),
+            "argument_length": sum(len(t.argument) for t in legal) / max(1, len(legal)),
+        }
+
+
+def measure_skill(model: PreTrainedModel, players: Players, tasks: Sequence[Task]) -> Skill:
+    """Exact and greedy accuracy on any tasks, e.g. all legal queries."""
+    prompts = players.chat.encode([players.prompts.solver_messages(t.query) for t in tasks])
+    probability = players.completion_probability(model, prompts, [t.right_answer for t in tasks])
+    limit = players.config.rollout.max_new_tokens
+    written = players.greedy(model, prompts, limit)
+    right = [text == task.right_answer for text, task in zip(written, tasks, strict=True)]
+    return Skill(list(tasks), probability, right)
+
+
+def win_loss(skill: Skill, base: Skill) -> tuple[int, int]:
+    """Queries that only the model, and that only the base, answers right (greedy)."""
+    pairs = list(zip(skill.greedy_right, base.greedy_right, strict=True))
+    return pairs.count((True, False)), pairs.count((False, True))

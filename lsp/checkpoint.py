@@ -1,0 +1,134 @@
+"""Checkpoints: a folder that ``from_pretrained`` loads, and the state that training goes on from.
+
+    step-000150/  config.json, model.safetensors, tokenizer files   the model
+                  trainer.safetensors                               the optimizer's moments
+                  checkpoint.json                                   step, counts, sha256 of each file
+
+Written beside its place and renamed, so a folder of that name is whole; every file is hashed,
+so a damaged one is refused by name. Loading runs no code from a file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lsp.runs import RunError, write_json
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+MANIFEST = "checkpoint.json"
+
+
+def checkpoint_folders(run: Path) -> list[Path]:
+    """Whole checkpoints of a run, the oldest first."""
+    return sorted(p.parent for p in (run / "checkpoints").glob(f"step-*/{MANIFEST}"))
+
+
+def newest_checkpoint(run: Path) -> Path:
+    folders = checkpoint_folders(run)
+    if not folders:
+        raise RunError(f"the run {run} has no checkpoint")
+    return verified(folders[-1])
+
+
+def verified(folder: Path) -> Path:
+    """The same folder once every file matches its hash; RunError names what is damaged and what
+    else there is."""
+    manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    damaged = [
+        name
+        for name, digest in manifest["files"].items()
+        if not (folder / name).is_file() or _sha256(folder / name) != digest
+    ]
+    if damaged:
+        older = [p for p in checkpoint_folders(folder.parent.parent) if p.name < folder.name]
+        way_out = (
+            f"an older one is {older[-1]}: move {folder.name} away to fall back to it"
+            if older
+            else "there is no older one"
+        )
+        raise RunError(
+            f"the checkpoint {folder} is damaged: {', '.join(damaged)} missing or changed; {way_out}"
+        )
+    return folder
+
+
+def save_checkpoint(
+    run: Path,
+    step: int,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    optimizer: torch.optim.Optimizer,
+    state: dict[str, Any],
+    keep: int,
+) -> Path:
+    """Write ``checkpoints/step-NNNNNN``, then remove all but the newest ``keep``."""
+    from safetensors.torch import save_file
+
+    final = run / "checkpoints" / f"step-{step:06d}"
+    temporary = final.with_name(f".{final.name}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    model.save_pretrained(temporary)
+    tokenizer.save_pretrained(temporary)
+    save_file(_moments(model, optimizer), temporary / "trainer.safetensors")
+    files = {path.name: _sha256(path) for path in sorted(temporary.iterdir())}
+    write_json(temporary / MANIFEST, {"step": step, "state": state, "files": files})
+    for path in temporary.iterdir():
+        _sync(path)
+    shutil.rmtree(final, ignore_errors=True)
+    os.replace(temporary, final)
+    _sync(final.parent)
+    for old in checkpoint_folders(run)[:-keep]:
+        shutil.rmtree(old)
+    return final
+
+
+def load_training_state(
+    folder: Path, model: PreTrainedModel, optimizer: torch.optim.Optimizer
+) -> dict[str, Any]:
+    """Put the optimizer's moments into place (the weights come by ``from_pretrained``); returns
+    what was saved as ``state``."""
+    from safetensors.torch import load_file
+
+    tensors = load_file(folder / "trainer.safetensors")
+    for name, parameter in model.named_parameters():
+        moments = {
+            kind: tensors[f"{kind}/{name}"].to(parameter.device)
+            for kind in ("step", "exp_avg", "exp_avg_sq")
+            if f"{kind}/{name}" in tensors
+        }
+        if moments:
+            moments["step"] = moments["step"].cpu()
+            optimizer.state[parameter] = moments
+    return json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["state"]
+
+
+def _moments(model: PreTrainedModel, optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
+    """AdamW's state by parameter name, contiguous copies."""
+    return {
+        f"{kind}/{name}": value.detach().clone().contiguous()
+        for name, parameter in model.named_parameters()
+        for kind, value in optimizer.state.get(parameter, {}).items()
+    }
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _sync(path: Path) -> None:
+    """Push a file or folder to the disk, so that a rename never overtakes its contents."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

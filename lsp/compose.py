@@ -1,0 +1,137 @@
+"""From a command line to a ``Config``: Hydra composes, every mistake is reported at once."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra import compose as hydra_compose
+from hydra import initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from lsp.config import Config, ConfigError, Problem, check_tree, unknown_key
+
+CONF = Path(__file__).parents[1] / "conf"
+
+
+def compose(overrides: Sequence[str]) -> Config:
+    """The config of a command line such as ``["method=lsp", "seed=1"]``, or one ConfigError."""
+    problems: list[Problem] = []
+    kept: list[Override] = []
+    for text in overrides:
+        override = _parse(text, problems)
+        if override is not None:
+            kept.append(override)
+    groups = [o for o in kept if _is_group(o)]
+    values = [o for o in kept if not _is_group(o)]
+    groups = [o for o in groups if _group_exists(o, problems)]
+    tree = _compose([o.input_line for o in groups], problems)
+    if tree is None:
+        raise ConfigError(problems)
+    values = [o for o in values if _key_exists(o, tree, problems)]
+    tree = _compose([o.input_line for o in [*groups, *values]], problems)
+    if tree is None:
+        raise ConfigError(problems)
+    trusted = [str(o.value()) for o in values if o.key_or_group.endswith("._target_")]
+    config, found = check_tree(tree, trusted)
+    problems += found
+    if config is not None:
+        problems += _choice_problems(groups, config)
+    if problems or config is None:
+        raise ConfigError(problems)
+    return config
+
+
+def _parse(text: str, problems: list[Problem]) -> Override | None:
+    """One override; of a sweep (``seed=0,1``) its first value stands for all."""
+    try:
+        override = OverridesParser.create().parse_override(text)
+    except HydraException as error:
+        reason = str(error).splitlines()[0].rstrip(".")
+        problems.append(Problem(text, None, reason, "write key=value, quoted where it needs to be"))
+        return None
+    if override.is_sweep_override():
+        first = next(iter(override.sweep_string_iterator()))
+        return OverridesParser.create().parse_override(f"{override.key_or_group}={first}")
+    return override
+
+
+def _is_group(override: Override) -> bool:
+    return (CONF / override.key_or_group).is_dir()
+
+
+def _group_exists(override: Override, problems: list[Problem]) -> bool:
+    """Whether a group override names a file of ours."""
+    group, choice = override.key_or_group, override.value()
+    names = sorted(p.relative_to(CONF / group).with_suffix("").as_posix()
+                   for p in (CONF / group).rglob("*.yaml"))  # fmt: skip
+    if choice in names:
+        return True
+    close = difflib.get_close_matches(str(choice), names, n=1)
+    fix = f"did you mean {group}={close[0]}" if close else f"choose one of {', '.join(names)}"
+    problems.append(Problem(group, choice, f"there is no conf/{group}/{choice}.yaml", fix))
+    return False
+
+
+def _key_exists(override: Override, tree: dict[str, Any], problems: list[Problem]) -> bool:
+    """Whether a value override names a setting; with ``+``, too, it must."""
+    key = override.key_or_group
+    if key.startswith("hydra."):
+        return True
+    if override.is_delete():
+        fix = f"leave ~{key} out, or set it"
+        problems.append(Problem(f"~{key}", None, "a setting cannot be deleted", fix))
+        return False
+    node: Any = tree
+    for part in key.split("."):
+        if not isinstance(node, dict) or part not in node:
+            problems.append(unknown_key(key, override.value(), _dotted(tree)))
+            return False
+        node = node[part]
+    return True
+
+
+def _dotted(tree: dict[str, Any], prefix: str = "") -> list[str]:
+    keys = []
+    for key, value in tree.items():
+        keys.append(f"{prefix}{key}")
+        if isinstance(value, dict):
+            keys += _dotted(value, f"{prefix}{key}.")
+    return keys
+
+
+def _compose(overrides: list[str], problems: list[Problem]) -> dict[str, Any] | None:
+    """Hydra's composition as a plain tree; None where Hydra refuses, with its reason noted."""
+    try:
+        if GlobalHydra.instance().is_initialized():
+            node = hydra_compose("config", overrides)
+        else:
+            with initialize_config_dir(str(CONF), version_base=None):
+                node = hydra_compose("config", overrides)
+        return OmegaConf.to_container(node, resolve=True)
+    except (HydraException, OmegaConfBaseException) as error:
+        reason = " ".join(str(error).split())
+        problems.append(Problem("command line", None, reason, "correct that setting"))
+        return None
+
+
+def _choice_problems(groups: Sequence[Override], config: Config) -> list[Problem]:
+    """A method's file that no longer describes its values: the run would bear a false name."""
+    chosen = {o.key_or_group: o.value() for o in groups}.get("method", "lsp")
+    if chosen == "lsp" and config.method.label == "lsp_zero":
+        return [
+            Problem(
+                "method.self_reward_weight",
+                config.method.self_reward_weight,
+                "LSP without its self-reward is LSP-Zero",
+                "say method=lsp_zero; a sweep over the weight starts from there too",
+            )
+        ]
+    return []

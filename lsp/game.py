@@ -1,0 +1,96 @@
+"""The game's arithmetic, pure: values, rewards and advantages of both roles.
+
+Equations are those of "Language Self-Play For Data-Free Training" (arXiv 2509.07414). Shape
+suffixes: ``_Q`` the step's played queries, ``_QG`` the queries times their G answers. A group
+is a row of such a tensor, so a query that is asked twice is two groups, whatever its text.
+
+A self-score that could not be read is NaN in ``quality_QG``; no function here returns NaN
+where the external rewards are finite, except ``query_quality``, which says so.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+ADVANTAGE_EPSILON = 1e-4
+
+
+def query_value(reward_QG: Tensor) -> Tensor:
+    """V(q_i) = mean over j of R(q_i, a_ij). [Q, G] -> [Q]."""
+    return reward_QG.mean(dim=1)
+
+
+def query_quality(quality_QG: Tensor) -> Tensor:
+    """V_Q(q_i), the mean self-score over the answers that have one; NaN where none has. [Q]."""
+    return quality_QG.nanmean(dim=1)
+
+
+def solver_reward(reward_QG: Tensor, quality_QG: Tensor, self_reward_weight: float) -> Tensor:
+    """R + w R_Q. [Q, G].
+
+    An unread self-score counts as its group's V_Q, so it adds zero advantage and leaves the
+    group's mean where it is; a group without any plays for R alone.
+    """
+    group_mean_Q1 = query_quality(quality_QG).unsqueeze(1).nan_to_num(nan=0.0)
+    filled_QG = torch.where(quality_QG.isnan(), group_mean_Q1, quality_QG)
+    return reward_QG + self_reward_weight * filled_QG
+
+
+def challenger_reward(
+    reward_QG: Tensor,
+    quality_QG: Tensor,
+    self_reward_weight: float,
+    shape: str = "negative_value",
+    reward_range: tuple[float, float] | None = None,
+) -> Tensor:
+    """What the Challenger earns for each query, [Q]: a term of the answers' rewards, + w V_Q.
+
+    ``shape`` is that term; with p = (R - low) / (high - low), R taken into [0, 1]:
+
+    * ``negative_value``: -V(q), the paper's; needs no range.
+    * ``variance``: exp(-(Var_j p - 1/4)^2 / 0.02), highest where half of the answers are
+      right (SPICE, arXiv 2510.24684; population variance, whose largest value is 1/4).
+    * ``band``: 1 - 2 |mean p - 1/2|, highest for a middling value (R-Zero, arXiv 2508.05004).
+
+    A query with no readable self-score takes the mean V_Q of those that have one; where no
+    query has, the term stands alone.
+    """
+    if shape == "negative_value":
+        term_Q = -query_value(reward_QG)
+    elif reward_range is None:
+        raise ValueError(f"challenger reward {shape!r} needs the reward's range")
+    else:
+        low, high = reward_range
+        scaled_QG = (reward_QG - low) / (high - low)
+        if shape == "variance":
+            term_Q = torch.exp(-((scaled_QG.var(dim=1, unbiased=False) - 0.25) ** 2) / 0.02)
+        elif shape == "band":
+            term_Q = 1 - 2 * (scaled_QG.mean(dim=1) - 0.5).abs()
+        else:
+            raise ValueError(f"challenger reward {shape!r}: negative_value, variance or band")
+    quality_Q = query_quality(quality_QG)
+    over_queries = quality_Q.nanmean().nan_to_num(nan=0.0)
+    return term_Q + self_reward_weight * torch.where(quality_Q.isnan(), over_queries, quality_Q)
+
+
+def solver_advantage(solver_reward_QG: Tensor, divide_by_std: bool = False) -> Tensor:
+    """A_Sol: the reward minus its group's mean. [Q, G].
+
+    The paper does not divide by the standard deviation; ``divide_by_std`` does, as GRPO's
+    first form (ddof 1, epsilon 1e-4).
+    """
+    centred_QG = solver_reward_QG - solver_reward_QG.mean(dim=1, keepdim=True)
+    if divide_by_std:
+        return centred_QG / (solver_reward_QG.std(dim=1, keepdim=True) + ADVANTAGE_EPSILON)
+    return centred_QG
+
+
+def challenger_advantage(challenger_reward_Q: Tensor) -> Tensor:
+    """A_Ch: the reward minus its mean over the step's queries. [Q].
+
+    With fewer than two queries there is nothing to compare with, so the advantage is zero.
+    """
+    if challenger_reward_Q.numel() < 2:
+        return torch.zeros_like(challenger_reward_Q)
+    return challenger_reward_Q - challenger_reward_Q.mean()

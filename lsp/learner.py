@@ -1,0 +1,147 @@
+"""One update: L_Sol + alpha_Ch L_Ch over micro-batches, then the optimizer's step."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from dataclasses import dataclass, field
+
+import torch
+
+from lsp.batch import pack, pad, row_sums
+from lsp.config import Config
+from lsp.logprobs import TokenScores, completion_scores
+from lsp.losses import KL_ESTIMATORS, kl_loss, kl_per_token, policy_loss
+from lsp.players import Players
+from lsp.types import MicroBatch, TrainingRow
+
+
+@dataclass
+class UpdateStats:
+    """What an update measured. Sums by role are weighted by ``count``, so merged rows count as
+    often as they were played. ``row`` maps a row's key to its mean KL (k2) and entropy."""
+
+    loss: float = 0.0
+    grad_norm: float = 0.0
+    skipped: bool = False
+    rows: int = 0
+    merged_rows: int = 0
+    tokens: int = 0
+    padded_tokens: int = 0
+    max_mismatch: float = 0.0
+    sums: dict[str, float] = field(default_factory=lambda: defaultdict(float))
+    row: dict[tuple, tuple[float, float]] = field(default_factory=dict)
+
+    def metrics(self) -> dict[str, float]:
+        """Path keys. KL by every sampled estimator, whichever the loss uses."""
+        values = {
+            "loss/total": self.loss,
+            "optim/grad_norm": self.grad_norm,
+            "optim/skipped": float(self.skipped),
+            "batch/rows": self.rows,
+            "batch/distinct_rows": self.merged_rows,
+            "batch/padding_frac": 1 - self.tokens / max(1, self.padded_tokens),
+            "rollout/logprob_mismatch": self.max_mismatch,
+        }
+        for role in ("challenger", "solver"):
+            tokens = self.sums[f"tokens/{role}"]
+            if not tokens:
+                continue
+            values[f"loss/policy/{role}"] = self.sums[f"policy/{role}"]
+            values[f"loss/kl/{role}"] = self.sums[f"kl_loss/{role}"]
+            values[f"entropy/{role}"] = self.sums[f"entropy/{role}"] / tokens
+            for estimator in KL_ESTIMATORS:
+                if f"{estimator}/{role}" in self.sums:
+                    values[f"kl/{role}/{estimator}"] = self.sums[f"{estimator}/{role}"] / tokens
+        return values
+
+
+class Learner:
+    """Owns the optimizer of the policy."""
+
+    def __init__(self, players: Players, config: Config):
+        self.players = players
+        self.config = config
+        settings = config.optim
+        self.optimizer = torch.optim.AdamW(
+            players.policy.parameters(),
+            lr=settings.lr,
+            betas=(settings.beta1, settings.beta2),
+            weight_decay=settings.weight_decay,
+        )
+
+    def update(self, rows: list[TrainingRow], step: int) -> UpdateStats:
+        """One on-policy step on the rows of one play. A loss or gradient that is not finite
+        leaves the weights as they are and is counted."""
+        stats = UpdateStats(rows=sum(row.count for row in rows), merged_rows=len(rows))
+        self.optimizer.zero_grad(set_to_none=True)
+        for chosen in pack(rows, self.config.optim.micro_batch_tokens):
+            batch = pad([rows[i] for i in chosen]).to(self.players.policy.device)
+            self._backward(batch, stats)
+        parameters = self.players.policy.parameters()
+        norm = torch.nn.utils.clip_grad_norm_(parameters, self.config.optim.max_grad_norm)
+        stats.grad_norm = norm.item()
+        stats.skipped = not (math.isfinite(stats.loss) and math.isfinite(stats.grad_norm))
+        if rows and not stats.skipped:
+            warmup = self.config.optim.warmup_steps
+            for group in self.optimizer.param_groups:
+                group["lr"] = self.config.optim.lr * min(1.0, step / max(1, warmup))
+            self.optimizer.step()
+        return stats
+
+    def _backward(self, batch: MicroBatch, stats: UpdateStats) -> None:
+        method, temperature = self.config.method, self.config.rollout.temperature
+        exact = method.kl_estimator == "exact"
+        with torch.no_grad():
+            ref = completion_scores(self.players.reference, batch, temperature, exact)
+        own = completion_scores(self.players.policy, batch, temperature, exact)
+        device = own.logprobs_C.device
+        policy_weight_B = torch.tensor([row.policy_weight for row in batch.rows], device=device)
+        kl_weight_B = torch.tensor([row.kl_weight for row in batch.rows], device=device)
+        kl_C = kl_per_token(
+            own.logprobs_C,
+            ref.logprobs_C,
+            method.kl_estimator,
+            own.distribution_CV,
+            ref.distribution_CV,
+        )
+        loss = policy_loss(own.logprobs_C, policy_weight_B[batch.row_C])
+        loss = loss + kl_loss(kl_C, kl_weight_B[batch.row_C], method.beta)
+        loss.backward()
+        stats.loss += loss.item()
+        self._measure(batch, own, ref, kl_C.detach(), stats)
+
+    @torch.no_grad()
+    def _measure(
+        self,
+        batch: MicroBatch,
+        own: TokenScores,
+        ref: TokenScores,
+        kl_C: torch.Tensor,
+        stats: UpdateStats,
+    ) -> None:
+        """Per-row sums once, then plain floats."""
+        columns = {"entropy": row_sums(batch, own.entropy_C), "loss_kl": row_sums(batch, kl_C)}
+        for estimator in ("k1", "k2", "k3"):
+            kl = kl_per_token(own.logprobs_C, ref.logprobs_C, estimator)
+            columns[estimator] = row_sums(batch, kl)
+        if self.config.method.kl_estimator == "exact":
+            columns["exact"] = columns["loss_kl"]
+        values = {name: column.tolist() for name, column in columns.items()}
+        rollout = [x for row in batch.rows for x in row.rollout_logprobs]
+        difference = own.logprobs_C - torch.tensor(rollout, device=own.logprobs_C.device)
+        stats.max_mismatch = max(stats.max_mismatch, difference.abs().max().item())
+        stats.padded_tokens += batch.input_ids_BT.numel()
+        for i, row in enumerate(batch.rows):
+            tokens = len(row.completion_ids)
+            stats.tokens += row.length
+            sums = stats.sums
+            sums[f"tokens/{row.role}"] += tokens * row.count
+            sums[f"policy/{row.role}"] -= row.policy_weight * tokens
+            sums[f"kl_loss/{row.role}"] += (
+                self.config.method.beta * row.kl_weight * values["loss_kl"][i]
+            )
+            for name in ("entropy", "k1", "k2", "k3", "exact"):
+                if name in values:
+                    sums[f"{name}/{row.role}"] += values[name][i] * row.count
+            stats.row[row.key] = (values["k2"][i] / tokens, values["entropy"][i] / tokens)

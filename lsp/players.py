@@ -1,0 +1,131 @@
+"""Everything that plays: the policy in both roles, its reference, the judge, the reward."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel
+
+from lsp.batch import pack, pad, row_sums
+from lsp.config import Config
+from lsp.init import Init
+from lsp.logprobs import completion_scores
+from lsp.models import end_token_ids, frozen_copy, load_model
+from lsp.prompts import ChatFormat, Prompts
+from lsp.queries.challenger import challenger_queries
+from lsp.queries.dataset import step_queries
+from lsp.rewards.self_reward import SelfJudge
+from lsp.rollout.engine import DrawKey, RolloutEngine
+from lsp.types import Completion, Query, TrainingRow
+
+
+@dataclass(frozen=True)
+class Players:
+    """The policy and what surrounds it. Methods draw with keys made from (seed, step, role)."""
+
+    config: Config
+    policy: PreTrainedModel
+    reference: PreTrainedModel
+    chat: ChatFormat
+    engine: RolloutEngine
+    judge: SelfJudge
+    reward: Any
+    dataset: Sequence[str]
+
+    @property
+    def prompts(self) -> Prompts:
+        return self.config.prompts
+
+    def step_queries(self, step: int) -> list[Query]:
+        """Line 1 of the algorithm: the N queries of a step, from whoever asks."""
+        config = self.config
+        if config.method.queries == "dataset":
+            texts = step_queries(self.dataset, config.num_queries, config.seed, step - 1)
+            return [
+                Query(f"s{step:06d}-q{number:03d}", text, "dataset")
+                for number, text in enumerate(texts)
+            ]
+        asks = self.reference if config.method.challenger == "reference" else self.policy
+        return self.ask(asks, config.num_queries, config.seed, step, "challenger")
+
+    def ask(
+        self, model: PreTrainedModel, count: int, seed: int, step: int, role: str
+    ) -> list[Query]:
+        """``count`` queries from a model as Challenger."""
+        return challenger_queries(
+            model,
+            self.engine,
+            self.chat,
+            self.prompts,
+            self.config.rollout,
+            count,
+            DrawKey(seed, step, role),
+        )
+
+    def answers(self, prompts: Sequence[Sequence[int]], step: int) -> list[list[Completion]]:
+        """G answers of the policy to each prompt."""
+        rollout = self.config.rollout
+        return self.engine.generate(
+            self.policy,
+            prompts,
+            self.config.group_size,
+            rollout.max_new_tokens,
+            rollout.temperature,
+            DrawKey(self.config.seed, step, "solver"),
+        )
+
+    def greedy(
+        self, model: PreTrainedModel, prompts: Sequence[Sequence[int]], limit: int
+    ) -> list[str]:
+        """The likeliest completion of each prompt; a cut one is marked by its missing end."""
+        completions = self.engine.generate(model, prompts, 1, limit, 0.0, DrawKey(0, 0, "greedy"))
+        return [c.text if c.finish_reason == "stop" else c.text + "…" for (c,) in completions]
+
+    @torch.no_grad()
+    def completion_probability(
+        self, model: PreTrainedModel, prompts: Sequence[Sequence[int]], texts: Sequence[str]
+    ) -> list[float]:
+        """P(text, end token | prompt) at temperature 1, by teacher forcing."""
+        end = self.chat.tokenizer.eos_token_id
+        encoded = self.chat.encode_text(texts)
+        rows = [
+            TrainingRow("solver", tuple(prompt), (*ids, end), (), 0.0, 0.0, 1)
+            for prompt, ids in zip(prompts, encoded, strict=True)
+        ]
+        probability = [0.0] * len(rows)
+        for chosen in pack(rows, self.config.optim.micro_batch_tokens):
+            batch = pad([rows[i] for i in chosen]).to(model.device)
+            scores = completion_scores(model, batch, temperature=1.0)
+            for i, value in zip(chosen, row_sums(batch, scores.logprobs_C).tolist(), strict=True):
+                probability[i] = math.exp(value)
+        return probability
+
+
+def load_players(config: Config, init: Init, resumed_from: str | None) -> Players:
+    """Load the models. The reference is exactly the init; the policy is the init, or a
+    checkpoint of this very run where one is resumed."""
+    device = choose_device(config.runtime.device)
+    initial, tokenizer = load_model(init.source, config.model, device)
+    reference = frozen_copy(initial)
+    policy = load_model(resumed_from, config.model, device)[0] if resumed_from else initial
+    chat = ChatFormat(tokenizer, config.model.date_string)
+    engine = RolloutEngine(tokenizer, end_token_ids(initial, tokenizer), config.rollout.max_rows)
+    judge = SelfJudge(
+        reference, chat, engine, config.prompts, config.self_reward, config.rollout.temperature
+    )
+    dataset = config.data.build() if config.method.queries == "dataset" else ()
+    reward = config.reward.build(device)
+    return Players(config, policy, reference, chat, engine, judge, reward, dataset)
+
+
+def choose_device(name: str) -> torch.device:
+    """``auto`` is cuda where there is one. Raises ValueError for a cuda that is not there."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if name.startswith("cuda") and not torch.cuda.is_available():
+        raise ValueError(f"runtime.device={name}: torch sees no CUDA device; choose cpu or auto")
+    return torch.device(name)

@@ -1,0 +1,106 @@
+"""The quality self-reward R_Q, 0..7, by the frozen reference under a rubric prompt."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
+
+from lsp.config import SelfRewardConfig
+from lsp.prompts import ChatFormat, Prompts, parse_quality
+from lsp.rollout.engine import DrawKey, RolloutEngine
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+QUALITY_RANGE = (0, 7)
+MINIMUM_DIGIT_MASS = 0.5
+"""``expected`` mode: where the digits 0..7 hold less probability, the score is unparsed."""
+
+
+class SelfJudge:
+    """Scores (query, answer) pairs. Equal pairs are judged once.
+
+    ``expected``: the mean of the digits 0..7 under the reference's next-token distribution,
+    renormalised over them; a real number, one forward pass. ``generate``: the judge writes
+    (sampled at ``temperature``) and its total is parsed strictly.
+    """
+
+    def __init__(
+        self,
+        reference: PreTrainedModel,
+        chat: ChatFormat,
+        engine: RolloutEngine,
+        prompts: Prompts,
+        settings: SelfRewardConfig,
+        temperature: float,
+    ):
+        self.reference = reference
+        self.chat = chat
+        self.engine = engine
+        self.prompts = prompts
+        self.settings = settings
+        self.temperature = temperature
+        digits = chat.encode_text([str(digit) for digit in range(8)])
+        if settings.mode == "expected" and any(len(ids) != 1 for ids in digits):
+            raise ValueError(
+                "self_reward.mode=expected needs a tokenizer with one token for each digit;"
+                " choose self_reward.mode=generate"
+            )
+        self.digit_ids = [ids[0] for ids in digits]
+        self.opening = chat.encode_text([prompts.judge_opening])[0] if prompts.judge_opening else []
+
+    def score(
+        self, queries: Sequence[str], answers: Sequence[str], key: DrawKey
+    ) -> tuple[list[float], list[str]]:
+        """Scores (NaN where unread) and what the judge wrote (in ``expected`` mode the likeliest
+        digit and the digits' mass), one each for every pair."""
+        pairs = list(dict.fromkeys(zip(queries, answers, strict=True)))
+        prompts = self.chat.encode([self.prompts.judge_messages(q, a) for q, a in pairs])
+        if self.settings.mode == "expected":
+            judged = self._expected([ids + self.opening for ids in prompts])
+        else:
+            judged = self._generate(prompts, key)
+        by_pair = dict(zip(pairs, judged, strict=True))
+        found = [by_pair[pair] for pair in zip(queries, answers, strict=True)]
+        return [score for score, _ in found], [text for _, text in found]
+
+    @torch.no_grad()
+    def _expected(self, prompts: list[list[int]]) -> list[tuple[float, str]]:
+        judged = []
+        for start in range(0, len(prompts), self.engine.max_rows):
+            rows = prompts[start : start + self.engine.max_rows]
+            lengths = torch.tensor([len(row) for row in rows])
+            width = int(lengths.max())
+            ids = torch.zeros(len(rows), width, dtype=torch.long)
+            for i, row in enumerate(rows):
+                ids[i, : len(row)] = torch.tensor(row)
+            mask = (torch.arange(width) < lengths[:, None]).long()
+            device = self.reference.device
+            hidden = self.reference.get_decoder()(
+                input_ids=ids.to(device), attention_mask=mask.to(device), use_cache=False
+            ).last_hidden_state
+            last = hidden[torch.arange(len(rows)), lengths - 1]
+            logits = self.reference.get_output_embeddings()(last).float()
+            digits = logits.softmax(dim=-1)[:, self.digit_ids].cpu()
+            mass = digits.sum(dim=1)
+            mean = (digits @ torch.arange(8.0)) / mass
+            for m, value, best in zip(
+                mass.tolist(), mean.tolist(), digits.argmax(dim=1).tolist(), strict=True
+            ):
+                read = m >= MINIMUM_DIGIT_MASS
+                judged.append((value if read else math.nan, f"{best} (digit mass {m:.3f})"))
+        return judged
+
+    def _generate(self, prompts: list[list[int]], key: DrawKey) -> list[tuple[float, str]]:
+        written = self.engine.generate(
+            self.reference, prompts, 1, self.settings.max_new_tokens, self.temperature, key
+        )
+        texts = [completion.text for (completion,) in written]
+        scores = [parse_quality(text, self.prompts.judge_tag) for text in texts]
+        return [
+            (math.nan if score is None else float(score), text)
+            for score, text in zip(scores, texts, strict=True)
+        ]

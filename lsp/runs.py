@@ -1,0 +1,135 @@
+"""Run folders: their names, what lies in them, and how to find one.
+
+    <run>/config.yaml      the resolved settings
+    <run>/run.json         id, status, base, init, provenance
+    <run>/metrics.jsonl    one object a step
+    <run>/trace/           step-NNNNNN.parquet, one row a (query, answer) pair
+    <run>/checkpoints/     step-NNNNNN/
+    <run>/summary.json     written at the end
+    <run>/curves.png       written at the end
+    <run>/wandb/           everything of W&B
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import secrets
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from lsp.config import Config, ConfigError, Problem, local_model_folder, to_tree
+
+RUN_FILE = "run.json"
+
+
+class RunError(Exception):
+    """Something about a run that the user has to settle; its text says what and how."""
+
+
+def new_run_id(config: Config) -> str:
+    """Readable and unique: method, seed, time and four random characters."""
+    stamp = time.strftime("%Y%m%d-%H%M%S")
+    return f"{config.method.label}-s{config.seed}-{stamp}-{secrets.token_hex(2)}"
+
+
+def display_name(config: Config) -> str:
+    """What W&B shows: method, init, beta with its estimator, weight, seed."""
+    method = config.method
+    return config.run_name or (
+        f"{method.label} from {config.init.source} beta={method.beta:g}·{method.kl_estimator}"
+        f" w={method.self_reward_weight:g} seed={config.seed}"
+    )
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Atomic: the file is the old one or the new one, never half of it."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    os.replace(temporary, path)
+
+
+def create_run(config: Config) -> tuple[str, Path]:
+    """Make the folder of a new run; (run id, folder).
+
+    Raises RunError where a run is there already or nothing can be written there.
+    """
+    run_id = new_run_id(config)
+    folder = Path(config.run_dir) if config.run_dir else Path(config.runs_root) / run_id
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise RunError(
+            f"run_dir={folder} exists and is not empty; give another run_dir, or go on with the"
+            f" run in it by resume={folder}"
+        )
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "config.yaml").write_text(dump_config(config), encoding="utf-8")
+    except OSError as error:
+        raise RunError(
+            f"cannot write to the run folder {folder}: {error.strerror}; choose another with"
+            " run_dir=… or runs_root=…"
+        ) from error
+    return run_id, folder
+
+
+def dump_config(config: Config) -> str:
+    return yaml.safe_dump(to_tree(config), sort_keys=False, allow_unicode=True)
+
+
+def read_run(folder: Path) -> dict[str, Any]:
+    """A run's ``run.json``. Raises RunError where the folder is no run."""
+    try:
+        return json.loads((folder / RUN_FILE).read_text(encoding="utf-8"))
+    except (OSError, json.JSONDecodeError) as error:
+        raise RunError(f"{folder} is no run folder: its {RUN_FILE} cannot be read") from error
+
+
+def find_run(name: str, runs_root: str) -> Path:
+    """A run by folder or by id under ``runs_root``."""
+    for folder in (Path(name), Path(runs_root) / name):
+        if (folder / RUN_FILE).is_file():
+            return folder
+    raise RunError(
+        f"there is no run {name!r}, neither as a folder nor as an id under {runs_root}/;"
+        f" `ls -t {runs_root}` shows what there is"
+    )
+
+
+def runs(runs_root: str) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """All runs under a root, the newest first."""
+    found = [(path.parent, read_run(path.parent)) for path in Path(runs_root).glob(f"*/{RUN_FILE}")]
+    yield from sorted(found, key=lambda item: item[1]["started"], reverse=True)
+
+
+def base_identity(config: Config) -> str:
+    """What a base model *is*: a Hub id with its revision, or a folder's weights by hash."""
+    folder = local_model_folder(config.model.name)
+    if folder is None:
+        return f"{config.model.name}@{config.model.revision or 'main'}"
+    digest = hashlib.sha256()
+    for file in sorted(folder.glob("*.safetensors")):
+        with file.open("rb") as stream:
+            while block := stream.read(1 << 20):
+                digest.update(block)
+    return f"sha256:{digest.hexdigest()[:16]}"
+
+
+def missing_base(config: Config) -> list[Problem]:
+    """A base model folder that is not there, noticed before anything loads."""
+    folder = local_model_folder(config.model.name)
+    if folder is not None and not (folder / "config.json").is_file():
+        fix = "give a folder written by save_pretrained, a Hub id, or model.name=pocket"
+        return [Problem("model.name", config.model.name, "there is no model in that folder", fix)]
+    return []
+
+
+def check_runnable(config: Config) -> None:
+    """What needs the disk to be looked at; raises ConfigError."""
+    problems = missing_base(config)
+    if problems:
+        raise ConfigError(problems)

@@ -1,0 +1,119 @@
+"""Algorithm 1 of "Language Self-Play For Data-Free Training" (arXiv 2509.07414).
+
+    for step in 1..num_steps:
+        q_1..q_N   <- Challenger (or data)                    queries
+        a_i1..a_iG <- Solver(q_i)                             answers
+        R, R_Q     <- reward, reference under the rubric      rewards
+        A_Sol, A_Ch                                           advantages
+        theta      <- theta - grad (L_Sol + alpha_Ch L_Ch)    update
+
+LSP, LSP-Zero, GRPO and the controls are settings of these lines.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import torch
+
+from lsp import game
+from lsp.batch import training_rows
+from lsp.config import Config
+from lsp.learner import Learner
+from lsp.metrics import empty_play, play_metrics, trace_rows
+from lsp.players import Players
+from lsp.rollout.engine import DrawKey
+from lsp.session import Session
+from lsp.types import Play, Query
+
+
+def train(config: Config, session: Session) -> dict[str, Any]:
+    """Play and learn for ``num_steps``; returns the summary that is also on disk."""
+    players = session.players
+    learner = session.learner
+    session.begin()
+    for step in range(session.first_step, config.num_steps + 1):
+        clock = Clock()
+        queries = players.step_queries(step)
+        clock.lap("time/queries")
+        play = play_queries(players, config, queries, step, clock)
+        rows = training_rows(
+            play,
+            config.method,
+            config.num_queries,
+            config.rollout.max_query_tokens,
+            config.rollout.max_new_tokens,
+        )
+        stats = learner.update(rows, step)
+        clock.lap("time/update")
+        metrics = {
+            **play_metrics(queries, play, config.method.self_reward_weight),
+            **stats.metrics(),
+            **clock.laps,
+        }
+        session.record(step, metrics, trace_rows(session.run_id, step, queries, play, stats))
+        if session.stop_requested:
+            return session.interrupt(step)
+    return session.end()
+
+
+def play_queries(
+    players: Players, config: Config, queries: list[Query], step: int, clock: Clock
+) -> Play:
+    """Answers, rewards and advantages of a step's queries (those that can be played)."""
+    method = config.method
+    played = [query for query in queries if query.played]
+    if not played:
+        return empty_play()
+    prompts = players.chat.encode([players.prompts.solver_messages(q.text) for q in played])
+    answers = players.answers(prompts, step)
+    clock.lap("time/answers")
+
+    asked = [query.text for query in played for _ in range(config.group_size)]
+    given = [answer.text for group in answers for answer in group]
+    shape = (len(played), config.group_size)
+    reward_QG = torch.tensor(players.reward(asked, given), dtype=torch.float32).view(shape)
+    clock.lap("time/reward")
+    quality_QG = torch.full(shape, torch.nan)
+    judged: list[list[str]] = []
+    if method.scores_quality:
+        scores, texts = players.judge.score(asked, given, DrawKey(config.seed, step, "judge"))
+        quality_QG = torch.tensor(scores).view(shape)
+        judged = [texts[i : i + shape[1]] for i in range(0, len(texts), shape[1])]
+    clock.lap("time/quality")
+
+    solver_reward_QG = game.solver_reward(reward_QG, quality_QG, method.self_reward_weight)
+    challenger_reward_Q = game.challenger_reward(
+        reward_QG,
+        quality_QG,
+        method.self_reward_weight,
+        method.challenger_reward,
+        config.reward.range,
+    )
+    return Play(
+        queries=played,
+        answers=answers,
+        solver_prompt_ids=[tuple(prompt) for prompt in prompts],
+        reward_QG=reward_QG,
+        quality_QG=quality_QG,
+        quality_text=judged,
+        solver_reward_QG=solver_reward_QG,
+        solver_advantage_QG=game.solver_advantage(solver_reward_QG, method.divide_by_std),
+        query_value_Q=game.query_value(reward_QG),
+        challenger_reward_Q=challenger_reward_Q,
+        challenger_advantage_Q=game.challenger_advantage(challenger_reward_Q),
+    )
+
+
+class Clock:
+    """Seconds of each phase of a step."""
+
+    def __init__(self):
+        self.laps: dict[str, float] = {}
+        self._last = time.perf_counter()
+
+    def lap(self, name: str) -> None:
+        now = time.perf_counter()
+        self.laps[name] = now - self._last
+        self._last = now

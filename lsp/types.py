@@ -1,0 +1,134 @@
+"""The map of the program: what flows from one step of Algorithm 1 to the next.
+
+    prompts -> Completion -> Query [N] -> Play [Q, G] -> TrainingRow -> MicroBatch -> loss
+
+Shape letters, here and in tensor names: N the step's queries, Q those that are played, G the
+answers to each, B rows of a micro-batch, T tokens, V the vocabulary.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+Role = Literal["challenger", "solver"]
+QueryStatus = Literal["stop", "length", "empty", "invalid", "dataset"]
+
+
+@dataclass(frozen=True)
+class Completion:
+    """What a model wrote after a prompt.
+
+    ``ids`` are the sampled tokens, the end token included where one was sampled; ``logprobs``
+    are theirs at the sampling temperature. ``finish_reason`` is ``stop`` (an end token) or
+    ``length`` (cut at the limit).
+
+    Example: ``Completion((42, 43, 1), (-0.1, -0.2, -0.0), "ab", "stop")``.
+    """
+
+    ids: tuple[int, ...]
+    logprobs: tuple[float, ...]
+    text: str
+    finish_reason: Literal["stop", "length"]
+
+
+@dataclass(frozen=True)
+class Query:
+    """One query of a step. ``query_id`` is its identity: its text may repeat.
+
+    ``status`` is how it ended: ``stop``; ``length``, ``empty`` or ``invalid``, which are
+    recorded and not played; or ``dataset``. ``completion`` is the Challenger's, for its loss;
+    None where a data set asked.
+
+    Example: ``Query("s000003-q05", "sort cba", "stop", prompt_ids, completion)``.
+    """
+
+    query_id: str
+    text: str
+    status: QueryStatus
+    prompt_ids: tuple[int, ...] = ()
+    completion: Completion | None = None
+
+    @property
+    def played(self) -> bool:
+        return self.status in ("stop", "dataset")
+
+
+@dataclass(frozen=True)
+class Play:
+    """The played queries of a step with everything that is known of their answers.
+
+    Row i of each ``_QG`` tensor belongs to ``queries[i]``. ``quality_QG`` is NaN where a
+    self-score could not be read, and all NaN where none was asked for; ``quality_text`` is what
+    the judge wrote.
+    """
+
+    queries: list[Query]
+    answers: list[list[Completion]]
+    solver_prompt_ids: list[tuple[int, ...]]
+    reward_QG: Tensor
+    quality_QG: Tensor
+    quality_text: list[list[str]]
+    solver_reward_QG: Tensor
+    solver_advantage_QG: Tensor
+    query_value_Q: Tensor
+    challenger_reward_Q: Tensor
+    challenger_advantage_Q: Tensor
+
+
+@dataclass(frozen=True)
+class TrainingRow:
+    """One (prompt, completion) pair of the loss, with its weights.
+
+    ``policy_weight`` is advantage x token weight x role weight, ``kl_weight`` token weight x
+    role weight. Equal pairs of a step are one row that carries their summed weights, which is
+    exact for one on-policy update; ``count`` is how many they were. ``rollout_logprobs`` are the
+    engine's, to be compared with the trainer's.
+
+    Example: two answers "ab" to one query, advantages 0.5 and 0.5, token weight 1/4:
+    ``TrainingRow("solver", prompt, ids, logprobs, policy_weight=0.25, kl_weight=0.5, count=2)``.
+    """
+
+    role: Role
+    prompt_ids: tuple[int, ...]
+    completion_ids: tuple[int, ...]
+    rollout_logprobs: tuple[float, ...]
+    policy_weight: float
+    kl_weight: float
+    count: int
+
+    @property
+    def key(self) -> tuple:
+        """What makes two rows the same pair."""
+        return self.role, self.prompt_ids, self.completion_ids
+
+    @property
+    def length(self) -> int:
+        return len(self.prompt_ids) + len(self.completion_ids)
+
+    def merged_with(self, other: TrainingRow) -> TrainingRow:
+        return replace(
+            self,
+            policy_weight=self.policy_weight + other.policy_weight,
+            kl_weight=self.kl_weight + other.kl_weight,
+            count=self.count + other.count,
+        )
+
+
+@dataclass(frozen=True)
+class MicroBatch:
+    """Rows padded on the right to one width. ``completion_mask_BT`` is true at completion
+    tokens; ``row_C`` gives the row of each of those C tokens, in row-major order."""
+
+    rows: list[TrainingRow]
+    input_ids_BT: Tensor
+    attention_mask_BT: Tensor
+    completion_mask_BT: Tensor
+    row_C: Tensor = field(repr=False)
+
+    def to(self, device: torch.device) -> MicroBatch:
+        tensors = (self.input_ids_BT, self.attention_mask_BT, self.completion_mask_BT, self.row_C)
+        return MicroBatch(self.rows, *(tensor.to(device) for tensor in tensors))
