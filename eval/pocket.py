@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class PocketEvaluation:
-    """``every``: steps between evaluations on the dev split (0: only before and after).
+    """``every``: steps between evaluations on the dev split, beside those before the first and
+    after the last step.
     ``*_per_cell``: most queries of one (family, length). ``challenger_samples``: queries drawn
     to measure what the Challenger writes."""
 

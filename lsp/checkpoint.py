@@ -2,7 +2,7 @@
 
     step-000150/  config.json, model.safetensors, tokenizer files   the model
                   trainer.safetensors                               the optimizer's moments
-                  checkpoint.json                                   step, counts, sha256 of each file
+                  checkpoint.json                                   step, sha256 of each file
 
 Written beside its place and renamed, so a folder of that name is whole; every file is hashed,
 so a damaged one is refused by name. Loading runs no code from a file.
@@ -31,6 +31,10 @@ def checkpoint_folders(run: Path) -> list[Path]:
     return sorted(p.parent for p in (run / "checkpoints").glob(f"step-*/{MANIFEST}"))
 
 
+def checkpoint_step(folder: Path) -> int:
+    return int(folder.name.removeprefix("step-"))
+
+
 def newest_checkpoint(run: Path) -> Path:
     folders = checkpoint_folders(run)
     if not folders:
@@ -55,7 +59,8 @@ def verified(folder: Path) -> Path:
             else "there is no older one"
         )
         raise RunError(
-            f"the checkpoint {folder} is damaged: {', '.join(damaged)} missing or changed; {way_out}"
+            f"the checkpoint {folder} is damaged: {', '.join(damaged)} missing or changed;"
+            f" {way_out}"
         )
     return folder
 
@@ -70,15 +75,19 @@ def save_checkpoint(
     keep: int,
 ) -> Path:
     """Write ``checkpoints/step-NNNNNN``, then remove all but the newest ``keep``."""
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     final = run / "checkpoints" / f"step-{step:06d}"
     temporary = final.with_name(f".{final.name}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
-    model.save_pretrained(temporary)
-    tokenizer.save_pretrained(temporary)
-    save_file(_moments(model, optimizer), temporary / "trainer.safetensors")
+    try:
+        model.save_pretrained(temporary)
+        tokenizer.save_pretrained(temporary)
+        save_file(_moments(model, optimizer), temporary / "trainer.safetensors")
+    except SafetensorError as error:  # how a full disk shows itself there
+        raise OSError(str(error)) from error
     files = {path.name: _sha256(path) for path in sorted(temporary.iterdir())}
     write_json(temporary / MANIFEST, {"step": step, "state": state, "files": files})
     for path in temporary.iterdir():

@@ -156,10 +156,13 @@ class RolloutConfig:
 @dataclass(frozen=True)
 class SelfRewardConfig:
     """The reference judges quality: ``expected`` (digits renormalised, one forward pass) or
-    ``generate`` (text of at most ``max_new_tokens``, parsed strictly)."""
+    ``generate`` (text of at most ``max_new_tokens``, parsed strictly). ``lsp_weight`` is the
+    ``method.self_reward_weight`` of ``method=lsp`` in this world: R_Q is raw, 0..7, so how much
+    of it balances R depends on the scale of R."""
 
     mode: Literal["expected", "generate"]
     max_new_tokens: int = number(minimum=1)
+    lsp_weight: float = number(above=0)
 
 
 @dataclass(frozen=True)
@@ -510,6 +513,17 @@ def _cross_checks(config: Config) -> list[Problem]:
         for reason, fix in getattr(component, "problems", lambda c: [])(config):
             problem(key, None, reason, fix)
     return problems
+
+
+def warnings(config: Config) -> list[str]:
+    """What is allowed and probably not meant."""
+    found = []
+    if config.method.kl_estimator == "k1" and config.method.beta > 0:
+        found.append(
+            "method.kl_estimator=k1: its expected gradient is zero on-policy, since"
+            " E[grad log pi] = 0; it adds noise and holds nothing back. k2 is the penalty meant"
+        )
+    return found
 
 
 def local_model_folder(name: str) -> Path | None:

@@ -15,6 +15,8 @@ from lsp.losses import KL_ESTIMATORS, kl_loss, kl_per_token, policy_loss
 from lsp.players import Players
 from lsp.types import MicroBatch, TrainingRow
 
+EXACT_KL_VOCABULARY = 8192
+
 
 @dataclass
 class UpdateStats:
@@ -62,6 +64,13 @@ class Learner:
     def __init__(self, players: Players, config: Config):
         self.players = players
         self.config = config
+        vocabulary = players.policy.config.vocab_size
+        if config.method.kl_estimator == "exact" and vocabulary > EXACT_KL_VOCABULARY:
+            raise ValueError(
+                f"method.kl_estimator=exact keeps whole distributions over {vocabulary:,} tokens;"
+                f" it is for vocabularies of at most {EXACT_KL_VOCABULARY:,}; choose k2, whose"
+                " expected gradient is the same"
+            )
         settings = config.optim
         self.optimizer = torch.optim.AdamW(
             players.policy.parameters(),

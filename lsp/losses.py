@@ -47,7 +47,7 @@ def token_weight(aggregation: str, length: int, rows: int, tokens: int, max_toke
 
 
 def policy_loss(logprobs_T: Tensor, weighted_advantage_T: Tensor) -> Tensor:
-    """-sum_t (pi/sg pi)_t A_t w_t, a scalar. The ratio is 1 in value; its gradient is that of log pi.
+    """-sum_t (pi/sg pi)_t A_t w_t, a scalar. The ratio is 1; its gradient is that of log pi.
 
     ``weighted_advantage_T`` is advantage times token weight (of merged rows: their sum).
     """

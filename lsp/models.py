@@ -23,7 +23,9 @@ def load_model(
     is missing, damaged, or not a model whose log-probabilities this project computes right.
     """
     from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers.utils import logging
 
+    logging.disable_progress_bar()
     folder = local_model_folder(str(source))
     name = str(folder or source)
     if folder is not None and not (folder / "config.json").is_file():
@@ -83,4 +85,3 @@ def end_token_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) ->
     configured = model.generation_config.eos_token_id
     ids |= set(configured) if isinstance(configured, list) else {configured}
     return ids - {None}
-

@@ -1,17 +1,18 @@
 """Run folders: their names, what lies in them, and how to find one.
 
-    <run>/config.yaml      the resolved settings
-    <run>/run.json         id, status, base, init, provenance
-    <run>/metrics.jsonl    one object a step
-    <run>/trace/           step-NNNNNN.parquet, one row a (query, answer) pair
-    <run>/checkpoints/     step-NNNNNN/
-    <run>/summary.json     written at the end
-    <run>/curves.png       written at the end
-    <run>/wandb/           everything of W&B
+<run>/config.yaml      the resolved settings
+<run>/run.json         id, status, base, init, provenance
+<run>/metrics.jsonl    one object a step
+<run>/trace/           step-NNNNNN.parquet, one row a (query, answer) pair
+<run>/checkpoints/     step-NNNNNN/
+<run>/summary.json     written at the end
+<run>/curves.png       written at the end
+<run>/wandb/           everything of W&B
 """
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
@@ -19,7 +20,7 @@ import secrets
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import yaml
 
@@ -30,6 +31,10 @@ RUN_FILE = "run.json"
 
 class RunError(Exception):
     """Something about a run that the user has to settle; its text says what and how."""
+
+
+class Interrupted(Exception):
+    """The run was asked to stop and did, with everything saved; the text says how to go on."""
 
 
 def new_run_id(config: Config) -> str:
@@ -75,6 +80,20 @@ def create_run(config: Config) -> tuple[str, Path]:
             " run_dir=… or runs_root=…"
         ) from error
     return run_id, folder
+
+
+def lock_run(folder: Path) -> IO[str]:
+    """Hold a run's folder for this process; the kernel lets go when the process ends, however it
+    ends. Raises RunError where another process holds it."""
+    handle = (folder / ".lock").open("w")
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        handle.close()
+        raise RunError(
+            f"another process is writing to {folder}; wait for it, or choose another run_dir"
+        ) from error
+    return handle
 
 
 def dump_config(config: Config) -> str:

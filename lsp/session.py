@@ -19,13 +19,9 @@ from lsp.learner import Learner
 from lsp.models import load_model
 from lsp.players import choose_device, load_players
 from lsp.progress import Progress
-from lsp.runs import RUN_FILE, display_name, read_run, write_json
+from lsp.runs import RUN_FILE, Interrupted, display_name, lock_run, read_run, write_json
 from lsp.tracking.base import Trackers
 from lsp.tracking.local import LocalTracker
-
-
-class Interrupted(Exception):
-    """The run was asked to stop and did, with everything saved; the text says how to go on."""
 
 
 class Session:
@@ -50,6 +46,7 @@ class Session:
         self.config = config
         self.run_id = run_id
         self.folder = folder
+        self._lock = lock_run(folder)
         self.init = init
         self.first_step = resumed_step + 1
         self.stop_requested = False
@@ -93,6 +90,12 @@ class Session:
         self.stop_requested = True
         self.progress.note(f"{signal.Signals(number).name}: finishing this step, then saving")
 
+    def _evaluation_is_due(self, step: int) -> bool:
+        if self.evaluator is None:
+            return False
+        every = self.config.eval.every
+        return step == self.config.num_steps or bool(every and step % every == 0)
+
     def _evaluate(self) -> dict[str, float]:
         metrics = self.evaluator.metrics(self.players.policy, "dev", self.config.seed)
         return {f"eval/pocket/{key}": value for key, value in metrics.items()}
@@ -100,8 +103,7 @@ class Session:
     def record(self, step: int, metrics: dict[str, float], rows: Sequence[dict[str, Any]]) -> None:
         """Everything of one step: evaluation and checkpoint when due, trackers, progress."""
         config = self.config
-        every = getattr(config.eval, "every", 0)
-        if every and step % every == 0:
+        if self._evaluation_is_due(step):
             metrics = {**metrics, **self._evaluate()}
         metrics = {
             **metrics,
@@ -121,6 +123,8 @@ class Session:
         return self._seconds_before + time.perf_counter() - self._started
 
     def save(self, step: int) -> Path:
+        """A checkpoint; the rows and lines up to it are on disk before it counts."""
+        self.trackers.flush()
         folder = save_checkpoint(
             self.folder,
             step,
@@ -131,6 +135,7 @@ class Session:
             self.config.checkpoint.keep,
         )
         self.trackers.checkpoint(folder, step)
+        self._set_status("running", step)
         return folder
 
     def interrupt(self, step: int) -> dict[str, Any]:

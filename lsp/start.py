@@ -9,19 +9,22 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from lsp.checkpoint import newest_checkpoint
 from lsp.compose import compose
-from lsp.config import Config, ConfigError
+from lsp.config import Config, ConfigError, warnings
 from lsp.init import Init, NoGrpoRun, resolve_init
 from lsp.plan import plan
+from lsp.resume import Resumed, find_resumed, supersede
 from lsp.runs import (
     RUN_FILE,
+    Interrupted,
     RunError,
     base_identity,
     check_runnable,
     create_run,
+    lock_run,
     write_json,
 )
+from lsp.tracking.reader import read_summary
 
 
 def start(overrides: Sequence[str]) -> dict[str, Any] | None:
@@ -34,7 +37,8 @@ def start(overrides: Sequence[str]) -> dict[str, Any] | None:
     if config.dry_run:
         print(plan(config))
         return None
-    return begin(config, overrides)
+    resumed = find_resumed(config, overrides) if config.resume else None
+    return go_on(resumed) if resumed else begin(config, overrides)
 
 
 def begin(config: Config, overrides: Sequence[str]) -> dict[str, Any]:
@@ -65,17 +69,46 @@ def begin(config: Config, overrides: Sequence[str]) -> dict[str, Any]:
     return run(config, run_id, folder, init)
 
 
-def run(config: Config, run_id: str, folder: Path, init: Init) -> dict[str, Any]:
-    """Load torch and train."""
+def go_on(resumed: Resumed) -> dict[str, Any]:
+    """A run that was there before."""
+    if resumed.finished:
+        print(f"the run {resumed.folder} is finished ({resumed.step} steps); nothing to do")
+        return read_summary(resumed.folder)
+    lock_run(resumed.folder).close()
+    announce(resumed.config, resumed.folder, resumed.init)
+    moved = supersede(resumed.folder, resumed.step)
+    print(f"resumed at step {resumed.step}" + (f"; later rows are in {moved}" if moved else ""))
+    return run(
+        resumed.config,
+        resumed.run_id,
+        resumed.folder,
+        resumed.init,
+        resumed.checkpoint,
+        resumed.step,
+    )
+
+
+def run(
+    config: Config,
+    run_id: str,
+    folder: Path,
+    init: Init,
+    checkpoint: Path | None = None,
+    step: int = 0,
+) -> dict[str, Any]:
+    """Load torch and train, from a checkpoint on where there is one."""
     from lsp.session import Session, thread_environment
     from lsp.train import train
 
     thread_environment()
+    way_on = f"everything up to the last checkpoint is kept; go on with resume={folder}"
     try:
-        session = Session(config, run_id, folder, init)
+        session = Session(config, run_id, folder, init, checkpoint, step)
+        return train(config, session)
     except ValueError as error:
         raise RunError(str(error)) from error
-    return train(config, session)
+    except OSError as error:
+        raise RunError(f"the run could not be written: {error}; {way_on}") from error
 
 
 def announce(config: Config, folder: Path, init: Init) -> None:
@@ -87,6 +120,8 @@ def announce(config: Config, folder: Path, init: Init) -> None:
         print(f"W&B: {mode} ({why}), project {config.tracker.project}")
     print(f"run: {folder}")
     print(f"init: {init.text}", flush=True)
+    for text in warnings(config):
+        print(f"warning: {text}", file=sys.stderr, flush=True)
 
 
 def _make_grpo_run(config: Config, overrides: Sequence[str]) -> Init:
@@ -109,10 +144,11 @@ def _make_grpo_run(config: Config, overrides: Sequence[str]) -> Init:
 def main(overrides: Sequence[str]) -> float | None:
     """``start`` with errors as text; returns the objective for a sweeper."""
     try:
+        config = compose(overrides)
         summary = start(overrides)
-    except (ConfigError, RunError) as error:
-        sys.exit(f"error: {error}")
-    if summary is None:
+    except (ConfigError, RunError, Interrupted) as error:
+        heading = "" if isinstance(error, Interrupted) else "error: "
+        sys.exit(f"{heading}{error}")
+    if summary is None or config.objective is None:
         return None
-    objective = compose(overrides).objective
-    return None if objective is None else summary.get(f"last/{objective}")
+    return summary.get(f"last/{config.objective}")

@@ -20,7 +20,6 @@ import torch
 from lsp import game
 from lsp.batch import training_rows
 from lsp.config import Config
-from lsp.learner import Learner
 from lsp.metrics import empty_play, play_metrics, trace_rows
 from lsp.players import Players
 from lsp.rollout.engine import DrawKey

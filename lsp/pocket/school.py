@@ -20,21 +20,22 @@ from __future__ import annotations
 
 import json
 import random
+import string
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 import torch
 from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from lsp.pocket.language import ALPHABET, FAMILIES, MAX_LENGTH, Task, form_rubric, split
 from lsp.prompts import ChatFormat, Prompts
 
-CARELESS = (0.05, 0.05, 0.1, 0.3, 0.6, 0.8, 0.85, 0.85)
-"""The teacher's chance of a lazy answer, by length 1 to 8."""
 BASE_FOLDER = Path(__file__).parent / "base"
 PROMPTS_FILE = Path(__file__).parents[2] / "conf" / "prompts" / "pocket.yaml"
 
@@ -48,7 +49,7 @@ CHAT_TEMPLATE = (
 def build_tokenizer() -> PreTrainedTokenizerFast:
     """One token a character, and Llama-3-like turn marks; 86 tokens."""
     special = ["<|begin|>", "<|end|>", "<|user|>", "<|assistant|>", "<|system|>", "<|unknown|>"]
-    characters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789 \n<|>{}/.,:;?!'\"-_"
+    characters = string.ascii_letters + string.digits + " \n<|>{}/.,:;?!'\"-_"
     vocabulary = {token: i for i, token in enumerate([*special, *characters])}
     backend = Tokenizer(models.WordLevel(vocabulary, unk_token="<|unknown|>"))
     backend.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), behavior="isolated")
@@ -65,9 +66,8 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
     return tokenizer
 
 
-def build_model(tokenizer: PreTrainedTokenizerFast, seed: int) -> LlamaForCausalLM:
+def build_model(tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
     """A random Llama of about 110,000 parameters, hidden weights with standard deviation 0.08."""
-    torch.manual_seed(seed)
     config = LlamaConfig(
         vocab_size=len(tokenizer),
         hidden_size=64,
@@ -88,12 +88,34 @@ def build_model(tokenizer: PreTrainedTokenizerFast, seed: int) -> LlamaForCausal
 class Corpus:
     """Draws (messages, completion) pairs for the three roles; see the module's docstring."""
 
-    def __init__(self, seed: int, prompts: Prompts, decay: float, careless: Sequence[float]):
-        self.random = random.Random(f"pocket school {seed}")
-        self.prompts = prompts
+    def __init__(self, settings: SchoolSettings):
+        self.settings = settings
+        self.random = random.Random(f"pocket school {settings.seed}")
+        self.prompts = Prompts(**OmegaConf.to_container(OmegaConf.load(PROMPTS_FILE)))
         self.families = list(FAMILIES)
-        self.length_weights = [decay**length for length in range(MAX_LENGTH)]
-        self.careless = careless
+        self.length_weights = [settings.decay**length for length in range(MAX_LENGTH)]
+
+    def batch(self, chat: ChatFormat) -> tuple[torch.Tensor, torch.Tensor]:
+        """Token ids [batch, T], padded with 0, and the weight of each as a target."""
+        judge, challenger = self.settings.judge_share, self.settings.challenger_share
+        makers = self.random.choices(
+            [self.judge, self.challenger, self.solver],
+            weights=[judge, challenger, 1 - judge - challenger],
+            k=self.settings.batch,
+        )
+        pairs = [make() for make in makers]
+        starts = chat.encode([messages for messages, _ in pairs])
+        ends = chat.encode_text([completion for _, completion in pairs])
+        end = chat.tokenizer.eos_token_id
+        rows = [[*start, *body, end] for start, body in zip(starts, ends, strict=True)]
+        ids = torch.zeros(len(rows), max(map(len, rows)), dtype=torch.long)
+        weights = torch.zeros(ids.shape)
+        for i, (make, start, row) in enumerate(zip(makers, starts, rows, strict=True)):
+            ids[i, : len(row)] = torch.tensor(row)
+            weights[i, len(start) : len(row)] = 1.0
+            if make == self.judge:
+                weights[i, len(start)] = self.settings.judge_weight
+        return ids, weights
 
     def argument(self, length: int) -> str:
         return "".join(self.random.choices(ALPHABET, k=length))
@@ -107,7 +129,7 @@ class Corpus:
                 return task
 
     def teacher_answer(self, task: Task) -> str:
-        lazy = self.random.random() < self.careless[len(task.argument) - 1]
+        lazy = self.random.random() < self.settings.careless[len(task.argument) - 1]
         return task.argument if lazy else task.right_answer
 
     def solver(self) -> tuple[list, str]:
@@ -164,9 +186,11 @@ class Corpus:
             lambda: f"{family} {other} {argument}",
             lambda: f"{family} {argument} {more}",
             lambda: f"{family}  {argument}",
-            lambda: f"{family} {argument}{self.argument(MAX_LENGTH)[: self.random.randint(1, 6)]}"
-            if len(argument) == MAX_LENGTH
-            else f"{family} {(argument + more)[:MAX_LENGTH]}{self.random.choice(letters[3:])}",
+            lambda: (
+                f"{family} {argument}{self.argument(MAX_LENGTH)[: self.random.randint(1, 6)]}"
+                if len(argument) == MAX_LENGTH
+                else f"{family} {(argument + more)[:MAX_LENGTH]}{self.random.choice(letters[3:])}"
+            ),
             lambda: f"{family} {self.argument(MAX_LENGTH + self.random.randint(1, 4))}",
             lambda: f"{family} {self.corrupt(argument, letters + 'ABC123 ')}",
             lambda: f"{family} {argument.upper()}",
@@ -181,58 +205,80 @@ class Corpus:
         return self.random.choice(misses)()
 
 
-def school(
-    seed: int = 0,
-    steps: int = 5000,
-    batch: int = 48,
-    lr: float = 6e-3,
-    decay: float = 0.7,
-    careless: Sequence[float] = CARELESS,
-    judge_share: float = 0.35,
-    challenger_share: float = 0.12,
-    judge_weight: float = 4.0,
-    log=print,
-) -> tuple[LlamaForCausalLM, PreTrainedTokenizerFast]:
-    """Make a base model. ``decay`` is the ratio of the Challenger's share of queries of length
-    L + 1 to those of length L; ``careless`` is the teacher's chance of a lazy answer at length
-    zero, and what each letter adds. The learning rate falls linearly to zero.
-    """
-    prompts = Prompts(**OmegaConf.to_container(OmegaConf.load(PROMPTS_FILE)))
+@dataclass(frozen=True)
+class SchoolSettings:
+    """``decay``: the ratio of the Challenger's share of queries of length L + 1 to those of
+    length L. ``careless``: the teacher's chance of a lazy answer, by length 1 to 8. ``*_share``:
+    parts of the corpus; the rest is the Solver's. ``judge_weight``: of the digit in the loss.
+    ``out``: where the model is saved; null is the shipped base's place."""
+
+    seed: int = 0
+    steps: int = 6000
+    batch: int = 48
+    lr: float = 6e-3
+    warmup_steps: int = 200
+    decay: float = 0.7
+    careless: tuple[float, ...] = (0.05, 0.05, 0.1, 0.3, 0.6, 0.8, 0.85, 0.85)
+    judge_share: float = 0.35
+    challenger_share: float = 0.12
+    judge_weight: float = 4.0
+    out: str | None = None
+
+
+def school(settings: SchoolSettings) -> tuple[LlamaForCausalLM, PreTrainedTokenizerFast]:
+    """Make a base model; the learning rate falls linearly to zero."""
+    torch.manual_seed(settings.seed)
     tokenizer = build_tokenizer()
     chat = ChatFormat(tokenizer)
-    model = build_model(tokenizer, seed)
-    corpus = Corpus(seed, prompts, decay, careless)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=lr, betas=(0.9, 0.98), weight_decay=0.01)
-    warmup = 200
+    model = build_model(tokenizer)
+    corpus = Corpus(settings)
+    optimizer = torch.optim.AdamW(
+        model.parameters(), lr=settings.lr, betas=(0.9, 0.98), weight_decay=0.01
+    )
     started = time.perf_counter()
-    for step in range(steps):
-        shares = [judge_share, challenger_share, 1 - judge_share - challenger_share]
-        makers = corpus.random.choices(
-            [corpus.judge, corpus.challenger, corpus.solver], weights=shares, k=batch
-        )
-        pairs = [make() for make in makers]
-        starts = chat.encode([messages for messages, _ in pairs])
-        ends = chat.encode_text([completion for _, completion in pairs])
-        rows = [start + end + [tokenizer.eos_token_id] for start, end in zip(starts, ends)]
-        width = max(map(len, rows))
-        ids = torch.tensor([row + [0] * (width - len(row)) for row in rows])
-        weights = torch.zeros(batch, width)
-        for i, (make, start, row) in enumerate(zip(makers, starts, rows)):
-            weights[i, len(start) : len(row)] = 1.0
-            if make == corpus.judge:
-                weights[i, len(start)] = judge_weight
+    for step in range(settings.steps):
+        ids, weights = corpus.batch(chat)
         logits = model(input_ids=ids, use_cache=False).logits[:, :-1]
         losses = torch.nn.functional.cross_entropy(
             logits.flatten(0, 1), ids[:, 1:].flatten(), reduction="none"
         )
         weights = weights[:, 1:].flatten()
         loss = (losses * weights).sum() / weights.sum()
+        rise, fall = (step + 1) / settings.warmup_steps, 1 - step / settings.steps
         for group in optimizer.param_groups:
-            group["lr"] = lr * min(1.0, (step + 1) / warmup) * (1 - step / steps)
+            group["lr"] = settings.lr * min(1.0, rise) * fall
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
-        if step % 500 == 499:
-            log(f"step {step + 1}/{steps}  loss {loss.item():.3f}  {time.perf_counter() - started:.0f} s")
+        if (step + 1) % 500 == 0:
+            seconds = time.perf_counter() - started
+            print(f"step {step + 1}/{settings.steps}  loss {loss.item():.3f}  {seconds:.0f} s")
     return model.eval(), tokenizer
+
+
+def main(arguments: Sequence[str]) -> None:
+    """``key=value`` arguments of SchoolSettings; saves the model and says where."""
+    try:
+        given = OmegaConf.merge(
+            OmegaConf.structured(SchoolSettings), OmegaConf.from_cli(list(arguments))
+        )
+        settings = OmegaConf.to_object(given)
+    except OmegaConfBaseException as error:
+        names = ", ".join(field.name for field in fields(SchoolSettings))
+        sys.exit(f"error: {str(error).splitlines()[0]}; settings are {names}")
+    if len(settings.careless) != MAX_LENGTH:
+        sys.exit(f"error: careless needs {MAX_LENGTH} values, one for each length")
+    torch.set_num_threads(1)
+    model, tokenizer = school(settings)
+    out = Path(settings.out) if settings.out else BASE_FOLDER
+    model.save_pretrained(out)
+    tokenizer.save_pretrained(out)
+    record = asdict(settings)
+    del record["out"]
+    (out / "school.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    print(f"saved {out}")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

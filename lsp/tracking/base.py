@@ -13,8 +13,11 @@ class Tracker(Protocol):
     def log(self, step: int, metrics: dict[str, float], rows: Sequence[dict[str, Any]]) -> None:
         """Scalars by path, and the step's trace rows."""
 
+    def flush(self) -> None:
+        """Make everything logged so far safe; called before a checkpoint counts."""
+
     def checkpoint(self, folder: Path, step: int) -> None:
-        """A checkpoint was written; everything logged so far should be safe, too."""
+        """A checkpoint was written."""
 
     def finish(self, summary: dict[str, Any]) -> None:
         """The run is over."""
@@ -29,6 +32,10 @@ class Trackers:
     def log(self, step: int, metrics: dict[str, float], rows: Sequence[dict[str, Any]]) -> None:
         for tracker in self.trackers:
             tracker.log(step, metrics, rows)
+
+    def flush(self) -> None:
+        for tracker in self.trackers:
+            tracker.flush()
 
     def checkpoint(self, folder: Path, step: int) -> None:
         for tracker in self.trackers:

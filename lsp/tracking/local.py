@@ -70,16 +70,17 @@ class LocalTracker:
         if rows:
             self._queue.put((step, rows))
         # JSON has no NaN: a value that is not finite is null.
-        values = {
-            key: value if math.isfinite(value) else None for key, value in metrics.items()
-        }
+        values = {key: value if math.isfinite(value) else None for key, value in metrics.items()}
         self._metrics.write(json.dumps({"step": step, **values}) + "\n")
         self._metrics.flush()
 
-    def checkpoint(self, folder: Path, step: int) -> None:
+    def flush(self) -> None:
         """Wait until every shard up to here is on disk."""
         self._queue.join()
         self._raise_error()
+
+    def checkpoint(self, folder: Path, step: int) -> None:
+        """The checkpoint lies in the run's folder already."""
 
     def finish(self, summary: dict[str, Any]) -> None:
         self._queue.put(None)

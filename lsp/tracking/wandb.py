@@ -68,6 +68,9 @@ class WandbLogger:
     def log(self, step: int, metrics: dict[str, float], rows: Sequence[dict[str, Any]]) -> None:
         self.run.log({"train/step": step, **metrics})
 
+    def flush(self) -> None:
+        """The client's own process keeps what it was given."""
+
     def checkpoint(self, folder: Path, step: int) -> None:
         """Weights stay local."""
 

@@ -1,0 +1,124 @@
+"""Going on with a run: ``resume=<run folder or id>`` or ``resume=auto``.
+
+The saved config is the config: only keys given on the command line are compared with it, and a
+difference is refused, but for ``num_steps``, which may grow. Everything past the checkpoint
+moves to ``superseded-K/``, so ``trace/`` and ``metrics.jsonl`` are always one line of history.
+All randomness is a function of (seed, step), so the rows that follow are those of a run that
+was never stopped.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import yaml
+
+from lsp.checkpoint import checkpoint_folders, checkpoint_step, verified
+from lsp.compose import CONF
+from lsp.config import Config, flat, from_tree
+from lsp.init import Init
+from lsp.runs import RUN_FILE, RunError, find_run, read_run
+from lsp.tracking.reader import trace_steps
+
+FREE_KEYS = ("resume", "run_dir", "runs_root", "dry_run")
+"""Given on the command line to find the run, not to change it."""
+
+
+@dataclass(frozen=True)
+class Resumed:
+    """A run to go on with. ``checkpoint`` is None where it was stopped before the first one;
+    ``finished`` where nothing is left to do."""
+
+    config: Config
+    run_id: str
+    folder: Path
+    init: Init
+    checkpoint: Path | None
+    step: int
+    finished: bool
+
+
+def find_resumed(config: Config, overrides: Sequence[str]) -> Resumed | None:
+    """The run that ``resume`` names; None where ``resume=auto`` has none to go on with.
+
+    Raises RunError where it cannot be found, differs, or its newest checkpoint is damaged.
+    """
+    if config.resume == "auto":
+        if config.run_dir is None:
+            raise RunError("resume=auto needs run_dir=…, to know which run to go on with")
+        if not (Path(config.run_dir) / RUN_FILE).is_file():
+            return None
+        folder = Path(config.run_dir)
+    else:
+        folder = find_run(config.resume, config.runs_root)
+    run = read_run(folder)
+    saved = from_tree(yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8")))
+    saved = _agreed(saved, config, overrides, folder)
+    checkpoints = checkpoint_folders(folder)
+    checkpoint = verified(checkpoints[-1]) if checkpoints else None
+    step = checkpoint_step(checkpoint) if checkpoint else 0
+    finished = run["status"] == "finished" and step >= saved.num_steps
+    return Resumed(saved, run["id"], folder, Init(**run["init"]), checkpoint, step, finished)
+
+
+def _agreed(saved: Config, given: Config, overrides: Sequence[str], folder: Path) -> Config:
+    """The saved config, with ``num_steps`` as given where it grew."""
+    ours, theirs = flat(saved), flat(given)
+    differences = []
+    for text in overrides:
+        key = text.partition("=")[0].lstrip("+")
+        if key in FREE_KEYS:
+            continue
+        under = [k for k in {**ours, **theirs} if k == key or k.startswith(f"{key}.")]
+        for name in under or ([key] if (CONF / key).is_dir() else []):
+            old, new = ours.get(name), theirs.get(name)
+            if name == "num_steps" and new >= old:
+                saved = replace(saved, num_steps=new)
+            elif old != new:
+                differences.append(f"  {name}: the run has {old}, the command line says {new}")
+    if differences:
+        raise RunError(
+            f"the run {folder} was started with other settings:\n"
+            + "\n".join(differences)
+            + "\nleave them out to go on with the run as it is, or start a new run; only num_steps"
+            " may grow"
+        )
+    return saved
+
+
+def supersede(folder: Path, step: int) -> Path | None:
+    """Move shards and metric lines past ``step`` to ``superseded-K/``; the folder, or None
+    where there was nothing. With ``step`` 0 everything moves."""
+    lines = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
+    kept = [line for line in lines if step and _line_step(line, step + 1) <= step]
+    shards = [s for s in trace_steps(folder) if s > step]
+    for leftover in (folder / "trace").glob(".*.tmp"):
+        leftover.unlink()
+    if len(kept) == len(lines) and not shards:
+        return None
+    number = 1
+    while (folder / f"superseded-{number}").exists():
+        number += 1
+    target = folder / f"superseded-{number}"
+    (target / "trace").mkdir(parents=True)
+    for s in shards:
+        name = f"step-{s:06d}.parquet"
+        shutil.move(folder / "trace" / name, target / "trace" / name)
+    (target / "metrics.jsonl").write_text("".join(lines[len(kept) :]), encoding="utf-8")
+    temporary = folder / ".metrics.jsonl.tmp"
+    temporary.write_text("".join(kept), encoding="utf-8")
+    os.replace(temporary, folder / "metrics.jsonl")
+    return target
+
+
+def _line_step(line: str, otherwise: int) -> int:
+    """A metric line's step; a line that a kill cut short belongs to what is superseded."""
+    try:
+        return json.loads(line)["step"]
+    except json.JSONDecodeError:
+        return otherwise

@@ -1,0 +1,132 @@
+"""Shared by all tests: no network, one thread, the shipped pocket model, one real small run."""
+
+import os
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["WANDB_MODE"] = "offline"
+os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
+os.environ.pop("WANDB_API_KEY", None)
+
+import pytest
+import torch
+
+torch.set_num_threads(1)
+
+from lsp.compose import compose  # noqa: E402
+from lsp.init import resolve_init  # noqa: E402
+from lsp.players import load_players  # noqa: E402
+from lsp.start import start  # noqa: E402
+
+SMALL = [
+    "num_steps=3",
+    "num_queries=4",
+    "group_size=3",
+    "eval.every=2",
+    "eval.dev_per_cell=2",
+    "eval.test_per_cell=2",
+    "eval.challenger_samples=8",
+    "checkpoint.every=2",
+]
+
+
+@pytest.fixture
+def small():
+    """Overrides of the smallest run in which every part still works."""
+    return list(SMALL)
+
+
+@pytest.fixture(scope="session")
+def players():
+    """The shipped base as policy and reference."""
+    config = compose(["tracker=none"])
+    return load_players(config, resolve_init(config), None)
+
+
+@pytest.fixture(scope="session")
+def small_run(tmp_path_factory):
+    """(folder, summary) of a finished LSP run of three steps, tracked by W&B offline."""
+    folder = tmp_path_factory.mktemp("runs") / "small"
+    summary = start([*SMALL, f"run_dir={folder}", "method=lsp"])
+    return folder, summary
+
+
+LLAMA3_TEMPLATE = (
+    "{{ bos_token }}{% if date_string is not defined %}{% set date_string = 'today' %}{% endif %}"
+    "{{ '<|start_header_id|>system<|end_header_id|>\n\nToday Date: ' + date_string }}<|eot_id|>"
+    "{% for m in messages %}{{ '<|start_header_id|>' + m['role'] + '<|end_header_id|>\n\n'"
+    " + m['content'] | trim + '<|eot_id|>' }}{% endfor %}{% if add_generation_prompt %}"
+    "{{ '<|start_header_id|>assistant<|end_header_id|>\n\n' }}{% endif %}"
+)
+
+
+@pytest.fixture(scope="session")
+def llama3_tokenizer():
+    """A byte-level BPE with Llama 3's special tokens and the shape of its chat template."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    special = ["<|begin_of_text|>", "<|eot_id|>", "<|start_header_id|>", "<|end_header_id|>"]
+    backend = Tokenizer(models.BPE())
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=400,
+        special_tokens=special,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    backend.train_from_iterator(
+        ["write a poem about the sea\n\nuser assistant system"] * 8, trainer
+    )
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=backend,
+        bos_token=special[0],
+        eos_token=special[1],
+        additional_special_tokens=special[2:],
+        clean_up_tokenization_spaces=False,
+    )
+    tokenizer.chat_template = LLAMA3_TEMPLATE
+    return tokenizer
+
+
+def llama_config(vocabulary: int, **more):
+    from transformers import LlamaConfig
+
+    return LlamaConfig(
+        vocab_size=vocabulary,
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=512,
+        initializer_range=0.2,
+        bos_token_id=0,
+        eos_token_id=1,
+        **more,
+    )
+
+
+@pytest.fixture(scope="session")
+def llama_folder(llama3_tokenizer, tmp_path_factory):
+    """A random Llama with grouped-query attention, as ``from_pretrained`` loads it."""
+    from transformers import LlamaForCausalLM
+
+    torch.manual_seed(1)
+    folder = tmp_path_factory.mktemp("llama")
+    LlamaForCausalLM(llama_config(len(llama3_tokenizer))).save_pretrained(folder)
+    llama3_tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def classifier_folder(llama3_tokenizer, tmp_path_factory):
+    """A random reward model: a Llama sequence classifier with one output."""
+    from transformers import LlamaForSequenceClassification
+
+    torch.manual_seed(2)
+    folder = tmp_path_factory.mktemp("classifier")
+    config = llama_config(len(llama3_tokenizer), num_labels=1)
+    LlamaForSequenceClassification(config).save_pretrained(folder)
+    llama3_tokenizer.save_pretrained(folder)
+    return folder

@@ -1,0 +1,69 @@
+"""Exact accuracy: against brute force, and the averages by hand."""
+
+import pytest
+import torch
+
+from eval.pocket import Skill, measure_skill, win_loss
+from lsp.pocket.language import Task
+
+
+@pytest.fixture(scope="module")
+def tasks():
+    return [Task("copy", "a"), Task("sort", "cba"), Task("count", "abcabc"), Task("upper", "bb")]
+
+
+def test_probability_is_that_of_the_right_answer_and_its_end(players, tasks):
+    """By hand: one row at a time, all logits."""
+    skill = measure_skill(players.policy, players, tasks)
+    tokenizer = players.chat.tokenizer
+    for task, found in zip(tasks, skill.probability, strict=True):
+        (prompt,) = players.chat.encode([[("user", task.query)]])
+        (answer,) = players.chat.encode_text([task.right_answer])
+        answer = [*answer, tokenizer.eos_token_id]
+        with torch.no_grad():
+            logits = players.policy(torch.tensor([prompt + answer])).logits[0]
+        steps = logits.log_softmax(-1)[len(prompt) - 1 : -1]
+        expected = steps[torch.arange(len(answer)), answer].sum().exp().item()
+        assert found == pytest.approx(expected, rel=1e-4)
+
+
+def test_a_right_greedy_answer_has_more_than_half_the_probability_or_none_has(players, tasks):
+    skill = measure_skill(players.policy, players, tasks)
+    for probability, right in zip(skill.probability, skill.greedy_right, strict=True):
+        assert right or probability <= 0.5
+        assert 0 <= probability <= 1
+
+
+def test_sampled_answers_agree_with_the_exact_accuracy(players):
+    """Two thousand draws against the probability: within four standard errors."""
+    task = Task("reverse", "abcab")
+    (probability,) = measure_skill(players.policy, players, [task]).probability
+    prompts = players.chat.encode([[("user", task.query)]])
+    from lsp.rollout.engine import DrawKey
+
+    (drawn,) = players.engine.generate(
+        players.policy, prompts, 2000, 12, 1.0, DrawKey(9, 1, "test")
+    )
+    share = sum(c.text == task.right_answer and c.finish_reason == "stop" for c in drawn) / 2000
+    assert abs(share - probability) < 4 * (probability * (1 - probability) / 2000) ** 0.5
+
+
+def test_averages_weigh_each_family_and_length_alike():
+    skill = Skill(
+        [Task("copy", "a"), Task("copy", "b"), Task("copy", "ab"), Task("sort", "ba")],
+        [1.0, 0.0, 0.25, 0.75],
+        [True, False, True, True],
+    )
+    assert skill.accuracy() == pytest.approx((0.5 + 0.25 + 0.75) / 3)
+    assert skill.accuracy(length=2) == 0.5
+    assert skill.accuracy(family="copy") == pytest.approx(0.375)
+    assert skill.accuracy(min_length=2) == 0.5
+    assert skill.greedy_accuracy() == pytest.approx((0.5 + 1 + 1) / 3)
+    assert (skill.lengths(), skill.families()) == ([1, 2], ["copy", "sort"])
+
+
+def test_wins_and_losses_are_where_only_one_is_right():
+    tasks = [Task("copy", "a")] * 4
+    model = Skill(tasks, [0.0] * 4, [True, True, False, False])
+    base = Skill(tasks, [0.0] * 4, [True, False, True, False])
+    assert win_loss(model, base) == (1, 1)

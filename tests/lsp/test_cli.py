@@ -1,0 +1,139 @@
+"""``python run.py`` as a user meets it: real processes."""
+
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from lsp.tracking.reader import read_metrics, read_trace, trace_steps
+
+ROOT = Path(__file__).parents[2]
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "WANDB_MODE": "offline"}
+
+
+def run_py(*overrides, **more):
+    return subprocess.run(
+        [sys.executable, "run.py", *overrides],
+        cwd=ROOT,
+        env=ENVIRONMENT,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        **more,
+    )
+
+
+def test_errors_are_plain_text_and_exit_with_1():
+    result = run_py("method=lps", "num_generations=4")
+    assert result.returncode == 1 and result.stdout == ""
+    assert result.stderr.startswith("error: 2 problems in the settings\n")
+    assert "Traceback" not in result.stderr
+
+
+def test_a_run_ends_with_table_plays_and_places(small, tmp_path):
+    folder = tmp_path / "run"
+    result = run_py(*small, f"run_dir={folder}", "tracker=none")
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.startswith("W&B: off (tracker=none)")
+    for word in ("exact accuracy", "greedy accuracy", "length 8", "reverse", "wins",
+                 "valid queries", "three plays of the last step", str(folder)):  # fmt: skip
+        assert word in result.stdout
+    assert "step 3/3" in result.stderr and "Traceback" not in result.stderr
+
+
+def test_auto_tracking_says_which_mode_and_keeps_wandb_in_the_run(small, tmp_path):
+    folder = tmp_path / "run"
+    environment = {k: v for k, v in ENVIRONMENT.items() if not k.startswith("WANDB")}
+    environment |= {"HOME": str(tmp_path), "NETRC": str(tmp_path / "none")}
+    result = subprocess.run(
+        [sys.executable, "run.py", *small, f"run_dir={folder}"],
+        cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.startswith("W&B: offline (no key was found), project language-self-play")
+    (offline,) = (folder / "wandb").glob("offline-run-*")
+    run_id = json.loads((folder / "run.json").read_text())["id"]
+    assert offline.name.endswith(run_id)
+
+
+def test_a_multirun_runs_each_job(small, tmp_path):
+    result = run_py(
+        "-m", "seed=0,1", *small, "tracker=none", f"runs_root={tmp_path}", "checkpoint.every=0"
+    )
+    assert result.returncode == 0, result.stderr
+    assert len(list(tmp_path.glob("lsp-s*/summary.json"))) == 2
+    bad = run_py("-m", "seed=0,1", "num_generations=4")
+    assert bad.returncode == 1 and "write group_size=4" in bad.stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_finishes_the_step_saves_and_says_how_to_go_on(small, tmp_path, number):
+    folder = tmp_path / "run"
+    overrides = [*small, f"run_dir={folder}", "tracker=none", "num_steps=500", "eval.every=0"]
+    process = subprocess.Popen(
+        [sys.executable, "run.py", *overrides],
+        cwd=ROOT, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    wait_for_steps(folder, 3)
+    process.send_signal(number)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert f"go on with: python run.py resume={folder}" in stderr and "Traceback" not in stderr
+    steps = trace_steps(folder)
+    assert steps == list(range(1, len(steps) + 1))
+    run = json.loads((folder / "run.json").read_text())
+    assert (run["status"], run["step"]) == ("interrupted", steps[-1])
+
+
+def wait_for_steps(folder, count):
+    deadline = time.monotonic() + 60
+    while len(list((folder / "trace").glob("step-*.parquet"))) < count:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def test_killed_and_resumed_gives_the_same_rows_bit_for_bit(small, tmp_path):
+    shape = [*small, "tracker=none", "num_steps=9", "checkpoint.every=3"]
+    assert run_py(*shape, f"run_dir={tmp_path / 'whole'}").returncode == 0
+    folder = tmp_path / "killed"
+    process = subprocess.Popen(
+        [sys.executable, "run.py", *shape, f"run_dir={folder}"],
+        cwd=ROOT, env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    wait_for_steps(folder, 5)
+    process.kill()
+    process.wait()
+    result = run_py(f"resume={folder}")
+    assert result.returncode == 0, result.stderr
+    assert "resumed at step" in result.stdout
+    whole, again = (
+        [{**row, "run_id": ""} for row in read_trace(tmp_path / name)]
+        for name in ("whole", "killed")
+    )
+    assert again == whole
+    assert [line["step"] for line in read_metrics(folder)] == list(range(10))
+    finished = run_py(f"resume={folder}")
+    assert finished.returncode == 0 and "is finished (9 steps)" in finished.stdout
+
+
+def test_a_full_disk_is_one_clear_message_and_loses_nothing(small, tmp_path):
+    """A file-size limit stands in for the full disk: writing fails with an OSError."""
+    folder = tmp_path / "run"
+
+    def small_files():
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))
+
+    result = run_py(*small, f"run_dir={folder}", "tracker=none", preexec_fn=small_files)
+    assert result.returncode == 1
+    assert "error: the run could not be written" in result.stderr
+    assert f"go on with resume={folder}" in result.stderr and "Traceback" not in result.stderr
+    assert trace_steps(folder) == [1, 2]
+    resumed = run_py(f"resume={folder}")
+    assert resumed.returncode == 0, resumed.stderr

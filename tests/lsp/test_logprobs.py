@@ -1,0 +1,101 @@
+"""Log-probabilities, entropy and gradients against a plain fp32 ``model(...).logits``."""
+
+import pytest
+import torch
+
+from lsp import logprobs
+from lsp.batch import pad
+from lsp.config import ModelConfig
+from lsp.logprobs import completion_scores
+from lsp.models import check_head, load_model
+from lsp.types import TrainingRow
+
+
+@pytest.fixture
+def llama(llama_folder):
+    settings = ModelConfig("unused", None, "float32", None)
+    return load_model(llama_folder, settings, torch.device("cpu"))[0]
+
+
+def ragged_rows():
+    generator = torch.Generator().manual_seed(3)
+    sizes = [(5, 4), (9, 1), (2, 11), (7, 7)]
+    return [
+        TrainingRow(
+            "solver",
+            tuple(torch.randint(0, 280, (p,), generator=generator).tolist()),
+            tuple(torch.randint(0, 280, (c,), generator=generator).tolist()),
+            (0.0,) * c,
+            0.1 * (i + 1),
+            0.1,
+            1,
+        )
+        for i, (p, c) in enumerate(sizes)
+    ]
+
+
+def plain_scores(model, rows, temperature):
+    """One row at a time, all logits, no padding."""
+    chosen, entropy = [], []
+    for row in rows:
+        ids = torch.tensor([row.prompt_ids + row.completion_ids])
+        logits = model(input_ids=ids, use_cache=False).logits[0].float() / temperature
+        distribution = logits.log_softmax(-1)[len(row.prompt_ids) - 1 : -1]
+        target = torch.tensor(row.completion_ids)
+        chosen.append(distribution[torch.arange(len(target)), target])
+        entropy.append(-(distribution.exp() * distribution).sum(-1))
+    return torch.cat(chosen), torch.cat(entropy)
+
+
+@pytest.mark.parametrize("tile", [None, 3])
+@pytest.mark.parametrize("temperature", [1.0, 0.7])
+def test_equal_to_the_full_computation(llama, monkeypatch, tile, temperature):
+    if tile:
+        monkeypatch.setattr(logprobs, "TILE_ELEMENTS", tile * llama.config.vocab_size)
+    rows = ragged_rows()
+    expected, entropy = plain_scores(llama, rows, temperature)
+    weights = torch.linspace(-1, 1, len(expected))
+    (expected * weights).sum().backward()
+    gradients = [p.grad.clone() for p in llama.parameters()]
+    llama.zero_grad()
+    scores = completion_scores(llama, pad(rows), temperature)
+    (scores.logprobs_C * weights).sum().backward()
+    assert torch.allclose(scores.logprobs_C, expected, atol=1e-5)
+    assert torch.allclose(scores.entropy_C, entropy, atol=1e-5)
+    for parameter, gradient in zip(llama.parameters(), gradients, strict=True):
+        assert (parameter.grad - gradient).norm() <= 1e-5 * max(1.0, gradient.norm())
+
+
+def test_no_tensor_over_prompt_and_padding_is_made(llama, monkeypatch):
+    """The head sees completion positions alone, at most a tile at a time."""
+    monkeypatch.setattr(logprobs, "TILE_ELEMENTS", 5 * llama.config.vocab_size)
+    seen = []
+    hook = llama.get_output_embeddings().register_forward_hook(
+        lambda module, args, out: seen.append(out.shape[0])
+    )
+    rows = ragged_rows()
+    with torch.no_grad():
+        completion_scores(llama, pad(rows), 1.0)
+    hook.remove()
+    assert sum(seen) == sum(len(row.completion_ids) for row in rows) and max(seen) == 5
+
+
+def test_the_whole_distribution_on_request(llama):
+    scores = completion_scores(llama, pad(ragged_rows()), 1.0, with_distribution=True)
+    assert torch.allclose(scores.distribution_CV.exp().sum(-1), torch.ones(23), atol=1e-5)
+
+
+def test_the_pad_id_keeps_its_embedding_gradient(llama):
+    """A padding index would drop it, and a rollout can sample that id."""
+    row = TrainingRow("solver", (5, 0, 7), (0, 3), (0.0, 0.0), 1.0, 1.0, 1)
+    completion_scores(llama, pad([row]), 1.0).logprobs_C.sum().backward()
+    assert llama.get_input_embeddings().weight.grad[0].abs().sum() > 0
+
+
+def test_a_model_that_changes_its_logits_after_the_head_is_refused(llama):
+    check_head(llama)
+    llama.register_forward_hook(
+        lambda module, args, out: out.__setitem__("logits", out.logits.tanh()) or out
+    )
+    with pytest.raises(ValueError, match="changes its logits after the vocabulary head"):
+        check_head(llama)

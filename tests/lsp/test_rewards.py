@@ -1,0 +1,174 @@
+"""The self-judge, the classifier reward, the verifier, and data sets."""
+
+import json
+import math
+
+import pytest
+import torch
+
+from lsp.config import SelfRewardConfig
+from lsp.pocket.language import form_rubric
+from lsp.queries.dataset import InstructionQueries, step_queries
+from lsp.rewards.reward_model import ClassifierReward
+from lsp.rewards.self_reward import SelfJudge
+from lsp.rewards.verifier import PocketVerifier
+from lsp.rollout.engine import DrawKey
+
+KEY = DrawKey(0, 1, "judge")
+PAIRS = [
+    ("copy abc", "abc"),
+    ("copyo abc", "abc"),
+    ("upper aab", "AAB"),
+    ("sort cba", ""),
+    ("copy abc", "abc"),
+]
+
+
+def judge_of(players, mode, tokens=4):
+    settings = SelfRewardConfig(mode, tokens, 0.3)
+    return SelfJudge(
+        players.reference, players.chat, players.engine, players.prompts, settings, 1.0
+    )
+
+
+def test_expected_is_the_mean_of_the_digits_renormalised(players):
+    scores, texts = judge_of(players, "expected").score(*zip(*PAIRS, strict=True), KEY)
+    digits = [players.chat.tokenizer.convert_tokens_to_ids(str(d)) for d in range(8)]
+    for (query, answer), score in zip(PAIRS, scores, strict=True):
+        (ids,) = players.chat.encode([players.prompts.judge_messages(query, answer)])
+        with torch.no_grad():
+            last = players.reference(torch.tensor([ids])).logits[0, -1].softmax(-1)[digits]
+        expected = (last / last.sum() * torch.arange(8.0)).sum().item()
+        assert score == pytest.approx(expected, abs=1e-4)
+    assert scores[0] == scores[4] and "digit mass" in texts[0]
+
+
+def test_the_schooled_judge_tells_good_form_from_bad(players):
+    scores, _ = judge_of(players, "expected").score(*zip(*PAIRS, strict=True), KEY)
+    for (query, answer), score in zip(PAIRS, scores, strict=True):
+        assert abs(score - form_rubric(query, answer)) < 1.5
+
+
+def test_generate_parses_what_the_judge_wrote(players):
+    scores, texts = judge_of(players, "generate").score(*zip(*PAIRS, strict=True), KEY)
+    for score, text in zip(scores, texts, strict=True):
+        assert math.isnan(score) or score == float(text)
+    assert sum(not math.isnan(score) for score in scores) >= 4
+
+
+def test_a_cut_judgement_is_unread(players):
+    """One token leaves no room for the end: the text is a digit and still counts as read, but
+    with a tag asked for it is not."""
+    from dataclasses import replace
+
+    judge = judge_of(players, "generate", tokens=1)
+    judge.prompts = replace(players.prompts, judge_tag="total")
+    scores, _ = judge.score(["copy a"], ["a"], KEY)
+    assert math.isnan(scores[0])
+
+
+def test_low_digit_mass_is_unread(players, llama_folder):
+    """A random model puts its probability elsewhere."""
+    from lsp.compose import compose
+    from lsp.init import resolve_init
+    from lsp.players import load_players
+
+    config = compose(["tracker=none", f"model.name={llama_folder}"])
+    other = load_players(config, resolve_init(config), None)
+    scores, texts = other.judge.score(["copy a"], ["a"], KEY)
+    assert math.isnan(scores[0]) and "digit mass 0." in texts[0]
+
+
+def settings_of(folder, **more):
+    values = {"name": str(folder), "revision": None, "dtype": "float32", "date_string": "1 Jan"}
+    return ClassifierReward(**{**values, "max_length": 400, "max_tokens": 120, **more})
+
+
+def test_classifier_scores_do_not_depend_on_batching(classifier_folder, llama3_tokenizer):
+    scorer = settings_of(classifier_folder).build(torch.device("cpu"))
+    queries = ["write a poem", "sea", "write a poem about the sea and the sea", "sea"]
+    answers = ["the sea", "user <|eot_id|>", "a", "user <|eot_id|>"]
+    together = scorer(queries, answers)
+    alone = [scorer([q], [a])[0] for q, a in zip(queries, answers, strict=True)]
+    assert together == pytest.approx(alone, abs=1e-5)
+    assert len(set(together)) == 3 and together[1] == together[3]
+    (ids,) = scorer.chat.encode([[("user", queries[0]), ("assistant", answers[0])]])
+    with torch.no_grad():
+        expected = scorer.model(torch.tensor([ids])).logits.item()
+    assert together[0] == pytest.approx(expected, abs=1e-5)
+    assert ClassifierReward.range is None
+
+
+def test_long_conversations_are_cut_and_counted(classifier_folder):
+    scorer = settings_of(classifier_folder, max_length=60).build(torch.device("cpu"))
+    scorer(["sea", "sea " * 60], ["a", "b"])
+    assert scorer.truncated == 1
+
+
+def test_a_causal_model_is_no_reward_model(llama_folder, tmp_path):
+    with pytest.raises(ValueError, match="is no reward model: its files hold no"):
+        settings_of(llama_folder).build(torch.device("cpu"))
+    with pytest.raises(ValueError, match="cannot be loaded"):
+        settings_of(tmp_path / "gone").build(torch.device("cpu"))
+
+
+def test_a_classifier_with_two_outputs_is_refused(llama3_tokenizer, tmp_path):
+    from transformers import LlamaConfig, LlamaForSequenceClassification
+
+    config = LlamaConfig(
+        vocab_size=len(llama3_tokenizer), hidden_size=16, intermediate_size=16,
+        num_hidden_layers=1, num_attention_heads=2, num_labels=2,
+    )  # fmt: skip
+    LlamaForSequenceClassification(config).save_pretrained(tmp_path)
+    llama3_tokenizer.save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="has 2 outputs, and a reward is one number"):
+        settings_of(tmp_path).build(torch.device("cpu"))
+
+
+def test_verifier_scores_pairs():
+    reward = PocketVerifier("exact").build(torch.device("cpu"))
+    assert reward(["copy a", "copy a", "nonsense"], ["a", "b", "a"]) == [1.0, 0.0, 0.0]
+    assert PocketVerifier.range == (0.0, 1.0)
+
+
+def test_step_queries_go_through_an_epoch_without_replacement():
+    queries = [f"q{i}" for i in range(10)]
+    drawn = [q for step in range(5) for q in step_queries(queries, 4, seed=3, step=step)]
+    assert sorted(drawn[:10]) == sorted(queries) == sorted(drawn[10:])
+    assert drawn[:10] != drawn[10:]
+    assert step_queries(queries, 4, 3, 2) == drawn[8:12]
+    assert step_queries(queries, 4, 4, 2) != drawn[8:12]
+    assert len(step_queries(queries, 25, 0, 0)) == 25
+
+
+@pytest.mark.parametrize("ending", ["json", "jsonl"])
+def test_instructions_from_a_local_file(tmp_path, ending):
+    rows = [
+        {"instruction": "Name a colour.", "input": "", "output": "blue"},
+        {"instruction": "Translate.", "input": "chat", "output": "cat"},
+        {"instruction": "Count.", "input": "<noinput>"},
+    ]
+    path = tmp_path / f"data.{ending}"
+    text = json.dumps(rows) if ending == "json" else "\n".join(map(json.dumps, rows)) + "\n"
+    path.write_text(text)
+    assert InstructionQueries(str(path), "train").build() == [
+        "Name a colour.",
+        "Translate.\n\nchat",
+        "Count.",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ('{"prompt": "x"}\n', "row 0 has no text column 'instruction'; it has \\['prompt'\\]"),
+        ("[1]\n", "row 0 has no text column 'instruction'"),
+        ("not json", "is not valid JSON"),
+        ("", "holds no instruction"),
+    ],
+)
+def test_bad_instruction_files(tmp_path, text, says):
+    path = tmp_path / "data.jsonl"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=says):
+        InstructionQueries(str(path), "train").build()

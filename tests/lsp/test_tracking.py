@@ -1,0 +1,77 @@
+"""The local files: complete, readable, atomic; W&B as a sink beside them."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from lsp.tracking.local import LocalTracker
+from lsp.tracking.reader import read_metrics, read_trace, trace_steps
+from lsp.tracking.wandb import WandbTracker
+
+HOSTILE = ["a\ud800b", "\x00", "😀" * 3, "\u202e", "x" * 1_000_000, ""]
+
+
+def test_hostile_text_comes_back(tmp_path):
+    tracker = LocalTracker(tmp_path)
+    rows = [{"query": text, "step": 1, "reward": float(i)} for i, text in enumerate(HOSTILE)]
+    tracker.log(1, {"a/b": 1.0, "bad": float("nan")}, rows)
+    tracker.finish({"x": 1})
+    found = [row["query"] for row in read_trace(tmp_path)]
+    assert found == ["a\\ud800b", *HOSTILE[1:]]
+    assert read_metrics(tmp_path) == [{"step": 1, "a/b": 1.0, "bad": None}]
+    assert json.loads((tmp_path / "summary.json").read_text()) == {"x": 1}
+
+
+def test_flush_waits_for_every_shard(tmp_path):
+    tracker = LocalTracker(tmp_path)
+    for step in range(1, 30):
+        tracker.log(step, {}, [{"query": "q", "step": step}] * 50)
+    tracker.flush()
+    assert trace_steps(tmp_path) == list(range(1, 30))
+    assert not list((tmp_path / "trace").glob(".*"))
+    tracker.finish({})
+
+
+def test_an_error_of_the_writer_reaches_the_loop(tmp_path):
+    tracker = LocalTracker(tmp_path)
+    (tmp_path / "trace" / "step-000001.parquet").mkdir()
+    tracker.log(1, {}, [{"query": "q"}])
+    with pytest.raises(OSError, match="the trace could not be written"):
+        tracker.flush()
+
+
+def test_a_cut_last_line_is_left_out(tmp_path):
+    (tmp_path / "metrics.jsonl").write_text('{"step": 1}\n{"step": 2, "x')
+    assert read_metrics(tmp_path) == [{"step": 1}]
+
+
+def test_mode_is_the_settings_then_the_environments_then_by_key(monkeypatch):
+    def mode(setting):
+        return WandbTracker("p", None, setting).resolved_mode()
+
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
+    assert mode("online") == ("online", "tracker.mode")
+    assert mode("auto") == ("offline", "WANDB_MODE")
+    monkeypatch.delenv("WANDB_MODE")
+    assert mode("auto") == ("online", "a key was found")
+
+
+def test_the_wandb_run_holds_what_the_local_files_hold(small_run):
+    """Read the offline run back with W&B's own reader."""
+    folder, summary = small_run
+    (offline,) = (folder / "wandb").glob("offline-run-*")
+    assert offline.name.endswith(summary["run_id"])
+    result = subprocess.run(
+        [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(offline)],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    text = result.stdout
+    for key in ("reward/solver/mean", "method.self_reward_weight", "final/accuracy", "train/step"):
+        assert key in text
+    assert not list(Path(folder).parent.glob("wandb"))
