@@ -33,11 +33,11 @@ from omegaconf.errors import OmegaConfBaseException
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from lsp.compose import compose
 from lsp.pocket.language import ALPHABET, FAMILIES, MAX_LENGTH, Task, form_rubric, split
-from lsp.prompts import ChatFormat, Prompts
+from lsp.prompts import ChatFormat
 
 BASE_FOLDER = Path(__file__).parent / "base"
-PROMPTS_FILE = Path(__file__).parents[2] / "conf" / "prompts" / "pocket.yaml"
 
 CHAT_TEMPLATE = (
     "{{ '<|begin|>' }}{% for message in messages %}"
@@ -91,7 +91,7 @@ class Corpus:
     def __init__(self, settings: SchoolSettings):
         self.settings = settings
         self.random = random.Random(f"pocket school {settings.seed}")
-        self.prompts = Prompts(**OmegaConf.to_container(OmegaConf.load(PROMPTS_FILE)))
+        self.prompts = compose(["world=pocket"]).prompts
         self.families = list(FAMILIES)
         self.length_weights = [settings.decay**length for length in range(MAX_LENGTH)]
 

@@ -1,0 +1,78 @@
+"""The paper's world through the same code, on random models of the same architectures."""
+
+import json
+
+import pytest
+
+from lsp.runs import RunError
+from lsp.start import start
+from lsp.tracking.reader import read_metrics, read_trace
+
+
+@pytest.fixture
+def paper(llama_folder, classifier_folder, tmp_path):
+    data = tmp_path / "alpaca.jsonl"
+    rows = [{"instruction": f"Write poem {i}.", "input": "the sea" * (i % 2)} for i in range(6)]
+    data.write_text("\n".join(map(json.dumps, rows)))
+    return [
+        "world=paper",
+        f"model.name={llama_folder}",
+        "model.dtype=float32",
+        f"reward.name={classifier_folder}",
+        "reward.dtype=float32",
+        f"data.path={data}",
+        "tracker=none",
+        "num_steps=2",
+        "num_queries=3",
+        "group_size=2",
+        "rollout.max_new_tokens=8",
+        "rollout.max_query_tokens=8",
+        "self_reward.max_new_tokens=8",
+        f"run_dir={tmp_path / 'run'}",
+    ]
+
+
+@pytest.mark.parametrize("mode", ["expected", "generate"])
+@pytest.mark.parametrize("method", ["grpo", "lsp"])
+def test_methods_run_on_free_text(paper, tmp_path, method, mode):
+    # The judge's prompt alone has some 700 tokens under this tokenizer: a shorter one.
+    short = ["prompts.judge='rate it'", "prompts.challenger='ask {task}{template}'"]
+    start([*paper, *short, f"method={method}", f"self_reward.mode={mode}"])
+    rows = read_trace(tmp_path / "run")
+    lines = read_metrics(tmp_path / "run")
+    assert [line["step"] for line in lines] == [1, 2]
+    if method == "grpo":
+        assert len(rows) == 2 * 3 * 2
+        assert {row["query"] for row in rows} <= {
+            f"Write poem {i}." + "\n\nthe sea" * (i % 2) for i in range(6)
+        }
+        assert all(row["reward"] is not None for row in rows)
+        assert lines[0]["kl/solver/k2"] < 1e-6
+    else:
+        # A random model rarely ends its query in eight tokens: what is cut is recorded.
+        assert {row["query_finish_reason"] for row in rows} <= {"length", "stop", "empty"}
+        assert len({row["query_id"] for row in rows}) == 6
+
+
+def test_a_prompt_beyond_the_context_is_one_message(paper):
+    with pytest.raises(RunError, match="exceed the model's context of 512"):
+        start([*paper, "method=lsp"])
+
+
+def test_a_wrong_reward_model_is_one_message(paper, llama_folder):
+    with pytest.raises(RunError, match="is no reward model"):
+        start([*paper, "method=grpo", f"reward.name={llama_folder}"])
+
+
+def test_a_digit_of_several_tokens_needs_generate(paper, monkeypatch):
+    from lsp.prompts import ChatFormat
+
+    monkeypatch.setattr(ChatFormat, "encode_text", lambda self, texts: [[1, 2] for _ in texts])
+    with pytest.raises(RunError, match="choose self_reward.mode=generate"):
+        start([*paper, "method=lsp"])
+
+
+def test_exact_kl_is_refused_for_a_large_vocabulary(paper, monkeypatch):
+    monkeypatch.setattr("lsp.learner.EXACT_KL_VOCABULARY", 100)
+    with pytest.raises(RunError, match="at most 100; choose k2"):
+        start([*paper, "method=grpo", "method.kl_estimator=exact"])

@@ -1,0 +1,72 @@
+"""The shipped base is what docs/pocket.md says it is, and what the school's command makes."""
+
+import json
+import re
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+
+from eval.pocket import measure_skill
+from lsp.pocket.language import evaluation_queries, parse
+from lsp.pocket.school import BASE_FOLDER, Corpus, SchoolSettings, build_tokenizer, main
+from lsp.prompts import ChatFormat
+from lsp.rollout.engine import DrawKey
+
+DOCS = Path(__file__).parents[2] / "docs" / "pocket.md"
+
+
+def test_its_skills_are_those_of_the_table(players):
+    skill = measure_skill(players.policy, players, evaluation_queries("test", 60))
+    table = re.findall(r"^\| (\w+(?: \d)?) \| ([\d.]+) \| ([\d.]+) \|$", DOCS.read_text(), re.M)
+    assert len(table) == 1 + 8 + 8
+    for name, exact, greedy in table:
+        word, _, length = name.partition(" ")
+        cell = {"length": int(length)} if length else {} if name == "all" else {"family": word}
+        assert skill.accuracy(**cell) == pytest.approx(float(exact), abs=2e-3), name
+        assert skill.greedy_accuracy(**cell) == pytest.approx(float(greedy), abs=6e-3), name
+
+
+def test_its_judge_holds_on_pairs_it_has_not_seen(players):
+    corpus = Corpus(SchoolSettings(seed=99))
+    pairs = [corpus.judge() for _ in range(500)]
+    queries = [messages[0][1] for messages, _ in pairs]
+    answers = [messages[1][1] for messages, _ in pairs]
+    scores, _ = players.judge.score(queries, answers, DrawKey(0, 1, "judge"))
+    close = [abs(score - int(true)) < 0.5 for score, (_, true) in zip(scores, pairs, strict=True)]
+    assert sum(close) / len(close) > 0.95
+    illegal = [s for s, query in zip(scores, queries, strict=True) if parse(query) is None]
+    assert len(illegal) > 200 and sum(score >= 4 for score in illegal) / len(illegal) < 0.02
+
+
+def test_it_was_made_by_the_committed_settings_and_is_small():
+    settings = asdict(SchoolSettings())
+    del settings["out"]
+    recorded = json.loads((BASE_FOLDER / "school.json").read_text())
+    assert recorded == json.loads(json.dumps(settings))
+    assert (BASE_FOLDER / "model.safetensors").stat().st_size < 1e6
+    assert sum(file.stat().st_size for file in BASE_FOLDER.iterdir()) < 1e6
+
+
+def test_the_school_teaches_prompts_that_the_game_uses(players):
+    """What the corpus encodes is what the roles are asked, so the words cannot drift apart."""
+    chat = ChatFormat(build_tokenizer())
+    assert Corpus(SchoolSettings()).prompts == players.prompts
+    messages = players.prompts.judge_messages("copy a", "a")
+    assert chat.encode([messages]) == players.chat.encode([messages])
+
+
+def test_the_command_makes_a_model_and_refuses_what_it_does_not_know(tmp_path, capsys):
+    main([f"out={tmp_path / 'base'}", "steps=2", "batch=4"])
+    assert (tmp_path / "base" / "model.safetensors").is_file()
+    for bad, says in (("speed=3", "settings are seed"), ("careless=[0.1]", "needs 8 values")):
+        with pytest.raises(SystemExit, match=says):
+            main([bad])
+
+
+def test_corpus_shows_no_query_of_the_other_splits():
+    corpus = Corpus(SchoolSettings())
+    held_out = {task.query for name in ("dev", "test") for task in evaluation_queries(name, 10**6)}
+    shown = {corpus.solver()[0][0][1] for _ in range(3000)}
+    shown |= {corpus.challenger()[1] for _ in range(1000)}
+    assert not shown & held_out
