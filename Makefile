@@ -1,8 +1,8 @@
 # Two commands on a fresh machine: `make run` and `make test`. `make help` lists the rest.
 PYTHON ?= python3
 VENV ?= .venv
-# Another index for torch, e.g. TORCH_INDEX=https://download.pytorch.org/whl/cpu (CPU wheels) or
-# .../whl/cu130 (a CUDA version). Empty: the default index.
+# Another package index for torch alone: the one that pytorch.org's install page names for CPU
+# wheels (on Linux a tenth of the default's size) or for a CUDA version. Empty: the default index.
 TORCH_INDEX ?=
 ARGS ?=
 

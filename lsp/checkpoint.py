@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 MANIFEST = "checkpoint.json"
+SIGNATURES = "collapse/signatures"
 
 
 def checkpoint_folders(run: Path) -> list[Path]:
@@ -73,8 +74,11 @@ def save_checkpoint(
     optimizer: torch.optim.Optimizer,
     state: dict[str, Any],
     keep: int,
+    best_step: int | None,
 ) -> Path:
-    """Write ``checkpoints/step-NNNNNN``, then remove all but the newest ``keep``."""
+    """Write ``checkpoints/step-NNNNNN``, then remove all but the newest ``keep`` and the one of
+    ``best_step``. ``state`` is plain values, but for the collapse detector's signatures."""
+    import torch
     from safetensors import SafetensorError
     from safetensors.torch import save_file
 
@@ -82,13 +86,17 @@ def save_checkpoint(
     temporary = final.with_name(f".{final.name}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
+    collapse = dict(state["collapse"])
+    signatures = torch.from_numpy(collapse.pop("signatures").astype("int64"))
+    tensors = {**_moments(model, optimizer), SIGNATURES: signatures}
     try:
         model.save_pretrained(temporary)
         tokenizer.save_pretrained(temporary)
-        save_file(_moments(model, optimizer), temporary / "trainer.safetensors")
+        save_file(tensors, temporary / "trainer.safetensors")
     except SafetensorError as error:  # how a full disk shows itself there
         raise OSError(str(error)) from error
     files = {path.name: _sha256(path) for path in sorted(temporary.iterdir())}
+    state = {**state, "collapse": collapse}
     write_json(temporary / MANIFEST, {"step": step, "state": state, "files": files})
     for path in temporary.iterdir():
         _sync(path)
@@ -96,7 +104,8 @@ def save_checkpoint(
     os.replace(temporary, final)
     _sync(final.parent)
     for old in checkpoint_folders(run)[:-keep]:
-        shutil.rmtree(old)
+        if checkpoint_step(old) != best_step:
+            shutil.rmtree(old)
     return final
 
 
@@ -117,7 +126,9 @@ def load_training_state(
         if moments:
             moments["step"] = moments["step"].cpu()
             optimizer.state[parameter] = moments
-    return json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["state"]
+    state = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["state"]
+    state["collapse"]["signatures"] = tensors[SIGNATURES].numpy()
+    return state
 
 
 def _moments(model: PreTrainedModel, optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:

@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from lsp.prompts import Prompts
+from lsp.scrub import scrub
 
 TRUSTED_TARGETS = ("lsp.", "eval.")
 
@@ -128,7 +129,8 @@ class MethodConfig:
 
 @dataclass(frozen=True)
 class OptimConfig:
-    """AdamW, linear warm-up, then constant. ``micro_batch_tokens``: padded tokens a pass."""
+    """AdamW, linear warm-up, then constant. ``micro_batch_tokens``: padded tokens a pass. A step
+    whose loss or gradient is not finite is skipped; ``max_skipped_steps`` in a row end the run."""
 
     lr: float = number(above=0)
     warmup_steps: int = number(minimum=0)
@@ -137,6 +139,7 @@ class OptimConfig:
     beta2: float = number(minimum=0)
     max_grad_norm: float = number(above=0)
     micro_batch_tokens: int = number(minimum=1)
+    max_skipped_steps: int = number(minimum=1)
 
 
 @dataclass(frozen=True)
@@ -167,10 +170,34 @@ class SelfRewardConfig:
 
 @dataclass(frozen=True)
 class CheckpointConfig:
-    """Save every ``every`` steps (0: only at the end); keep the last ``keep``."""
+    """Save every ``every`` steps (0: only at the end); keep the last ``keep`` and the best one by
+    ``objective``."""
 
     every: int = number(minimum=0)
     keep: int = number(minimum=1)
+
+
+@dataclass(frozen=True)
+class CollapseConfig:
+    """Limits of moving means over ``window`` steps; crossing one raises an alarm, once.
+
+    A query is a near duplicate where its estimated Jaccard similarity (character 4-grams) to one
+    of the last ``memory`` queries of earlier steps is at least ``similarity``. Reward hacking:
+    quality falls by ``max_quality_drop`` (of 7) while a role's external reward gains more than
+    ``min_reward_gain``.
+    """
+
+    window: int = number(minimum=1)
+    memory: int = number(minimum=1)
+    similarity: float = number(above=0)
+    min_distinct_query_frac: float = number(minimum=0)
+    max_near_duplicate_frac: float = number(minimum=0)
+    min_played_query_frac: float = number(minimum=0)
+    min_challenger_entropy: float = number(minimum=0)
+    max_unparsed_frac: float = number(minimum=0)
+    max_unasked_code_frac: float = number(minimum=0)
+    max_quality_drop: float = number(above=0)
+    min_reward_gain: float = number(minimum=0)
 
 
 @dataclass(frozen=True)
@@ -206,7 +233,9 @@ class Config:
     rollout: RolloutConfig
     optim: OptimConfig
     eval: Any = field(metadata={"component": True, "optional": True})
-    tracker: Any = field(metadata={"component": True, "optional": True})
+    tracker: Any = field(metadata={"component": True})
+    collapse: CollapseConfig
+    on_collapse: Literal["warn", "stop"]
     checkpoint: CheckpointConfig
     runtime: RuntimeConfig
 
@@ -509,6 +538,10 @@ def _cross_checks(config: Config) -> list[Problem]:
             "the pocket model was schooled on the pocket world's prompts alone",
             "choose another model, or world=pocket",
         )
+    for key, value in flat(config).items():
+        if isinstance(value, str) and scrub(value) != value:
+            fix = "keys come from environment variables, never from settings"
+            problem(key, scrub(value), "holds what looks like a secret", fix)
     for key, component in (("data", config.data), ("reward", config.reward), ("eval", config.eval)):
         for reason, fix in getattr(component, "problems", lambda c: [])(config):
             problem(key, None, reason, fix)

@@ -31,6 +31,7 @@ class UpdateStats:
     tokens: int = 0
     padded_tokens: int = 0
     max_mismatch: float = 0.0
+    role_gradients: dict[str, float] = field(default_factory=dict)
     sums: dict[str, float] = field(default_factory=lambda: defaultdict(float))
     row: dict[tuple, tuple[float, float]] = field(default_factory=dict)
 
@@ -44,6 +45,7 @@ class UpdateStats:
             "batch/distinct_rows": self.merged_rows,
             "batch/padding_frac": 1 - self.tokens / max(1, self.padded_tokens),
             "rollout/logprob_mismatch": self.max_mismatch,
+            **self.role_gradients,
         }
         for role in ("challenger", "solver"):
             tokens = self.sums[f"tokens/{role}"]
@@ -84,9 +86,15 @@ class Learner:
         leaves the weights as they are and is counted."""
         stats = UpdateStats(rows=sum(row.count for row in rows), merged_rows=len(rows))
         self.optimizer.zero_grad(set_to_none=True)
-        for chosen in pack(rows, self.config.optim.micro_batch_tokens):
-            batch = pad([rows[i] for i in chosen]).to(self.players.policy.device)
-            self._backward(batch, stats)
+        every = self.config.tracker.role_gradients_every
+        before: list[torch.Tensor] | None = None
+        for role in ("challenger", "solver"):
+            own = [row for row in rows if row.role == role]
+            for chosen in pack(own, self.config.optim.micro_batch_tokens):
+                batch = pad([own[i] for i in chosen]).to(self.players.policy.device)
+                self._backward(batch, stats)
+            if own and every and step % every == 0:
+                before = self._measure_gradient(role, before, stats)
         parameters = self.players.policy.parameters()
         norm = torch.nn.utils.clip_grad_norm_(parameters, self.config.optim.max_grad_norm)
         stats.grad_norm = norm.item()
@@ -97,6 +105,27 @@ class Learner:
                 group["lr"] = self.config.optim.lr * min(1.0, step / max(1, warmup))
             self.optimizer.step()
         return stats
+
+    @torch.no_grad()
+    def _measure_gradient(
+        self, role: str, before: list[torch.Tensor] | None, stats: UpdateStats
+    ) -> list[torch.Tensor]:
+        """Norm of a role's own gradient, and its cosine with that of the role before it.
+
+        The roles' gradients add up in one buffer; ``before`` is a copy of it from before this
+        role, so the update itself is the same whether this is measured or not.
+        """
+        gradients = [p.grad for p in self.players.policy.parameters() if p.grad is not None]
+        if before is None:
+            stats.role_gradients[f"optim/grad_norm/{role}"] = _norm(gradients)
+            return [gradient.clone() for gradient in gradients]
+        own = [after - old for after, old in zip(gradients, before, strict=True)]
+        norm, other = _norm(own), _norm(before)
+        stats.role_gradients[f"optim/grad_norm/{role}"] = norm
+        if norm > 0 and other > 0:
+            dot = sum((a * b).sum().item() for a, b in zip(own, before, strict=True))
+            stats.role_gradients["optim/role_gradient_cosine"] = dot / (norm * other)
+        return before
 
     def _backward(self, batch: MicroBatch, stats: UpdateStats) -> None:
         method, temperature = self.config.method, self.config.rollout.temperature
@@ -154,3 +183,7 @@ class Learner:
                 if name in values:
                     sums[f"{name}/{row.role}"] += values[name][i] * row.count
             stats.row[row.key] = (values["k2"][i] / tokens, values["entropy"][i] / tokens)
+
+
+def _norm(tensors: list[torch.Tensor]) -> float:
+    return math.sqrt(sum(tensor.double().square().sum().item() for tensor in tensors))

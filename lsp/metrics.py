@@ -78,6 +78,20 @@ def trace_rows(
     its answer's columns null. Nothing is left out: ``query_finish_reason`` says why a query was
     not played."""
     position = {query.query_id: i for i, query in enumerate(play.queries)}
+    value, challenger_reward, challenger_advantage = (
+        tensor.tolist()
+        for tensor in (play.query_value_Q, play.challenger_reward_Q, play.challenger_advantage_Q)
+    )
+    reward, quality, solver_reward, solver_advantage = (
+        tensor.tolist()
+        for tensor in (
+            play.reward_QG,
+            play.quality_QG,
+            play.solver_reward_QG,
+            play.solver_advantage_QG,
+        )
+    )
+    scored = bool(play.quality_text)
     rows = []
     for query in queries:
         own = _completion_columns("query", "challenger", query.prompt_ids, query.completion, stats)
@@ -94,14 +108,12 @@ def trace_rows(
         if i is None:
             rows.append(common)
             continue
-        common["query_value"] = play.query_value_Q[i].item()
+        common["query_value"] = value[i]
         if query.completion is not None:
-            common["challenger_reward"] = play.challenger_reward_Q[i].item()
-            common["challenger_advantage"] = play.challenger_advantage_Q[i].item()
+            common["challenger_reward"] = challenger_reward[i]
+            common["challenger_advantage"] = challenger_advantage[i]
         for j, answer in enumerate(play.answers[i]):
-            quality = play.quality_QG[i, j].item()
-            scored = bool(play.quality_text)
-            read = scored and not math.isnan(quality)
+            read = scored and not math.isnan(quality[i][j])
             prompt = play.solver_prompt_ids[i]
             rows.append(
                 {
@@ -109,12 +121,12 @@ def trace_rows(
                     "answer_id": f"{query.query_id}-a{j:03d}",
                     "answer": answer.text,
                     "answer_finish_reason": answer.finish_reason,
-                    "reward": play.reward_QG[i, j].item(),
-                    "quality": quality if read else None,
+                    "reward": reward[i][j],
+                    "quality": quality[i][j] if read else None,
                     "quality_text": play.quality_text[i][j] if scored else None,
                     "quality_status": ("read" if read else "unread") if scored else "not scored",
-                    "solver_reward": play.solver_reward_QG[i, j].item(),
-                    "solver_advantage": play.solver_advantage_QG[i, j].item(),
+                    "solver_reward": solver_reward[i][j],
+                    "solver_advantage": solver_advantage[i][j],
                     **_completion_columns("answer", "solver", prompt, answer, stats),
                 }
             )

@@ -108,6 +108,11 @@ def read_run(folder: Path) -> dict[str, Any]:
         raise RunError(f"{folder} is no run folder: its {RUN_FILE} cannot be read") from error
 
 
+def update_run(folder: Path, **values: Any) -> None:
+    """Change entries of a run's ``run.json``."""
+    write_json(folder / RUN_FILE, read_run(folder) | values)
+
+
 def find_run(name: str, runs_root: str) -> Path:
     """A run by folder or by id under ``runs_root``."""
     for folder in (Path(name), Path(runs_root) / name):

@@ -1,11 +1,11 @@
-"""What surrounds the loop: evaluation on the way, trackers, checkpoints, progress, signals."""
+"""What surrounds the loop: evaluation on the way, trackers, alarms, checkpoints, signals."""
 
 from __future__ import annotations
 
 import os
 import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +13,17 @@ import torch
 
 from lsp import closing
 from lsp.checkpoint import load_training_state, save_checkpoint
+from lsp.collapse import CollapseDetector
 from lsp.config import Config
 from lsp.init import Init
 from lsp.learner import Learner
 from lsp.models import load_model
 from lsp.players import choose_device, load_players
 from lsp.progress import Progress
-from lsp.runs import RUN_FILE, Interrupted, display_name, lock_run, read_run, write_json
-from lsp.tracking.base import Trackers
+from lsp.runs import Interrupted, RunError, display_name, lock_run, read_run, update_run
+from lsp.tracking.base import Rows, RunIdentity, Trackers
 from lsp.tracking.local import LocalTracker
+from lsp.types import Play, Query
 
 
 class Session:
@@ -40,32 +42,40 @@ class Session:
         resumed_from: Path | None = None,
         resumed_step: int = 0,
     ):
+        self._lock = lock_run(folder)
         if config.runtime.threads:
             torch.set_num_threads(config.runtime.threads)
         torch.manual_seed(config.seed)
         self.config = config
         self.run_id = run_id
         self.folder = folder
-        self._lock = lock_run(folder)
         self.init = init
         self.first_step = resumed_step + 1
         self.stop_requested = False
+        run = read_run(folder)
+        identity = RunIdentity(run_id, folder, display_name(config), run["base"], init.run_id)
+        other = config.tracker.build(config, identity)
         self.players = load_players(config, init, str(resumed_from) if resumed_from else None)
         self.learner = Learner(self.players, config)
+        self.detector = CollapseDetector(config.collapse)
+        self.best: dict[str, Any] = {}
+        self._skipped_in_a_row = 0
         if resumed_from:
-            load_training_state(resumed_from, self.players.policy, self.learner.optimizer)
-        trackers = [LocalTracker(folder)]
-        if config.tracker is not None:
-            name = display_name(config)
-            trackers.append(config.tracker.build(config, run_id, folder, name))
-        self.trackers = Trackers(*trackers)
+            self._restore(resumed_from)
         self.evaluator = None
         if config.eval is not None:
             self.evaluator = config.eval.build(self.players, self._base_model())
+        self.trackers = Trackers(LocalTracker(folder), *([other] if other else []))
         self.progress = Progress(config.num_steps, resumed_step)
         self._last_metrics: dict[str, float] = {}
         self._started = time.perf_counter()
-        self._seconds_before = read_run(folder).get("seconds", 0.0)
+        self._seconds_before = run.get("seconds", 0.0)
+
+    def _restore(self, checkpoint: Path) -> None:
+        state = load_training_state(checkpoint, self.players.policy, self.learner.optimizer)
+        self.detector.restore(state["collapse"])
+        self.best = state["best"]
+        self._skipped_in_a_row = state["skipped_in_a_row"]
 
     def _base_model(self):
         """The base to compare with: the reference itself unless the run starts elsewhere."""
@@ -82,7 +92,7 @@ class Session:
         }
         if self.evaluator and self.first_step == 1:
             self.progress.note("evaluating the start")
-            self.trackers.log(0, self._evaluate(), [])
+            self.trackers.log(0, self._evaluate(), list)
 
     def _request_stop(self, number: int, frame: Any) -> None:
         if self.stop_requested:
@@ -100,22 +110,59 @@ class Session:
         metrics = self.evaluator.metrics(self.players.policy, "dev", self.config.seed)
         return {f"eval/pocket/{key}": value for key, value in metrics.items()}
 
-    def record(self, step: int, metrics: dict[str, float], rows: Sequence[dict[str, Any]]) -> None:
-        """Everything of one step: evaluation and checkpoint when due, trackers, progress."""
+    def record(
+        self,
+        step: int,
+        queries: list[Query],
+        play: Play,
+        metrics: dict[str, float],
+        make_rows: Callable[[], Rows],
+    ) -> None:
+        """Everything of one step: alarms, evaluation and checkpoint when due, trackers."""
         config = self.config
+        measures, alarms = self.detector.step(queries, play, metrics)
         if self._evaluation_is_due(step):
-            metrics = {**metrics, **self._evaluate()}
+            measures |= self._evaluate()
         metrics = {
             **metrics,
+            **measures,
             "optim/lr": self.learner.optimizer.param_groups[0]["lr"],
             "runtime/world_size": 1,
             "runtime/elapsed": self.seconds,
         }
         self._last_metrics |= metrics
-        self.trackers.log(step, metrics, rows)
+        self._note_best(step, metrics)
+        self.trackers.log(step, metrics, make_rows)
         self.progress.step(step, metrics)
+        for text in alarms:
+            self.progress.note(f"warning: step {step}: {text}")
+            self.trackers.alert(step, text)
+        self._count_skipped(step, metrics)
+        if alarms and config.on_collapse == "stop":
+            self.stop_requested = True
         if config.checkpoint.every and step % config.checkpoint.every == 0:
             self.save(step)
+
+    def _note_best(self, step: int, metrics: dict[str, float]) -> None:
+        objective = self.config.objective
+        value = metrics.get(objective) if objective else None
+        if value is not None and (not self.best or value > self.best["value"]):
+            self.best = {"objective": objective, "value": value, "step": step}
+
+    def _count_skipped(self, step: int, metrics: dict[str, float]) -> None:
+        """Too many steps without a finite gradient end the run; its checkpoints are kept."""
+        skipped = bool(metrics["optim/skipped"])
+        self._skipped_in_a_row = self._skipped_in_a_row + 1 if skipped else 0
+        if skipped:
+            self.progress.note(f"warning: step {step}: loss or gradient not finite, step skipped")
+        if self._skipped_in_a_row >= self.config.optim.max_skipped_steps:
+            self.trackers.finish({"status": "failed", "step": step})
+            update_run(self.folder, status="failed")
+            raise RunError(
+                f"{self._skipped_in_a_row} steps in a row had no finite loss or gradient; the last"
+                f" good checkpoint is kept in {self.folder / 'checkpoints'}; start from it with"
+                " init=checkpoint and a lower optim.lr"
+            )
 
     @property
     def seconds(self) -> float:
@@ -125,24 +172,32 @@ class Session:
     def save(self, step: int) -> Path:
         """A checkpoint; the rows and lines up to it are on disk before it counts."""
         self.trackers.flush()
+        state = {
+            "run_id": self.run_id,
+            "seed": self.config.seed,
+            "collapse": self.detector.state(),
+            "best": self.best,
+            "skipped_in_a_row": self._skipped_in_a_row,
+        }
         folder = save_checkpoint(
             self.folder,
             step,
             self.players.policy,
             self.players.chat.tokenizer,
             self.learner.optimizer,
-            {"run_id": self.run_id},
+            state,
             self.config.checkpoint.keep,
+            self.best.get("step"),
         )
         self.trackers.checkpoint(folder, step)
-        self._set_status("running", step)
+        update_run(self.folder, step=step, seconds=self.seconds)
         return folder
 
     def interrupt(self, step: int) -> dict[str, Any]:
         """Save and leave; raises Interrupted with the way to go on."""
         self.save(step)
-        self._set_status("interrupted", step)
         self.trackers.finish({"status": "interrupted", "step": step})
+        update_run(self.folder, status="interrupted")
         self._restore_handlers()
         raise Interrupted(
             f"stopped after step {step}; everything is in {self.folder}\n"
@@ -165,18 +220,16 @@ class Session:
             self.progress.note("evaluating on the test split")
             summary |= closing.final_evaluation(self.evaluator, self.players, config.seed)
         summary |= {f"last/{key}": value for key, value in sorted(self._last_metrics.items())}
+        if self.best:
+            summary[f"best/{self.best['objective']}"] = self.best["value"]
+            summary["best/step"] = self.best["step"]
         summary["seconds"] = self.seconds
         self.trackers.finish(summary)
-        self._set_status("finished", config.num_steps)
+        update_run(self.folder, status="finished", seconds=self.seconds)
         self._restore_handlers()
         closing.draw_curves(self.folder)
         closing.print_closing(config, self.folder, checkpoint, summary, self.evaluator)
         return summary
-
-    def _set_status(self, status: str, step: int) -> None:
-        run = read_run(self.folder)
-        run |= {"status": status, "step": step, "seconds": self.seconds}
-        write_json(self.folder / RUN_FILE, run)
 
     def _restore_handlers(self) -> None:
         for number, handler in self._old_handlers.items():

@@ -13,6 +13,7 @@ from lsp.compose import compose
 from lsp.config import Config, ConfigError, warnings
 from lsp.init import Init, NoGrpoRun, resolve_init
 from lsp.plan import plan
+from lsp.provenance import code_diff, provenance
 from lsp.resume import Resumed, find_resumed, supersede
 from lsp.runs import (
     RUN_FILE,
@@ -50,6 +51,7 @@ def begin(config: Config, overrides: Sequence[str]) -> dict[str, Any]:
             raise
         init = _make_grpo_run(config, overrides)
     run_id, folder = create_run(config)
+    command = shlex.join(["python", "run.py", *overrides])
     write_json(
         folder / RUN_FILE,
         {
@@ -62,9 +64,10 @@ def begin(config: Config, overrides: Sequence[str]) -> dict[str, Any]:
             "init": init.record(),
             "seed": config.seed,
             "started": time.time(),
-            "command": shlex.join(["python", "run.py", *overrides]),
+            **provenance(command),
         },
     )
+    (folder / "code.diff").write_text(code_diff(), encoding="utf-8")
     announce(config, folder, init)
     return run(config, run_id, folder, init)
 
@@ -113,11 +116,7 @@ def run(
 
 def announce(config: Config, folder: Path, init: Init) -> None:
     """The first lines of a run: where it is tracked, where it lies, what it starts from."""
-    if config.tracker is None:
-        print("W&B: off (tracker=none); everything is kept in the run folder")
-    else:
-        mode, why = config.tracker.resolved_mode()
-        print(f"W&B: {mode} ({why}), project {config.tracker.project}")
+    print(config.tracker.announcement())
     print(f"run: {folder}")
     print(f"init: {init.text}", flush=True)
     for text in warnings(config):

@@ -13,6 +13,7 @@ LSP, LSP-Zero, GRPO and the controls are settings of these lines.
 from __future__ import annotations
 
 import time
+from functools import partial
 from typing import Any
 
 import torch
@@ -51,7 +52,8 @@ def train(config: Config, session: Session) -> dict[str, Any]:
             **stats.metrics(),
             **clock.laps,
         }
-        session.record(step, metrics, trace_rows(session.run_id, step, queries, play, stats))
+        make_rows = partial(trace_rows, session.run_id, step, queries, play, stats)
+        session.record(step, queries, play, metrics, make_rows)
         if session.stop_requested:
             return session.interrupt(step)
     return session.end()

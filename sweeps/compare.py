@@ -13,10 +13,8 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields
 from pathlib import Path
 from statistics import mean, stdev
@@ -27,8 +25,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from lsp.query_river import draw_river
 from lsp.tracking.reader import read_summary
-
-ROOT = Path(__file__).parents[1]
+from sweeps.parallel import run_all
 
 METHODS = {
     "grpo": ["method=grpo"],
@@ -124,28 +121,11 @@ def read_settings(arguments: Sequence[str]) -> CompareSettings:
     return settings
 
 
-def in_parallel(commands: Sequence[list[str]], workers: int) -> None:
-    """Run commands, one thread each, several at a time; stops with the first failure's words."""
-    environment = {
-        **os.environ,
-        "OMP_NUM_THREADS": "1",
-        "OMP_WAIT_POLICY": "PASSIVE",
-        "GOMP_SPINCOUNT": "0",
-    }
-    done = 0
-
-    def run(command: list[str]) -> None:
-        nonlocal done
-        result = subprocess.run(
-            [sys.executable, *command], cwd=ROOT, env=environment, capture_output=True, text=True
-        )
-        if result.returncode:
-            raise RuntimeError(f"python {' '.join(command)} failed:\n{result.stderr[-2000:]}")
-        done += 1
-        print(f"{done}/{len(commands)}  {' '.join(command)}", file=sys.stderr, flush=True)
-
-    with ThreadPoolExecutor(workers) as pool:
-        list(pool.map(run, commands))
+def require_all(commands: Sequence[list[str]], workers: int) -> None:
+    """Run commands; end with the first failure's words where one failed."""
+    for command, failure in zip(commands, run_all(commands, workers), strict=True):
+        if failure is not None:
+            sys.exit(f"error: python {' '.join(command)} failed:\n{failure}")
 
 
 def school_bases(runs: Sequence[Run], settings: CompareSettings) -> None:
@@ -155,7 +135,7 @@ def school_bases(runs: Sequence[Run], settings: CompareSettings) -> None:
         for folder, run in needed.items()
         if not (folder / "school.json").is_file()
     ]
-    in_parallel(commands, settings.workers)
+    require_all(commands, settings.workers)
 
 
 def train_all(runs: Sequence[Run], settings: CompareSettings) -> list[dict]:
@@ -175,7 +155,7 @@ def train_all(runs: Sequence[Run], settings: CompareSettings) -> list[dict]:
         for run in runs
         if not (run.folder(settings) / "summary.json").is_file()
     ]
-    in_parallel(commands, settings.workers)
+    require_all(commands, settings.workers)
     return [read_summary(run.folder(settings)) for run in runs]
 
 

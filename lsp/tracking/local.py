@@ -1,18 +1,10 @@
-"""The tracker that is always on: metrics.jsonl, trace shards, summary.json in the run's folder.
-
-Shards are written by one thread, each to a temporary file that is then renamed: a kill leaves
-whole shards only. The queue is bounded; an error of the thread (a full disk) is raised again in
-the loop at the next call.
-"""
+"""The tracker that is always on: metrics.jsonl, trace shards, summary.json in the run's folder."""
 
 from __future__ import annotations
 
 import json
 import math
 import os
-import queue
-import threading
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lsp.runs import write_json
+from lsp.tracking.base import Rows
 
 SCHEMA = pa.schema(
     [
@@ -53,64 +46,43 @@ SCHEMA = pa.schema(
 
 
 class LocalTracker:
-    """Writes a run's folder; complete without any other tracker."""
+    """Writes a run's folder; complete without any other tracker. A shard is written beside its
+    place and renamed, so a kill leaves whole shards only."""
 
     def __init__(self, folder: Path):
         self.folder = folder
         self.trace = folder / "trace"
         self.trace.mkdir(exist_ok=True)
         self._metrics = (folder / "metrics.jsonl").open("a", encoding="utf-8")
-        self._queue: queue.Queue = queue.Queue(maxsize=64)
-        self._error: BaseException | None = None
-        self._thread = threading.Thread(target=self._write_shards, name="trace", daemon=True)
-        self._thread.start()
 
-    def log(self, step: int, metrics: dict[str, float], rows: Sequence[dict[str, Any]]) -> None:
-        self._raise_error()
+    def log(self, step: int, metrics: dict[str, float], rows: Rows) -> None:
         if rows:
-            self._queue.put((step, rows))
+            self._write_shard(step, rows)
         # JSON has no NaN: a value that is not finite is null.
         values = {key: value if math.isfinite(value) else None for key, value in metrics.items()}
         self._metrics.write(json.dumps({"step": step, **values}) + "\n")
         self._metrics.flush()
 
-    def flush(self) -> None:
-        """Wait until every shard up to here is on disk."""
-        self._queue.join()
-        self._raise_error()
-
-    def checkpoint(self, folder: Path, step: int) -> None:
-        """The checkpoint lies in the run's folder already."""
-
-    def finish(self, summary: dict[str, Any]) -> None:
-        self._queue.put(None)
-        self._thread.join()
-        self._metrics.close()
-        self._raise_error()
-        write_json(self.folder / "summary.json", summary)
-
-    def _raise_error(self) -> None:
-        if self._error is not None:
-            raise OSError(f"the trace could not be written: {self._error}") from self._error
-
-    def _write_shards(self) -> None:
-        while (item := self._queue.get()) is not None:
-            try:
-                if self._error is None:
-                    self._write_shard(*item)
-            except (OSError, pa.ArrowException) as error:
-                self._error = error
-            finally:
-                self._queue.task_done()
-        self._queue.task_done()
-
-    def _write_shard(self, step: int, rows: Sequence[dict[str, Any]]) -> None:
-        clean = [{key: _utf8(value) for key, value in row.items()} for row in rows]
-        table = pa.Table.from_pylist(clean, schema=SCHEMA)
+    def _write_shard(self, step: int, rows: Rows) -> None:
+        columns = {
+            field.name: pa.array([_utf8(row.get(field.name)) for row in rows], type=field.type)
+            for field in SCHEMA
+        }
         final = self.trace / f"step-{step:06d}.parquet"
         temporary = final.with_name(f".{final.name}.tmp")
-        pq.write_table(table, temporary, compression="zstd")
+        pq.write_table(pa.table(columns, schema=SCHEMA), temporary, compression="zstd")
         os.replace(temporary, final)
+
+    def checkpoint(self, folder: Path, step: int) -> None:
+        """It lies in the run's folder already."""
+
+    def alert(self, step: int, text: str) -> None:
+        with (self.folder / "alerts.jsonl").open("a", encoding="utf-8") as stream:
+            stream.write(json.dumps({"step": step, "text": text}) + "\n")
+
+    def finish(self, summary: dict[str, Any]) -> None:
+        self._metrics.close()
+        write_json(self.folder / "summary.json", summary)
 
 
 def _utf8(value: Any) -> Any:

@@ -1,24 +1,51 @@
-"""Weights & Biases as a sink beside the local files."""
+"""Weights & Biases as a sink beside the local files.
+
+Facts about the client that this follows are in docs/tracking.md: never ``step=``, flat config
+keys, everything under the run's folder, fresh tables, shards as artifacts.
+"""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+import sys
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from lsp.config import Config, flat
+from lsp.config import Config, flat, number
+from lsp.runs import RunError
+from lsp.tracking.base import Rows, RunIdentity
+
+SAMPLE_ROWS = 64
+HISTOGRAMS = (
+    "reward",
+    "quality",
+    "solver_reward",
+    "solver_advantage",
+    "challenger_reward",
+    "challenger_advantage",
+)
 
 
 @dataclass(frozen=True)
 class WandbTracker:
     """``mode=auto`` is online where a key is found (environment or netrc), else offline;
-    ``WANDB_MODE`` decides before the key does. Everything of W&B lies in the run's folder."""
+    ``WANDB_MODE`` decides before the key does.
+
+    ``tables``: trace rows as a fresh table each step (``all``), of some rows every
+    ``artifact_every`` steps (``sample``), or not at all. ``artifact_every``: steps between
+    artifacts of trace shards. ``role_gradients_every``: see ``LocalOnly``. ``finish_seconds``: how
+    long the end of a run waits for W&B before it says how to send the rest.
+    """
 
     project: str
     entity: str | None
     mode: Literal["auto", "online", "offline"]
+    tables: Literal["all", "sample", "off"]
+    artifact_every: int = number(minimum=1)
+    role_gradients_every: int = number(minimum=0)
+    finish_seconds: int = number(minimum=1)
 
     def resolved_mode(self) -> tuple[str, str]:
         """(mode, why). ``disabled`` only where WANDB_MODE says so."""
@@ -26,54 +53,185 @@ class WandbTracker:
             return self.mode, "tracker.mode"
         if os.environ.get("WANDB_MODE"):
             return os.environ["WANDB_MODE"], "WANDB_MODE"
+        if os.environ.get("WANDB_API_KEY"):
+            return "online", "a key was found"
         import wandb
 
-        found = bool(os.environ.get("WANDB_API_KEY") or wandb.api.api_key)
+        found = wandb.api.api_key
         return ("online", "a key was found") if found else ("offline", "no key was found")
 
-    def build(self, config: Config, run_id: str, folder: Path, name: str) -> WandbLogger:
-        return WandbLogger(self, config, run_id, folder, name)
+    def announcement(self) -> str:
+        mode, why = self.resolved_mode()
+        return f"W&B: {mode} ({why}), project {self.project}"
+
+    def build(self, config: Config, run: RunIdentity) -> WandbLogger:
+        return WandbLogger(self, config, run)
+
+
+def keep_in_run_folder(folder: Path) -> None:
+    """W&B stages artifacts outside the run folder unless told otherwise, and an offline run that
+    is moved then syncs without them."""
+    os.environ["WANDB_DIR"] = str(folder.resolve())
+    for variable in ("WANDB_DATA_DIR", "WANDB_CACHE_DIR", "WANDB_ARTIFACT_DIR"):
+        os.environ[variable] = str(folder.resolve() / "wandb")
 
 
 class WandbLogger:
     """One W&B run with the id of ours."""
 
-    def __init__(
-        self, settings: WandbTracker, config: Config, run_id: str, folder: Path, name: str
-    ):
-        # W&B stages artifacts outside the run folder unless told otherwise, and an offline run
-        # that is moved then syncs without them.
-        for variable in ("WANDB_DIR", "WANDB_DATA_DIR", "WANDB_CACHE_DIR"):
-            os.environ[variable] = str(folder.resolve())
+    def __init__(self, settings: WandbTracker, config: Config, run: RunIdentity):
+        keep_in_run_folder(run.folder)
         import wandb
 
-        mode, _ = settings.resolved_mode()
-        self.run = wandb.init(
-            project=settings.project,
-            entity=settings.entity,
-            id=run_id,
-            name=name,
-            group=config.method.label,
-            job_type="train",
-            tags=[config.world, config.method.label, f"init-{config.init.source}"],
-            mode=mode,
-            dir=str(folder),
-            resume="allow",
-            config=flat(config),
-            settings=wandb.Settings(silent=True, console="off", x_disable_stats=True),
-        )
+        self.settings = settings
+        self.identity = run
+        self.mode, _ = settings.resolved_mode()
+        method = config.method
+        try:
+            self.run = wandb.init(
+                project=settings.project,
+                entity=settings.entity,
+                id=run.run_id,
+                name=run.name,
+                group=f"{config.world} {method.label} from {config.init.source}",
+                job_type="train",
+                tags=[config.world, method.label, f"init-{config.init.source}"],
+                mode=self.mode,
+                dir=str(run.folder),
+                resume="allow",
+                config=flat(config),
+                settings=wandb.Settings(
+                    silent=True,
+                    console="off",
+                    init_timeout=30,
+                    save_code=False,
+                    disable_git=True,
+                    disable_code=True,
+                    x_disable_meta=True,
+                    x_disable_stats=True,
+                ),
+            )
+        except wandb.errors.Error as error:
+            raise RunError(
+                f"W&B cannot be reached or refuses this run ({error}); say tracker.mode=offline and"
+                " send the run later with `python -m lsp.sync <run>`, or tracker=none"
+            ) from error
         self.run.define_metric("train/step")
         self.run.define_metric("*", step_metric="train/step")
+        self._sent_step = 0
+        self._upload_files("config.yaml", "run.json", "code.diff")
+        if self.mode == "online":
+            use_lineage(self.run, run)
 
-    def log(self, step: int, metrics: dict[str, float], rows: Sequence[dict[str, Any]]) -> None:
-        self.run.log({"train/step": step, **metrics})
+    def _upload_files(self, *names: str) -> None:
+        for name in names:
+            if (self.identity.folder / name).is_file():
+                path = self.identity.folder / name
+                self.run.save(str(path), base_path=str(self.identity.folder), policy="now")
 
-    def flush(self) -> None:
-        """The client's own process keeps what it was given."""
+    def log(self, step: int, metrics: dict[str, float], rows: Rows) -> None:
+        import wandb
+
+        values: dict[str, Any] = {"train/step": step, **metrics}
+        for column in HISTOGRAMS:
+            numbers = [row[column] for row in rows if row.get(column) is not None]
+            if numbers:
+                values[f"histogram/{column}"] = wandb.Histogram(numbers)
+        every = self.settings.tables
+        if rows and (every == "all" or (every == "sample" and self._artifact_is_due(step))):
+            values["trace"] = trace_table(rows, None if every == "all" else SAMPLE_ROWS)
+        self.run.log(values)
+        if self._artifact_is_due(step):
+            self._send_shards(step)
+
+    def _artifact_is_due(self, step: int) -> bool:
+        return step > 0 and step % self.settings.artifact_every == 0
+
+    def _send_shards(self, step: int) -> None:
+        """The shards since the last artifact, as a new version of the run's trace."""
+        import wandb
+
+        folder = self.identity.folder / "trace"
+        shards = [
+            path
+            for path in sorted(folder.glob("step-*.parquet"))
+            if self._sent_step < int(path.stem[5:]) <= step
+        ]
+        if not shards:
+            return
+        artifact = wandb.Artifact(
+            trace_artifact(self.identity.run_id),
+            type="trace",
+            metadata={"first_step": int(shards[0].stem[5:]), "last_step": int(shards[-1].stem[5:])},
+        )
+        for path in shards:
+            artifact.add_file(str(path), name=path.name)
+        self.run.log_artifact(artifact)
+        self._sent_step = step
 
     def checkpoint(self, folder: Path, step: int) -> None:
-        """Weights stay local."""
+        """The model of a checkpoint (not the optimizer), under the run's name."""
+        import wandb
+
+        artifact = wandb.Artifact(
+            model_artifact(self.identity.run_id), type="model", metadata={"step": step}
+        )
+        for path in sorted(folder.iterdir()):
+            if path.name != "trainer.safetensors":
+                artifact.add_file(str(path), name=path.name)
+        self.run.log_artifact(artifact, aliases=["latest", f"step-{step}"])
+
+    def alert(self, step: int, text: str) -> None:
+        self.run.alert(title=f"collapse at step {step}", text=text)
 
     def finish(self, summary: dict[str, Any]) -> None:
+        """Send what is left; where W&B does not take it in time, say how to send it later."""
+        self._send_shards(sys.maxsize)
         self.run.summary.update(summary)
-        self.run.finish()
+        code = 0 if summary.get("status") == "finished" else 1
+        ending = threading.Thread(target=self.run.finish, args=(code,), daemon=True)
+        ending.start()
+        ending.join(self.settings.finish_seconds)
+        if ending.is_alive():
+            raise TimeoutError(
+                f"W&B did not take everything within {self.settings.finish_seconds} s; send the"
+                f" rest with `python -m lsp.sync {self.identity.folder}`"
+            )
+
+
+def trace_artifact(run_id: str) -> str:
+    return f"trace-{run_id}"
+
+
+def model_artifact(run_id: str) -> str:
+    return f"model-{run_id}"
+
+
+def use_lineage(wandb_run: Any, run: RunIdentity) -> None:
+    """Say what the run started from: the run before it, or the base model. Needs a server."""
+    import wandb
+
+    if run.init_run_id is not None:
+        try:
+            wandb_run.use_artifact(f"{model_artifact(run.init_run_id)}:latest", type="model")
+            return
+        except wandb.errors.Error as error:
+            print(
+                f"warning: W&B has no model of the run {run.init_run_id} that this one starts from"
+                f" ({error}); `python -m lsp.sync` of that run sends it",
+                file=sys.stderr,
+            )
+    base = wandb.Artifact("base", type="model", metadata={"identity": run.base})
+    with base.new_file("base.json") as stream:
+        stream.write(run.base)
+    wandb_run.use_artifact(base)
+
+
+def trace_table(rows: Rows, limit: int | None) -> Any:
+    """A fresh table of the rows; of at most ``limit``, evenly spread."""
+    import wandb
+
+    stride = 1 if limit is None else max(1, -(-len(rows) // limit))
+    columns = sorted({key for row in rows for key in row})
+    data = [[row.get(column) for column in columns] for row in rows[::stride]]
+    return wandb.Table(columns=columns, data=data)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from lsp.tracking.base import Trackers
 from lsp.tracking.local import LocalTracker
 from lsp.tracking.reader import read_metrics, read_trace, trace_steps
 from lsp.tracking.wandb import WandbTracker
@@ -25,22 +26,55 @@ def test_hostile_text_comes_back(tmp_path):
     assert json.loads((tmp_path / "summary.json").read_text()) == {"x": 1}
 
 
+class Recorder:
+    """A tracker that remembers its calls, and fails where it is told to."""
+
+    def __init__(self, fails_at=None):
+        self.calls = []
+        self.fails_at = fails_at
+
+    def __getattr__(self, name):
+        def call(*arguments):
+            self.calls.append((name, *arguments))
+            if name == self.fails_at:
+                raise RuntimeError("no connection")
+
+        return call
+
+
 def test_flush_waits_for_every_shard(tmp_path):
-    tracker = LocalTracker(tmp_path)
+    trackers = Trackers(LocalTracker(tmp_path))
     for step in range(1, 30):
-        tracker.log(step, {}, [{"query": "q", "step": step}] * 50)
-    tracker.flush()
+        trackers.log(step, {}, lambda step=step: [{"query": "q", "step": step}] * 50)
+    trackers.flush()
     assert trace_steps(tmp_path) == list(range(1, 30))
     assert not list((tmp_path / "trace").glob(".*"))
-    tracker.finish({})
+    trackers.finish({})
 
 
-def test_an_error_of_the_writer_reaches_the_loop(tmp_path):
-    tracker = LocalTracker(tmp_path)
+def test_an_error_of_the_local_files_reaches_the_loop(tmp_path):
+    trackers = Trackers(LocalTracker(tmp_path))
     (tmp_path / "trace" / "step-000001.parquet").mkdir()
-    tracker.log(1, {}, [{"query": "q"}])
-    with pytest.raises(OSError, match="the trace could not be written"):
-        tracker.flush()
+    trackers.log(1, {}, lambda: [{"query": "q"}])
+    with pytest.raises(OSError, match="the record of the run: .*Is a directory"):
+        trackers.flush()
+    with pytest.raises(OSError, match="the record of the run"):
+        trackers.log(2, {}, list)
+
+
+def test_an_error_of_another_tracker_is_said_once_and_the_run_goes_on(tmp_path, capsys):
+    broken, well = Recorder("log"), Recorder()
+    trackers = Trackers(LocalTracker(tmp_path), broken, well)
+    for step in (1, 2):
+        trackers.log(step, {"x": 1.0}, list)
+    trackers.alert(2, "look")
+    trackers.checkpoint(tmp_path, 2)
+    trackers.finish({"a": 1})
+    assert [call[0] for call in broken.calls] == ["log"]
+    assert [call[0] for call in well.calls] == ["log", "log", "alert", "checkpoint", "finish"]
+    assert capsys.readouterr().err.count("Recorder failed and is left out") == 1
+    assert [line["step"] for line in read_metrics(tmp_path)] == [1, 2]
+    assert json.loads((tmp_path / "alerts.jsonl").read_text()) == {"step": 2, "text": "look"}
 
 
 def test_a_cut_last_line_is_left_out(tmp_path):
@@ -50,7 +84,7 @@ def test_a_cut_last_line_is_left_out(tmp_path):
 
 def test_mode_is_the_settings_then_the_environments_then_by_key(monkeypatch):
     def mode(setting):
-        return WandbTracker("p", None, setting).resolved_mode()
+        return WandbTracker("p", None, setting, "off", 1, 0, 1).resolved_mode()
 
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("WANDB_API_KEY", "0" * 40)

@@ -1,0 +1,42 @@
+"""Many runs of this project's commands as processes of one thread each, several at a time."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+
+
+def run_all(commands: Sequence[Sequence[str]], workers: int) -> list[str | None]:
+    """Run ``python <command>`` for each; None for one that ended well, else the end of what it
+    said. A failure does not stop the others. Progress goes to stderr."""
+    environment = {
+        **os.environ,
+        "OMP_NUM_THREADS": "1",
+        "OMP_WAIT_POLICY": "PASSIVE",
+        "GOMP_SPINCOUNT": "0",
+    }
+    done = 0
+
+    def run(command: Sequence[str]) -> str | None:
+        nonlocal done
+        result = subprocess.run(
+            [sys.executable, *command],
+            cwd=ROOT,
+            env=environment,
+            capture_output=True,
+            text=True,
+            errors="replace",
+        )
+        done += 1
+        word = "FAILED  " if result.returncode else ""
+        print(f"{done}/{len(commands)}  {word}{' '.join(command)}", file=sys.stderr, flush=True)
+        return result.stderr[-2000:].strip() if result.returncode else None
+
+    with ThreadPoolExecutor(workers) as pool:
+        return list(pool.map(run, commands))
