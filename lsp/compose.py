@@ -27,7 +27,8 @@ def compose(overrides: Sequence[str]) -> Config:
     kept: list[Override] = []
     for text in overrides:
         override = _parse(text, problems)
-        if override is not None:
+        # Hydra's own settings (launcher, sweep folder) are for hydra.main, not for the run.
+        if override is not None and not override.key_or_group.startswith(("hydra.", "hydra/")):
             kept.append(override)
     groups = [o for o in kept if _is_group(o)]
     values = [o for o in kept if not _is_group(o)]
@@ -83,8 +84,6 @@ def _group_exists(override: Override, problems: list[Problem]) -> bool:
 def _key_exists(override: Override, tree: dict[str, Any], problems: list[Problem]) -> bool:
     """Whether a value override names a setting; with ``+``, too, it must."""
     key = override.key_or_group
-    if key.startswith("hydra."):
-        return True
     if override.is_delete():
         fix = f"leave ~{key} out, or set it"
         problems.append(Problem(f"~{key}", None, "a setting cannot be deleted", fix))

@@ -53,9 +53,11 @@ def draw_river(axis: Axes, run: Path, by: str, window: int = 5) -> None:
     from matplotlib import colormaps
 
     steps, shares = query_shares(run, by)
-    colours = colormaps["tab10" if by == "family" else "viridis_r"]
     count = len(shares) - 1
-    palette = [colours(i if by == "family" else i / (count - 1)) for i in range(count)]
+    if by == "family":
+        palette = [c for i, c in enumerate(colormaps["tab10"].colors) if i != 7][:count]  # 7: grey
+    else:
+        palette = [colormaps["viridis_r"](i / (count - 1)) for i in range(count)]
     axis.stackplot(
         steps,
         [smoothed(series, window) for series in shares.values()],

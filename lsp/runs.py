@@ -38,7 +38,10 @@ class Interrupted(Exception):
 
 
 def new_run_id(config: Config) -> str:
-    """Readable and unique: method, seed, time and four random characters."""
+    """Readable and unique: method, seed, time and four random characters. Under W&B's sweep agent
+    it is the id that the agent gave."""
+    if os.environ.get("WANDB_SWEEP_ID") and os.environ.get("WANDB_RUN_ID"):
+        return os.environ["WANDB_RUN_ID"]
     stamp = time.strftime("%Y%m%d-%H%M%S")
     return f"{config.method.label}-s{config.seed}-{stamp}-{secrets.token_hex(2)}"
 

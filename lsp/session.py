@@ -52,6 +52,7 @@ class Session:
         self.init = init
         self.first_step = resumed_step + 1
         self.stop_requested = False
+        self.progress = Progress(config.num_steps, resumed_step)
         run = read_run(folder)
         identity = RunIdentity(run_id, folder, display_name(config), run["base"], init.run_id)
         other = config.tracker.build(config, identity)
@@ -66,7 +67,6 @@ class Session:
         if config.eval is not None:
             self.evaluator = config.eval.build(self.players, self._base_model())
         self.trackers = Trackers(LocalTracker(folder), *([other] if other else []))
-        self.progress = Progress(config.num_steps, resumed_step)
         self._last_metrics: dict[str, float] = {}
         self._started = time.perf_counter()
         self._seconds_before = run.get("seconds", 0.0)
@@ -198,7 +198,7 @@ class Session:
         self.save(step)
         self.trackers.finish({"status": "interrupted", "step": step})
         update_run(self.folder, status="interrupted")
-        self._restore_handlers()
+        self._stop_listening()
         raise Interrupted(
             f"stopped after step {step}; everything is in {self.folder}\n"
             f"go on with: python run.py resume={self.folder}"
@@ -226,12 +226,13 @@ class Session:
         summary["seconds"] = self.seconds
         self.trackers.finish(summary)
         update_run(self.folder, status="finished", seconds=self.seconds)
-        self._restore_handlers()
+        self._stop_listening()
         closing.draw_curves(self.folder)
         closing.print_closing(config, self.folder, checkpoint, summary, self.evaluator)
         return summary
 
-    def _restore_handlers(self) -> None:
+    def _stop_listening(self) -> None:
+        self.progress.close()
         for number, handler in self._old_handlers.items():
             signal.signal(number, handler)
 

@@ -137,3 +137,18 @@ def test_a_full_disk_is_one_clear_message_and_loses_nothing(small, tmp_path):
     assert trace_steps(folder) == [1, 2]
     resumed = run_py(f"resume={folder}")
     assert resumed.returncode == 0, resumed.stderr
+
+
+def test_the_slurm_launcher_composes_and_its_local_twin_runs(tmp_path):
+    """No Slurm here: the config is printed with it, and jobs run through submitit's local
+    executor, which differs by the queue alone."""
+    shown = run_py("--cfg", "hydra", "hydra/launcher=slurm")
+    assert shown.returncode == 0, shown.stderr
+    assert "hydra_plugins.hydra_submitit_launcher.submitit_launcher.SlurmLauncher" in shown.stdout
+    assert "signal_delay_s: 120" in shown.stdout
+    result = run_py(
+        "-m", "hydra/launcher=submitit_local", "seed=0,1", "num_steps=2", "tracker=none",
+        f"runs_root={tmp_path}", "eval=none",
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    assert len(list(tmp_path.glob("lsp-s*/summary.json"))) == 2

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from lsp.runs import Interrupted
 from lsp.start import start
 from lsp.tracking.local import SCHEMA
 from lsp.tracking.reader import read_metrics, read_summary, read_trace, trace_steps
@@ -121,3 +122,16 @@ def test_queries_cut_at_the_limit_are_recorded_and_not_played(tmp_path):
 def test_grpo_learns_on_the_pocket_world(tmp_path):
     summary = start(["method=grpo", "tracker=none", f"run_dir={tmp_path / 'run'}", "num_steps=60"])
     assert summary["final/accuracy"] > summary["base/accuracy"] + 0.1
+
+
+def test_alarms_fire_on_lsp_zero_and_are_silent_on_lsp(tmp_path):
+    """Real runs of the pocket world; LSP-Zero's Challenger leaves the language within 45 steps.
+    ``on_collapse=stop`` ends the run with everything saved."""
+    shape = ["num_steps=45", "eval=none", "tracker=none"]
+    start([*shape, "method=lsp", f"run_dir={tmp_path / 'lsp'}"])
+    assert not (tmp_path / "lsp" / "alerts.jsonl").exists()
+    with pytest.raises(Interrupted, match="stopped after step"):
+        start([*shape, "method=lsp_zero", f"run_dir={tmp_path / 'zero'}", "on_collapse=stop"])
+    (alert,) = map(json.loads, (tmp_path / "zero" / "alerts.jsonl").read_text().splitlines())
+    assert "the Challenger's external reward rose" in alert["text"]
+    assert trace_steps(tmp_path / "zero")[-1] == alert["step"] < 45

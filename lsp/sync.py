@@ -1,0 +1,133 @@
+"""Send offline runs to W&B, and check that what should be there is there.
+
+    python -m lsp.sync outputs/<run id> [more runs]
+
+``wandb sync`` exits with 0 also where it found none of an offline run's files (the folder was
+moved, say). So afterwards the server is asked: every metric line, every trace shard by its MD5,
+the last checkpoint and the summary. Exits with 1 where something is missing.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from lsp.checkpoint import checkpoint_folders
+from lsp.runs import RunError, find_run, read_run
+from lsp.tracking.base import RunIdentity
+from lsp.tracking.reader import read_metrics
+from lsp.tracking.wandb import keep_in_run_folder, model_artifact, trace_artifact, use_lineage
+
+
+def main(arguments: Sequence[str]) -> None:
+    if not arguments:
+        sys.exit("error: say which run: python -m lsp.sync outputs/<run id>")
+    missing: list[str] = []
+    for name in arguments:
+        try:
+            missing += sync(find_run(name, "outputs"))
+        except RunError as error:
+            missing.append(str(error))
+    if missing:
+        sys.exit("error: " + "\n".join(missing))
+
+
+def sync(folder: Path) -> list[str]:
+    """Send one run; what is missing on the server afterwards, as text."""
+    run = read_run(folder)
+    tracker = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))["tracker"]
+    if "project" not in tracker:
+        raise RunError(f"{folder} was run with tracker=none: there is nothing of W&B to send")
+    import wandb
+
+    if not (os.environ.get("WANDB_API_KEY") or wandb.api.api_key):
+        raise RunError("no W&B key: set WANDB_API_KEY, or run `wandb login`")
+    keep_in_run_folder(folder)
+    os.environ["WANDB_MODE"] = "online"
+    for offline in sorted((folder / "wandb").glob("offline-run-*")) + sorted(
+        (folder / "wandb").glob("run-*")
+    ):
+        send(offline)
+    path = "/".join(filter(None, (tracker["entity"], tracker["project"], run["id"])))
+    add_lineage(tracker, folder, run)
+    return check(wandb.Api(timeout=60).run(path), folder, run["id"])
+
+
+def send(offline: Path) -> None:
+    command = [sys.executable, "-m", "wandb", "sync", "--include-synced", str(offline)]
+    result = subprocess.run(command, capture_output=True, text=True)
+    if result.returncode:
+        said = (result.stdout + result.stderr).strip()
+        raise RunError(f"wandb sync {offline} failed: {said[-1000:]}")
+
+
+def add_lineage(tracker: dict[str, Any], folder: Path, run: dict[str, Any]) -> None:
+    """What the run started from; an offline run cannot say it."""
+    import wandb
+
+    init_run = run["init"]["run_id"]
+    identity = RunIdentity(run["id"], folder, "", run["base"], init_run)
+    with wandb.init(
+        project=tracker["project"],
+        entity=tracker["entity"],
+        id=run["id"],
+        resume="must",
+        mode="online",
+        dir=str(folder),
+        settings=wandb.Settings(silent=True, console="off", x_disable_meta=True, disable_git=True),
+    ) as wandb_run:
+        use_lineage(wandb_run, identity)
+
+
+def check(remote: Any, folder: Path, run_id: str) -> list[str]:
+    """Compare the server's run with the folder; each difference as text. Prints what is there."""
+    missing = []
+    steps = {line["step"] for line in read_metrics(folder)}
+    there = {int(row["train/step"]) for row in remote.scan_history(keys=["train/step"])}
+    if steps - there:
+        missing.append(
+            f"{run_id}: {len(steps - there)} of {len(steps)} steps are not on the server"
+        )
+    shards = {path.name: md5(path) for path in (folder / "trace").glob("step-*.parquet")}
+    sent: dict[str, str] = {}
+    models = set()
+    for artifact in remote.logged_artifacts():
+        name = artifact.name.partition(":")[0]
+        if name == trace_artifact(run_id):
+            sent |= {entry: item.digest for entry, item in artifact.manifest.entries.items()}
+        elif name == model_artifact(run_id):
+            models.add(artifact.metadata.get("step"))
+    lost = [name for name, digest in shards.items() if sent.get(name) != digest]
+    if lost:
+        missing.append(
+            f"{run_id}: {len(lost)} of {len(shards)} trace shards are not on the server, for"
+            f" instance {sorted(lost)[0]}"
+        )
+    checkpoints = checkpoint_folders(folder)
+    last = int(checkpoints[-1].name[5:]) if checkpoints else None
+    if last is not None and last not in models:
+        missing.append(f"{run_id}: the model of step {last} is not on the server")
+    if (folder / "summary.json").is_file() and "status" not in remote.summary:
+        missing.append(f"{run_id}: the summary is not on the server")
+    if not missing:
+        print(
+            f"{run_id}: {len(steps)} steps, {len(shards)} shards, model of step {last}: all there"
+        )
+    return missing
+
+
+def md5(path: Path) -> str:
+    """As W&B's manifests write it."""
+    return base64.b64encode(hashlib.md5(path.read_bytes()).digest()).decode()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
