@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import shutil
 import sys
 import time
 from collections.abc import Sequence
@@ -23,9 +24,10 @@ from lsp.runs import (
     check_runnable,
     create_run,
     lock_run,
+    update_run,
     write_json,
 )
-from lsp.tracking.reader import read_summary
+from lsp.tracking.reader import read_summary, trace_steps
 
 
 def start(overrides: Sequence[str]) -> dict[str, Any] | None:
@@ -104,14 +106,24 @@ def run(
     from lsp.train import train
 
     thread_environment()
-    way_on = f"everything up to the last checkpoint is kept; go on with resume={folder}"
+    new = checkpoint is None and not trace_steps(folder)
     try:
         session = Session(config, run_id, folder, init, checkpoint, step)
+    except (ValueError, RunError) as error:
+        if new:  # nothing happened in it yet, and its name should stay free
+            shutil.rmtree(folder)
+        raise RunError(str(error)) from error
+    update_run(folder, status="running")
+    try:
         return train(config, session)
     except ValueError as error:
+        update_run(folder, status="failed")
         raise RunError(str(error)) from error
     except OSError as error:
-        raise RunError(f"the run could not be written: {error}; {way_on}") from error
+        raise RunError(
+            f"the run could not be written: {error}; everything up to the last checkpoint is kept;"
+            f" go on with resume={folder}"
+        ) from error
 
 
 def announce(config: Config, folder: Path, init: Init) -> None:

@@ -159,6 +159,7 @@ def test_a_missing_or_damaged_model_is_one_message(small, tmp_path):
     (broken / "model.safetensors").write_bytes(b"not weights")
     with pytest.raises(RunError, match="cannot be loaded"):
         start([*small, f"model.name={broken}", f"run_dir={tmp_path / 'run'}", "tracker=none"])
+    assert not (tmp_path / "run").exists()
 
 
 def test_the_run_records_what_it_is(small_run):
