@@ -4,6 +4,7 @@ Settings are ``key=value`` (conf/config.yaml lists them); ``dry_run=true`` print
 to. Flags are Hydra's: ``-m`` for a multirun, ``--cfg job``, ``--help``.
 """
 
+import math
 import sys
 
 import hydra
@@ -12,22 +13,41 @@ from omegaconf import DictConfig
 
 from lsp.compose import compose
 from lsp.config import ConfigError
-from lsp.start import main
+from lsp.runs import Interrupted, RunError
+from lsp.start import objective_of
+
+FAILED: list[str] = []
 
 
 @hydra.main(version_base=None, config_path="conf", config_name="config")
 def hydra_main(cfg: DictConfig) -> float | None:
-    """One job of a multirun: ours are the overrides, composed and checked by ``lsp.compose``."""
-    return main(list(HydraConfig.get().overrides.task))
+    """One job of a multirun: ours are the overrides, composed and checked by ``lsp.compose``. A
+    job that cannot run is reported, and the others go on."""
+    overrides = list(HydraConfig.get().overrides.task)
+    try:
+        return objective_of(overrides)
+    except (ConfigError, RunError) as error:
+        print(f"error: job {' '.join(overrides)}: {error}", file=sys.stderr, flush=True)
+        FAILED.append(" ".join(overrides))
+        return math.nan
+    except Interrupted as interruption:
+        sys.exit(str(interruption))
+
+
+def main(arguments: list[str]) -> None:
+    try:
+        if not any(argument.startswith("-") for argument in arguments):
+            objective_of(arguments)
+            return
+        compose([text for text in arguments if "=" in text and not text.startswith("-")])
+    except (ConfigError, RunError) as error:
+        sys.exit(f"error: {error}")
+    except Interrupted as interruption:
+        sys.exit(str(interruption))
+    hydra_main()
+    if FAILED:
+        sys.exit(f"error: {len(FAILED)} jobs failed: {'; '.join(FAILED)}")
 
 
 if __name__ == "__main__":
-    arguments = sys.argv[1:]
-    if any(argument.startswith("-") for argument in arguments):
-        try:
-            compose([text for text in arguments if "=" in text and not text.startswith("-")])
-        except ConfigError as error:
-            sys.exit(f"error: {error}")
-        hydra_main()
-    else:
-        main(arguments)
+    main(sys.argv[1:])

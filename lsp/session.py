@@ -66,7 +66,8 @@ class Session:
         self.evaluator = None
         if config.eval is not None:
             self.evaluator = config.eval.build(self.players, self._base_model())
-        self.trackers = Trackers(LocalTracker(folder), *([other] if other else []))
+        patience = getattr(config.tracker, "finish_seconds", 0.0)
+        self.trackers = Trackers(LocalTracker(folder), other, patience)
         self._last_metrics: dict[str, float] = {}
         self._started = time.perf_counter()
         self._seconds_before = run.get("seconds", 0.0)

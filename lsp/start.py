@@ -11,14 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from lsp.compose import compose
-from lsp.config import Config, ConfigError, warnings
+from lsp.config import Config, warnings
 from lsp.init import Init, NoGrpoRun, resolve_init
 from lsp.plan import plan
 from lsp.provenance import code_diff, provenance
 from lsp.resume import Resumed, find_resumed, supersede
 from lsp.runs import (
     RUN_FILE,
-    Interrupted,
     RunError,
     base_identity,
     check_runnable,
@@ -152,14 +151,10 @@ def _make_grpo_run(config: Config, overrides: Sequence[str]) -> Init:
     return resolve_init(config)
 
 
-def main(overrides: Sequence[str]) -> float | None:
-    """``start`` with errors as text; returns the objective for a sweeper."""
-    try:
-        config = compose(overrides)
-        summary = start(overrides)
-    except (ConfigError, RunError, Interrupted) as error:
-        heading = "" if isinstance(error, Interrupted) else "error: "
-        sys.exit(f"{heading}{error}")
-    if summary is None or config.objective is None:
+def objective_of(overrides: Sequence[str]) -> float | None:
+    """``start``, and of its summary the metric that a sweeper wants."""
+    summary = start(overrides)
+    objective = compose(overrides).objective
+    if summary is None or objective is None:
         return None
-    return summary.get(f"last/{config.objective}")
+    return summary.get(f"last/{objective}")

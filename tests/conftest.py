@@ -1,6 +1,9 @@
 """Shared by all tests: no network, one thread, the shipped pocket model, one real small run."""
 
+import importlib.util
 import os
+import sys
+from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["WANDB_MODE"] = "offline"
@@ -130,3 +133,21 @@ def classifier_folder(llama3_tokenizer, tmp_path_factory):
     LlamaForSequenceClassification(config).save_pretrained(folder)
     llama3_tokenizer.save_pretrained(folder)
     return folder
+
+
+def _load_stub():
+    """tests/wandb_stub.py; importlib mode keeps tests/ off the path."""
+    path = Path(__file__).with_name("wandb_stub.py")
+    spec = importlib.util.spec_from_file_location("wandb_stub", path)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["wandb_stub"] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def wandb_stub():
+    """A W&B server on loopback."""
+    with _load_stub().WandbStub() as stub:
+        yield stub
+        assert not stub.unknown + stub.errors

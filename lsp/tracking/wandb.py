@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import sys
-import threading
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -16,6 +15,7 @@ from typing import Any, Literal
 from lsp.config import Config, flat, number
 from lsp.runs import RunError
 from lsp.tracking.base import Rows, RunIdentity
+from lsp.tracking.reader import read_metrics
 
 SAMPLE_ROWS = 64
 HISTOGRAMS = (
@@ -109,6 +109,8 @@ class WandbLogger:
                     disable_code=True,
                     x_disable_meta=True,
                     x_disable_stats=True,
+                    finish_timeout=settings.finish_seconds,
+                    finish_timeout_raises=True,
                 ),
             )
         except wandb.errors.Error as error:
@@ -122,12 +124,23 @@ class WandbLogger:
         self._upload_files("config.yaml", "run.json", "code.diff")
         if self.mode == "online":
             use_lineage(self.run, run)
+        if self.run.resumed:
+            self._send_again()
 
     def _upload_files(self, *names: str) -> None:
+        """Under the run folder's name, since W&B has a config.yaml of its own."""
         for name in names:
-            if (self.identity.folder / name).is_file():
-                path = self.identity.folder / name
-                self.run.save(str(path), base_path=str(self.identity.folder), policy="now")
+            path = self.identity.folder / name
+            self.run.save(str(path), base_path=str(self.identity.folder.parent), policy="now")
+
+    def _send_again(self) -> None:
+        """Scalars of steps that a kill kept from the server; the local file has them. History
+        and summary travel apart, so what arrived is the lesser of what the two say."""
+        last = self.run.summary.get("train/step", -1)
+        for position, line in enumerate(read_metrics(self.identity.folder)):
+            if line["step"] > last or position >= self.run.step:
+                values = {key: value for key, value in line.items() if value is not None}
+                self.run.log({"train/step": values.pop("step"), **values})
 
     def log(self, step: int, metrics: dict[str, float], rows: Rows) -> None:
         import wandb
@@ -185,18 +198,14 @@ class WandbLogger:
         self.run.alert(title=f"collapse at step {step}", text=text)
 
     def finish(self, summary: dict[str, Any]) -> None:
-        """Send what is left; where W&B does not take it in time, say how to send it later."""
+        """Send what is left; raises TimeoutError where W&B does not take it in time."""
         self._send_shards(sys.maxsize)
         self.run.summary.update(summary)
-        code = 0 if summary.get("status") == "finished" else 1
-        ending = threading.Thread(target=self.run.finish, args=(code,), daemon=True)
-        ending.start()
-        ending.join(self.settings.finish_seconds)
-        if ending.is_alive():
-            raise TimeoutError(
-                f"W&B did not take everything within {self.settings.finish_seconds} s; send the"
-                f" rest with `python -m lsp.sync {self.identity.folder}`"
-            )
+        self.run.finish(0 if summary.get("status") == "finished" else 1)
+
+    @property
+    def advice(self) -> str:
+        return f"Send what is missing with `python -m lsp.sync {self.identity.folder}`."
 
 
 def trace_artifact(run_id: str) -> str:

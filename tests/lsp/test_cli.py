@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from lsp.tracking.reader import read_metrics, read_trace, trace_steps
+from lsp.tracking.reader import read_trace, trace_steps
 
 ROOT = Path(__file__).parents[2]
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "WANDB_MODE": "offline"}
@@ -98,28 +98,78 @@ def wait_for_steps(folder, count):
         time.sleep(0.02)
 
 
-def test_killed_and_resumed_gives_the_same_rows_bit_for_bit(small, tmp_path):
-    shape = [*small, "tracker=none", "num_steps=9", "checkpoint.every=3"]
-    assert run_py(*shape, f"run_dir={tmp_path / 'whole'}").returncode == 0
-    folder = tmp_path / "killed"
-    process = subprocess.Popen(
-        [sys.executable, "run.py", *shape, f"run_dir={folder}"],
-        cwd=ROOT, env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+KILLED = """
+import os, signal, sys
+import lsp.checkpoint, lsp.session, lsp.tracking.local
+from lsp.start import start
+
+def die(*arguments, **more):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+def dying_at(module, name, says):
+    real = getattr(module, name)
+    def wrapped(*arguments, **more):
+        if says(*arguments, **more):
+            die()
+        return real(*arguments, **more)
+    return wrapped
+
+class Os:
+    # os, but for ``replace``, which a module calls to put a file or folder into place
+    def __init__(self, says):
+        self.replace = dying_at(os, "replace", says)
+    def __getattr__(self, name):
+        return getattr(os, name)
+
+where = sys.argv[1]
+if where == "shard":
+    lsp.tracking.local.os = Os(lambda a, b: str(b).endswith("step-000005.parquet"))
+elif where == "checkpoint":
+    lsp.checkpoint.os = Os(lambda a, b: str(b).endswith("step-000006"))
+else:
+    real = lsp.session.update_run
+    lsp.session.update_run = dying_at(lsp.session, "update_run", lambda f, **v: v.get("step") == 6)
+start(sys.argv[2:])
+"""
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory):
+    """Overrides of nine steps with a checkpoint every three, and the rows of such a run."""
+    shape = ["num_queries=4", "group_size=3", "eval=none", "tracker=none", "num_steps=9",
+             "checkpoint.every=3"]  # fmt: skip
+    folder = tmp_path_factory.mktemp("whole") / "run"
+    assert run_py(*shape, f"run_dir={folder}").returncode == 0
+    return shape, rows_of(folder)
+
+
+def rows_of(folder):
+    return [{**row, "run_id": ""} for row in read_trace(folder)]
+
+
+@pytest.mark.parametrize(("where", "step"), [("shard", 3), ("checkpoint", 3), ("after", 6)])
+def test_killed_in_the_middle_of_writing_nothing_is_lost(uninterrupted, tmp_path, where, step):
+    """Kill -9 inside a shard's and a checkpoint's writing, and just after the checkpoint."""
+    shape, expected = uninterrupted
+    folder = tmp_path / "run"
+    killed = subprocess.run(
+        [sys.executable, "-c", KILLED, where, *shape, f"run_dir={folder}"],
+        cwd=ROOT, env=ENVIRONMENT, capture_output=True, timeout=120,
     )  # fmt: skip
-    wait_for_steps(folder, 5)
-    process.kill()
-    process.wait()
-    result = run_py(f"resume={folder}")
-    assert result.returncode == 0, result.stderr
-    assert "resumed at step" in result.stdout
-    whole, again = (
-        [{**row, "run_id": ""} for row in read_trace(tmp_path / name)]
-        for name in ("whole", "killed")
-    )
-    assert again == whole
-    assert [line["step"] for line in read_metrics(folder)] == list(range(10))
-    finished = run_py(f"resume={folder}")
-    assert finished.returncode == 0 and "is finished (9 steps)" in finished.stdout
+    assert killed.returncode == -signal.SIGKILL
+    rows_of(folder)  # every shard that is there can be read
+    resumed = run_py(f"resume={folder}")
+    assert resumed.returncode == 0, resumed.stderr
+    assert f"resumed at step {step}" in resumed.stdout
+    assert rows_of(folder) == expected
+
+
+def test_a_failing_job_of_a_multirun_does_not_stop_the_others(tmp_path):
+    result = run_py("-m", "seed=0,-1,1", "num_steps=1", "eval=none", "tracker=none",
+                    f"runs_root={tmp_path}")  # fmt: skip
+    assert result.returncode == 1 and "Traceback" not in result.stderr
+    assert "error: job seed=-1" in result.stderr and "error: 1 jobs failed" in result.stderr
+    assert len(list(tmp_path.glob("lsp-s*/summary.json"))) == 2
 
 
 def test_a_full_disk_is_one_clear_message_and_loses_nothing(small, tmp_path):

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -62,19 +63,43 @@ def test_an_error_of_the_local_files_reaches_the_loop(tmp_path):
         trackers.log(2, {}, list)
 
 
-def test_an_error_of_another_tracker_is_said_once_and_the_run_goes_on(tmp_path, capsys):
-    broken, well = Recorder("log"), Recorder()
-    trackers = Trackers(LocalTracker(tmp_path), broken, well)
+def test_the_other_tracker_gets_the_same_calls(tmp_path):
+    other = Recorder()
+    trackers = Trackers(LocalTracker(tmp_path), other)
+    trackers.log(1, {"x": 1.0}, list)
+    trackers.alert(1, "look")
+    trackers.checkpoint(tmp_path, 1)
+    trackers.finish({"a": 1})
+    assert [call[0] for call in other.calls] == ["log", "alert", "checkpoint", "finish"]
+    assert json.loads((tmp_path / "alerts.jsonl").read_text()) == {"step": 1, "text": "look"}
+
+
+def test_an_error_of_the_other_tracker_is_said_once_and_the_run_goes_on(tmp_path, capsys):
+    broken = Recorder("log")
+    trackers = Trackers(LocalTracker(tmp_path), broken)
     for step in (1, 2):
         trackers.log(step, {"x": 1.0}, list)
-    trackers.alert(2, "look")
-    trackers.checkpoint(tmp_path, 2)
+        time.sleep(0.05)
     trackers.finish({"a": 1})
     assert [call[0] for call in broken.calls] == ["log"]
-    assert [call[0] for call in well.calls] == ["log", "log", "alert", "checkpoint", "finish"]
     assert capsys.readouterr().err.count("Recorder failed and is left out") == 1
     assert [line["step"] for line in read_metrics(tmp_path)] == [1, 2]
-    assert json.loads((tmp_path / "alerts.jsonl").read_text()) == {"step": 2, "text": "look"}
+
+
+def test_a_tracker_that_hangs_holds_nothing_up(tmp_path, capsys):
+    class Hanging(Recorder):
+        def log(self, *arguments):
+            time.sleep(5)
+
+    trackers = Trackers(LocalTracker(tmp_path), Hanging(), patience=0.1)
+    before = time.perf_counter()
+    for step in range(100):
+        trackers.log(step, {}, list)
+    trackers.flush()
+    trackers.finish({})
+    assert time.perf_counter() - before < 4
+    assert len(read_metrics(tmp_path)) == 100
+    assert capsys.readouterr().err.count("left out") == 1
 
 
 def test_a_cut_last_line_is_left_out(tmp_path):

@@ -1,0 +1,443 @@
+"""A W&B server on loopback, as much of one as the real client needs, that remembers what it got.
+
+The client's own process (wandb-core) talks GraphQL, a file stream, and plain uploads; it gives up
+on an answer of the wrong shape, so every operation here was tried against wandb 0.31.0. ``down``
+closes every connection unanswered. ``unknown`` and ``errors`` are what a test should find empty.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import re
+import sys
+import threading
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import count, product
+from typing import Any
+from urllib.parse import unquote
+
+import yaml
+
+ENTITY, KEY = "tester", "0123456789" * 4
+
+
+@dataclass
+class StubRun:
+    """One run as the server knows it; ``history`` are the logged rows."""
+
+    name: str
+    project: str
+    config: dict = field(default_factory=dict)
+    summary: dict = field(default_factory=dict)
+    history: list[dict] = field(default_factory=list)
+    files: dict[str, bytes] = field(default_factory=dict)
+    display_name: str | None = None
+    group: str | None = None
+    job_type: str | None = None
+    tags: list[str] = field(default_factory=list)
+    sweep: str | None = None
+    exit_code: int | None = None
+    alerts: list[dict] = field(default_factory=list)
+    uses: list[str] = field(default_factory=list)
+    resumed: int = 0
+
+
+@dataclass
+class StubArtifact:
+    """One version of an artifact; ``files`` maps names to contents."""
+
+    id: str
+    name: str
+    type: str
+    version: int
+    run: str | None
+    metadata: dict
+    digest: str
+    aliases: list[str]
+    manifest: bytes = b""
+    files: dict[str, bytes] = field(default_factory=dict)
+    committed: bool = False
+
+
+class WandbStub:
+    """``with WandbStub() as stub:`` serves on ``stub.url``."""
+
+    def __init__(self):
+        self.runs: dict[str, StubRun] = {}
+        self.artifacts: dict[str, StubArtifact] = {}
+        self.sweeps: dict[str, dict] = {}
+        self.uploads: dict[str, tuple[Any, str]] = {}
+        self.operations: list[str] = []
+        self.unknown: list[str] = []
+        self.errors: list[str] = []
+        self.down = False
+        self._numbers = count(1)
+        self._lock = threading.RLock()
+        stub = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def handle_any(self):
+                length = int(self.headers.get("content-length") or 0)
+                body = self.rfile.read(length)
+                if stub.down:
+                    self.close_connection = True
+                    self.connection.close()
+                    return
+                if self.headers.get("content-encoding") == "gzip":
+                    body = gzip.decompress(body)
+                with stub._lock:
+                    content, kind = stub._answer(self.command, unquote(self.path), body)
+                self.send_response(200)
+                self.send_header("content-type", kind)
+                self.send_header("content-length", str(len(content)))
+                self.end_headers()
+                self.wfile.write(content)
+
+            do_GET = do_POST = do_PUT = handle_any
+
+            def log_message(self, *arguments):
+                """Quiet."""
+
+        class Server(ThreadingHTTPServer):
+            daemon_threads = True
+            request_queue_size = 256
+
+            def handle_error(self, request, address):
+                error = sys.exc_info()[1]
+                if not isinstance(error, ConnectionError):  # clients end by closing
+                    stub.errors.append(repr(error))
+
+        self._server = Server(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self._server.server_port}"
+
+    def __enter__(self) -> WandbStub:
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+    def environment(self) -> dict[str, str]:
+        """What a process needs to talk to this server and to nothing else."""
+        return {
+            "WANDB_BASE_URL": self.url,
+            "WANDB_API_KEY": KEY,
+            "WANDB_MODE": "online",
+            "WANDB_ERROR_REPORTING": "false",
+        }
+
+    def versions(self, name: str) -> list[StubArtifact]:
+        """Committed versions of an artifact, the oldest first."""
+        found = [a for a in self.artifacts.values() if a.name == name and a.committed]
+        return sorted(found, key=lambda artifact: artifact.version)
+
+    # -- transport
+
+    def _answer(self, method: str, path: str, body: bytes) -> tuple[bytes, str]:
+        if path.startswith("/graphql"):
+            request = json.loads(body)
+            operation = re.search(r"(?:query|mutation)\s+(\w+)", request["query"])
+            name = operation[1] if operation else ""
+            self.operations.append(name)
+            answer = getattr(self, f"_op_{name}", None)
+            if answer is None:
+                self.unknown.append(request["query"])
+                return json.dumps({"data": {}}).encode(), "application/json"
+            variables = request.get("variables") or {}
+            data = answer(variables.get("input") or variables)
+            return json.dumps({"data": data}).encode(), "application/json"
+        if path.endswith("/file_stream"):
+            self._stream(path.split("/")[-2], json.loads(body))
+            return b"{}", "application/json"
+        if path.startswith("/storage/"):
+            place, name = self.uploads[path]
+            if method == "GET":
+                return place[name], "application/octet-stream"
+            place[name] = body
+        return b"{}", "application/json"
+
+    def _upload_url(self, place: dict[str, bytes], name: str) -> str:
+        path = f"/storage/{next(self._numbers)}"
+        self.uploads[path] = (place, name)
+        return self.url + path
+
+    def _stream(self, run_name: str, body: dict) -> None:
+        run = self.runs[run_name]
+        for name, part in (body.get("files") or {}).items():
+            if name == "wandb-history.jsonl" and part["content"]:
+                del run.history[part["offset"] :]
+                run.history += map(json.loads, part["content"])
+            elif name == "wandb-summary.json" and part["content"]:
+                run.summary = json.loads(part["content"][-1])
+        if body.get("complete"):
+            run.exit_code = body.get("exitcode")
+
+    # -- runs
+
+    def _op_Viewer(self, v: dict) -> dict:
+        teams = {"edges": [{"node": {"name": ENTITY}}]}
+        return {"viewer": {"id": "u", "entity": ENTITY, "username": ENTITY, "name": ENTITY,
+                           "flags": "{}", "teams": teams, "email": "a@b.c", "admin": False,
+                           "deletedAt": None, "apiKeys": {"edges": []}}}  # fmt: skip
+
+    _op_GetDefaultEntity = _op_Viewer
+
+    def _op_ServerFeaturesQuery(self, v: dict) -> dict:
+        return {"serverInfo": {"features": []}}
+
+    def _bucket(self, run: StubRun) -> dict:
+        return {"id": f"id-{run.name}", "name": run.name, "displayName": run.display_name,
+                "description": None, "sweepName": run.sweep,
+                "config": json.dumps({k: {"value": x} for k, x in run.config.items()}),
+                "historyLineCount": len(run.history),
+                "project": {"id": "p", "name": run.project,
+                            "entity": {"id": "e", "name": ENTITY}}}  # fmt: skip
+
+    def _op_RunResumeStatus(self, v: dict) -> dict:
+        run = self.runs.get(v["name"])
+        if run is None:
+            return {"model": {"id": "p", "name": v["project"],
+                              "entity": {"id": "e", "name": ENTITY}, "bucket": None}}  # fmt: skip
+        run.resumed += 1
+        tail = json.dumps([json.dumps(run.history[-1])] if run.history else [])
+        bucket = {**self._bucket(run), "summaryMetrics": json.dumps(run.summary),
+                  "historyTail": tail, "eventsTail": "[]", "eventsLineCount": 0,
+                  "logLineCount": 0, "wandbConfig": json.dumps(run.config.get("_wandb", {})),
+                  "tags": run.tags}  # fmt: skip
+        entity = {"id": "e", "name": ENTITY}
+        return {"model": {"id": "p", "name": run.project, "entity": entity, "bucket": bucket}}
+
+    def _op_UpsertBucket(self, v: dict) -> dict:
+        name = v.get("name") or v["id"].removeprefix("id-")
+        inserted = name not in self.runs
+        run = self.runs.setdefault(name, StubRun(name, v.get("project") or "uncategorized"))
+        if v.get("config"):
+            run.config = {k: x["value"] for k, x in json.loads(v["config"]).items()}
+        for key, attribute in (("displayName", "display_name"), ("groupName", "group"),
+                               ("jobType", "job_type"), ("tags", "tags"),
+                               ("sweep", "sweep")):  # fmt: skip
+            if v.get(key):
+                setattr(run, attribute, v[key])
+        if v.get("summaryMetrics"):
+            run.summary = json.loads(v["summaryMetrics"])
+        return {"upsertBucket": {"bucket": self._bucket(run), "inserted": inserted}}
+
+    def _op_Run(self, v: dict) -> dict:
+        run = self.runs.get(v["name"])
+        if run is None:
+            return {"project": {"run": None}}
+        more = {"projectId": "1", "tags": run.tags, "state": "finished", "group": run.group,
+                "jobType": run.job_type, "commit": None, "readOnly": False, "notes": None,
+                "createdAt": "2026-01-01T00:00:00", "heartbeatAt": "2026-01-01T00:00:00",
+                "systemMetrics": "{}", "summaryMetrics": json.dumps(run.summary),
+                "user": {"name": ENTITY, "username": ENTITY},
+                "historyKeys": self._keys(run)}  # fmt: skip
+        return {"project": {"run": {**self._bucket(run), **more}}}
+
+    def _op_RunHistoryKeys(self, v: dict) -> dict:
+        return {"project": {"run": {"historyKeys": self._keys(self.runs[v["name"]])}}}
+
+    @staticmethod
+    def _keys(run: StubRun) -> dict:
+        last = max((row["_step"] for row in run.history), default=-1)
+        return {"lastStep": last, "sets": [], "keys": {}}
+
+    def _op_RunParquetHistory(self, v: dict) -> dict:
+        history = {"parquetUrls": [], "liveData": self.runs[v["runName"]].history}
+        return {"project": {"run": {"parquetHistory": history}}}
+
+    def _op_SampledHistoryPage(self, v: dict) -> dict:
+        keys = {*json.loads(v["spec"])["keys"], "_step"}
+        rows = [{k: x for k, x in row.items() if k in keys} for row in self.runs[v["run"]].history]
+        return {"project": {"run": {"sampledHistory": [rows]}}}
+
+    def _op_CreateRunFiles(self, v: dict) -> dict:
+        run = self.runs[v["run"]]
+        files = [
+            {"name": name, "uploadUrl": self._upload_url(run.files, name)} for name in v["files"]
+        ]
+        return {"createRunFiles": {"runID": f"id-{run.name}", "uploadHeaders": [], "files": files}}
+
+    def _op_NotifyScriptableRunAlert(self, v: dict) -> dict:
+        self.runs[v["runName"]].alerts.append({"title": v["title"], "text": v["text"]})
+        return {"notifyScriptableRunAlert": {"success": True}}
+
+    # -- sweeps
+
+    def _op_UpsertSweep(self, v: dict) -> dict:
+        """A grid sweep; its points are handed out in order."""
+        config = yaml.safe_load(v["config"])
+        names = list(config["parameters"])
+        options = [p["values"] if "values" in p else [p["value"]]
+                   for p in config["parameters"].values()]  # fmt: skip
+        name = f"sweep{next(self._numbers)}"
+        points = [dict(zip(names, values, strict=True)) for values in product(*options)]
+        self.sweeps[name] = {"config": v["config"], "points": points, "project": v["projectName"]}
+        return {"upsertSweep": {"sweep": self._sweep(name), "configValidationWarnings": []}}
+
+    def _sweep(self, name: str) -> dict:
+        entity = {"id": "e", "name": ENTITY}
+        project = {"id": "p", "name": self.sweeps[name]["project"], "entity": entity}
+        return {"id": f"id-{name}", "name": name, "method": "grid", "state": "RUNNING",
+                "description": None, "config": self.sweeps[name]["config"], "createdAt": "",
+                "heartbeatAt": "", "updatedAt": "", "earlyStopJobRunning": False,
+                "controller": None, "scheduler": None, "runs": {"edges": []},
+                "project": project}  # fmt: skip
+
+    def _op_SweepWithRuns(self, v: dict) -> dict:
+        return {"project": {"sweep": self._sweep(v["sweep"])}}
+
+    def _op_CreateAgent(self, v: dict) -> dict:
+        agent = {"id": f"agent-{v['sweep']}"}
+        return {"createAgent": {"agent": agent}}
+
+    def _op_Heartbeat(self, v: dict) -> dict:
+        """One run command at a time, while none of the agent's runs is going; then exit."""
+        sweep = self.sweeps[v["id"].removeprefix("agent-")]
+        commands = []
+        if not json.loads(v.get("runState") or "{}"):
+            commands = [{"type": "exit"}]
+            if sweep["points"]:
+                point = sweep["points"].pop(0)
+                run_id = f"swept{next(self._numbers)}"
+                arguments = {name: {"value": value} for name, value in point.items()}
+                program = yaml.safe_load(sweep["config"])["program"]
+                commands = [
+                    {"type": "run", "run_id": run_id, "program": program, "args": arguments}
+                ]
+        agent = {"id": v["id"]}
+        return {"agentHeartbeat": {"agent": agent, "commands": json.dumps(commands)}}
+
+    # -- artifacts
+
+    def _op_ArtifactType(self, v: dict) -> dict:
+        found = self._find(v["name"])
+        artifact = found and {"artifactType": {"name": found.type}}
+        return {"project": {"artifact": artifact}}
+
+    def _find(self, name: str) -> StubArtifact | None:
+        """``name``, ``name:v3`` or ``name:alias``, with or without entity and project."""
+        base, _, version = name.rpartition("/")[2].partition(":")
+        for artifact in reversed(self.versions(base)):
+            if version in ("", f"v{artifact.version}", *artifact.aliases):
+                return artifact
+        return None
+
+    def _op_CreateArtifact(self, v: dict) -> dict:
+        names = [a for a in self.artifacts.values() if a.name == v["artifactCollectionName"]]
+        same = [a for a in names if a.digest == v["digest"] and a.committed]
+        if same:
+            artifact = same[0]
+        else:
+            artifact = StubArtifact(
+                id=f"artifact-{next(self._numbers)}",
+                name=v["artifactCollectionName"],
+                type=v["artifactTypeName"],
+                version=len(names),
+                run=v.get("runName"),
+                metadata=json.loads(v.get("metadata") or "{}"),
+                digest=v["digest"],
+                aliases=[alias["alias"] for alias in v.get("aliases") or []],
+            )
+            self.artifacts[artifact.id] = artifact
+        state = "COMMITTED" if same else "PENDING"
+        sequence = {"id": f"seq-{artifact.name}", "latestArtifact": None}
+        node = {"id": artifact.id, "state": state, "artifactSequence": sequence}
+        return {"createArtifact": {"artifact": node}}
+
+    def _op_CreateArtifactManifest(self, v: dict) -> dict:
+        artifact = self.artifacts[v["artifactID"]]
+        holder = {"manifest": b""}
+        url = self._upload_url(_Manifest(artifact, holder), "manifest")
+        file = {"id": "f", "name": v["name"], "displayName": v["name"], "uploadUrl": url,
+                "uploadHeaders": []}  # fmt: skip
+        manifest = {"id": f"manifest-{artifact.id}", "file": file}
+        return {"createArtifactManifest": {"artifactManifest": manifest}}
+
+    def _op_CreateArtifactFiles(self, v: dict) -> dict:
+        edges = []
+        for spec in v["artifactFiles"]:
+            artifact = self.artifacts[spec["artifactID"]]
+            node = {"id": "f", "name": spec["name"], "displayName": spec["name"],
+                    "uploadUrl": self._upload_url(artifact.files, spec["name"]),
+                    "uploadHeaders": [], "storagePath": f"x/{artifact.id}/{spec['name']}",
+                    "uploadMultipartUrls": None, "artifact": {"id": artifact.id}}  # fmt: skip
+            edges.append({"node": node})
+        return {"createArtifactFiles": {"files": {"edges": edges}}}
+
+    def _op_CommitArtifact(self, v: dict) -> dict:
+        artifact = self.artifacts[v["artifactID"]]
+        artifact.committed = True
+        if "latest" in artifact.aliases or not artifact.aliases:
+            for other in self.versions(artifact.name)[:-1]:
+                other.aliases = [alias for alias in other.aliases if alias != "latest"]
+        return {"commitArtifact": {"artifact": {"id": artifact.id, "digest": artifact.digest}}}
+
+    def _op_UseArtifact(self, v: dict) -> dict:
+        artifact = self.artifacts[v["artifactID"]]
+        run = self.runs[v["runName"]]
+        run.uses.append(f"{artifact.name}:v{artifact.version}")
+        return {"useArtifact": {"artifact": {"id": artifact.id, "digest": artifact.digest,
+                                             "description": None, "state": "COMMITTED",
+                                             "createdAt": "2026-01-01T00:00:00Z",
+                                             "metadata": "{}"}}}  # fmt: skip
+
+    def _node(self, artifact: StubArtifact) -> dict:
+        """The client's ArtifactFragment."""
+        project = {"id": "p", "internalId": "1", "name": "project", "entity": {"name": ENTITY}}
+        collection = {"__typename": "ArtifactSequence", "name": artifact.name, "project": project}
+        aliases = [
+            {"__typename": "ArtifactAlias", "id": alias, "alias": alias,
+             "artifactCollection": collection}
+            for alias in artifact.aliases
+        ]  # fmt: skip
+        return {"__typename": "Artifact", "id": artifact.id, "artifactSequence": collection,
+                "versionIndex": artifact.version, "artifactType": {"name": artifact.type},
+                "description": None, "metadata": json.dumps(artifact.metadata),
+                "ttlDurationSeconds": -1, "ttlIsInherited": False, "tags": [],
+                "historyStep": None, "state": "COMMITTED", "size": 1, "commitHash": None,
+                "digest": artifact.digest, "fileCount": len(artifact.files),
+                "createdAt": "2026-01-01T00:00:00Z", "updatedAt": None,
+                "aliases": aliases}  # fmt: skip
+
+    def _op_ArtifactMembershipByName(self, v: dict) -> dict:
+        artifact = self._find(v["name"])
+        member = None
+        if artifact is not None:
+            node = self._node(artifact)
+            member = {"__typename": "ArtifactCollectionMembership", "id": f"m-{artifact.id}",
+                      "versionIndex": artifact.version, "createdAt": "2026-01-01T00:00:00Z",
+                      "aliases": node["aliases"], "artifactCollection": node["artifactSequence"],
+                      "artifact": node}  # fmt: skip
+        return {"project": {"artifactCollectionMembership": member}}
+
+    def _op_ArtifactByID(self, v: dict) -> dict:
+        return {"artifact": self._node(self.artifacts[v["id"]])}
+
+    def _op_RunOutputArtifacts(self, v: dict) -> dict:
+        own = [a for a in self.artifacts.values() if a.committed and a.run == v["run"]]
+        page = {"__typename": "PageInfo", "endCursor": None, "hasNextPage": False}
+        edges = [{"node": self._node(artifact)} for artifact in own]
+        artifacts = {"totalCount": len(own), "pageInfo": page, "edges": edges}
+        return {"project": {"run": {"artifacts": artifacts}}}
+
+    def _op_FetchArtifactManifest(self, v: dict) -> dict:
+        url = self._upload_url({"manifest": self.artifacts[v["id"]].manifest}, "manifest")
+        return {"artifact": {"currentManifest": {"file": {"directUrl": url}}}}
+
+
+class _Manifest(dict):
+    """Where a manifest's upload goes."""
+
+    def __init__(self, artifact: StubArtifact, holder: dict):
+        super().__init__(holder)
+        self.artifact = artifact
+
+    def __setitem__(self, key: str, value: bytes) -> None:
+        super().__setitem__(key, value)
+        self.artifact.manifest = value
