@@ -24,7 +24,13 @@ from lsp.checkpoint import checkpoint_folders
 from lsp.runs import RunError, find_run, read_run
 from lsp.tracking.base import RunIdentity
 from lsp.tracking.reader import read_metrics
-from lsp.tracking.wandb import keep_in_run_folder, model_artifact, trace_artifact, use_lineage
+from lsp.tracking.wandb import (
+    has_key,
+    keep_in_run_folder,
+    model_artifact,
+    trace_artifact,
+    use_lineage,
+)
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -48,7 +54,7 @@ def sync(folder: Path) -> list[str]:
         raise RunError(f"{folder} was run with tracker=none: there is nothing of W&B to send")
     import wandb
 
-    if not (os.environ.get("WANDB_API_KEY") or wandb.api.api_key):
+    if not has_key():
         raise RunError("no W&B key: set WANDB_API_KEY, or run `wandb login`")
     keep_in_run_folder(folder)
     os.environ["WANDB_MODE"] = "online"

@@ -53,12 +53,7 @@ class WandbTracker:
             return self.mode, "tracker.mode"
         if os.environ.get("WANDB_MODE"):
             return os.environ["WANDB_MODE"], "WANDB_MODE"
-        if os.environ.get("WANDB_API_KEY"):
-            return "online", "a key was found"
-        import wandb
-
-        found = wandb.api.api_key
-        return ("online", "a key was found") if found else ("offline", "no key was found")
+        return ("online", "a key was found") if has_key() else ("offline", "no key was found")
 
     def announcement(self) -> str:
         mode, why = self.resolved_mode()
@@ -66,6 +61,15 @@ class WandbTracker:
 
     def build(self, config: Config, run: RunIdentity) -> WandbLogger:
         return WandbLogger(self, config, run)
+
+
+def has_key() -> bool:
+    """Whether W&B's key is in the environment or was stored by ``wandb login``; asks nobody."""
+    if os.environ.get("WANDB_API_KEY"):
+        return True
+    import wandb
+
+    return wandb.login(prompt=False, verify=False)
 
 
 def keep_in_run_folder(folder: Path) -> None:
