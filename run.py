@@ -39,7 +39,7 @@ def main(arguments: list[str]) -> None:
         if not any(argument.startswith("-") for argument in arguments):
             objective_of(arguments)
             return
-        compose([text for text in arguments if "=" in text and not text.startswith("-")])
+        compose([t for t in arguments if "=" in t and not t.startswith("-")], multirun=True)
     except (ConfigError, RunError) as error:
         sys.exit(f"error: {error}")
     except Interrupted as interruption:

@@ -46,10 +46,13 @@ def newest_checkpoint(run: Path) -> Path:
 def verified(folder: Path) -> Path:
     """The same folder once every file matches its hash; RunError names what is damaged and what
     else there is."""
-    manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    try:
+        files = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["files"]
+    except (ValueError, KeyError):
+        files = {MANIFEST: None}
     damaged = [
         name
-        for name, digest in manifest["files"].items()
+        for name, digest in files.items()
         if not (folder / name).is_file() or _sha256(folder / name) != digest
     ]
     if damaged:

@@ -21,12 +21,13 @@ from lsp.config import Config, ConfigError, Problem, check_tree, unknown_key
 CONF = Path(__file__).parents[1] / "conf"
 
 
-def compose(overrides: Sequence[str]) -> Config:
-    """The config of a command line such as ``["method=lsp", "seed=1"]``, or one ConfigError."""
+def compose(overrides: Sequence[str], multirun: bool = False) -> Config:
+    """The config of a command line such as ``["method=lsp", "seed=1"]``, or one ConfigError. In a
+    multirun the first of a setting's values (``seed=0,1``) stands for all."""
     problems: list[Problem] = []
     kept: list[Override] = []
     for text in overrides:
-        override = _parse(text, problems)
+        override = _parse(text, multirun, problems)
         # Hydra's own settings (launcher, sweep folder) are for hydra.main, not for the run.
         if override is not None and not override.key_or_group.startswith(("hydra.", "hydra/")):
             kept.append(override)
@@ -50,15 +51,22 @@ def compose(overrides: Sequence[str]) -> Config:
     return config
 
 
-def _parse(text: str, problems: list[Problem]) -> Override | None:
-    """One override; of a sweep (``seed=0,1``) its first value stands for all."""
+def _parse(text: str, multirun: bool, problems: list[Problem]) -> Override | None:
+    """One override, or None with its problem noted."""
     try:
         override = OverridesParser.create().parse_override(text)
     except HydraException as error:
         reason = str(error).splitlines()[0].rstrip(".")
         problems.append(Problem(text, None, reason, "write key=value, quoted where it needs to be"))
         return None
+    if not override.key_or_group:
+        problems.append(Problem(text, None, "names no setting", "write key=value"))
+        return None
     if override.is_sweep_override():
+        if not multirun:
+            fix = f"add -m for a run of each: python run.py -m {text}"
+            problems.append(Problem(override.key_or_group, text, "is several values", fix))
+            return None
         first = next(iter(override.sweep_string_iterator()))
         return OverridesParser.create().parse_override(f"{override.key_or_group}={first}")
     return override

@@ -40,7 +40,7 @@ class Problem:
     fix: str
 
     def __str__(self) -> str:
-        shown = "" if self.value is None else f"={self.value}"
+        shown = "" if self.value is None or "=" in str(self.value) else f"={self.value}"
         return f"{self.key}{shown}: {self.reason}. {self.fix[:1].upper()}{self.fix[1:]}."
 
 

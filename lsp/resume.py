@@ -20,7 +20,7 @@ import yaml
 
 from lsp.checkpoint import checkpoint_folders, checkpoint_step, verified
 from lsp.compose import CONF
-from lsp.config import Config, flat, from_tree
+from lsp.config import Config, ConfigError, flat, from_tree
 from lsp.init import Init
 from lsp.runs import RUN_FILE, RunError, find_run, read_run
 from lsp.tracking.reader import trace_steps
@@ -57,7 +57,14 @@ def find_resumed(config: Config, overrides: Sequence[str]) -> Resumed | None:
     else:
         folder = find_run(config.resume, config.runs_root)
     run = read_run(folder)
-    saved = from_tree(yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8")))
+    try:
+        tree = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
+        saved = from_tree(tree)
+    except (OSError, yaml.YAMLError, ConfigError) as error:
+        raise RunError(
+            f"the settings of {folder} cannot be used: {error}\nrestore its config.yaml, or start a"
+            f" new run from its weights with init=checkpoint init.run={folder}"
+        ) from error
     saved = _agreed(saved, config, overrides, folder)
     checkpoints = checkpoint_folders(folder)
     checkpoint = verified(checkpoints[-1]) if checkpoints else None

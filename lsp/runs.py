@@ -108,7 +108,9 @@ def read_run(folder: Path) -> dict[str, Any]:
     try:
         return json.loads((folder / RUN_FILE).read_text(encoding="utf-8"))
     except (OSError, json.JSONDecodeError) as error:
-        raise RunError(f"{folder} is no run folder: its {RUN_FILE} cannot be read") from error
+        raise RunError(
+            f"{folder} is no run folder: its {RUN_FILE} cannot be read; if it was one, move it away"
+        ) from error
 
 
 def update_run(folder: Path, **values: Any) -> None:
@@ -156,7 +158,8 @@ def missing_base(config: Config) -> list[Problem]:
 
 
 def check_runnable(config: Config) -> None:
-    """What needs the disk to be looked at; raises ConfigError."""
+    """What needs the disk or the environment to be looked at; raises ConfigError or RunError."""
+    config.tracker.announcement()
     problems = missing_base(config)
     if problems:
         raise ConfigError(problems)

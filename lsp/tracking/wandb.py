@@ -18,6 +18,7 @@ from lsp.tracking.base import Rows, RunIdentity
 from lsp.tracking.reader import read_metrics
 
 SAMPLE_ROWS = 64
+WANDB_MODES = ("online", "offline", "disabled")
 HISTOGRAMS = (
     "reward",
     "quality",
@@ -51,8 +52,11 @@ class WandbTracker:
         """(mode, why). ``disabled`` only where WANDB_MODE says so."""
         if self.mode != "auto":
             return self.mode, "tracker.mode"
-        if os.environ.get("WANDB_MODE"):
-            return os.environ["WANDB_MODE"], "WANDB_MODE"
+        mode = os.environ.get("WANDB_MODE")
+        if mode:
+            if mode not in WANDB_MODES:
+                raise RunError(f"WANDB_MODE={mode} is no mode; use one of {', '.join(WANDB_MODES)}")
+            return mode, "WANDB_MODE"
         return ("online", "a key was found") if has_key() else ("offline", "no key was found")
 
     def announcement(self) -> str:

@@ -126,6 +126,8 @@ def test_all_mistakes_are_reported_together():
         (["world=paper", "method.challenger_reward=band"], "method.challenger_reward", "range"),
         (["~optim.lr"], "~optim.lr", "cannot be deleted"),
         (["seed=[1"], "seed=[1", "Write key=value"),
+        (["=5"], "=5", "names no setting"),
+        (["seed=0,1"], "seed", "is several values. Add -m for a run of each"),
         (["init.run=${nothing}"], "command line", "nothing"),
         (["method={beta: 1}"], "method", "there is no conf/method"),
         (["optim=5"], "optim", "is one value"),

@@ -107,6 +107,12 @@ def test_resume_auto_starts_or_goes_on(small_run, tmp_path):
         find_resumed(compose(["resume=auto"]), [])
 
 
+def test_a_finished_run_says_so(small_run, capsys):
+    folder, summary = small_run
+    assert start([f"resume={folder}"]) == json.loads(json.dumps(summary))
+    assert "is finished (3 steps); nothing to do" in capsys.readouterr().out
+
+
 def test_what_lies_past_the_checkpoint_moves_aside(run_copy):
     with (run_copy / "metrics.jsonl").open("a") as stream:
         stream.write('{"step": 4, "cut')
@@ -169,3 +175,16 @@ def test_the_run_records_what_it_is(small_run):
     assert run["init"]["text"] == "base model pocket" and run["base"].startswith("sha256:")
     assert run["command"].startswith("python run.py num_steps=3")
     assert summary["run_id"] == run["id"]
+
+
+def test_damaged_files_of_a_run_are_named(run_copy):
+    newest = checkpoint_folders(run_copy)[-1]
+    (newest / "checkpoint.json").write_text("{")
+    with pytest.raises(RunError, match=r"step-000003 is damaged: checkpoint.json"):
+        find_resumed(compose([f"resume={run_copy}"]), [])
+    (run_copy / "config.yaml").write_text("a: [")
+    with pytest.raises(RunError, match=r"(?s)the settings of .* cannot be used.*init=checkpoint"):
+        find_resumed(compose([f"resume={run_copy}"]), [])
+    (run_copy / "run.json").write_text("{")
+    with pytest.raises(RunError, match=r"its run.json cannot be read; if it was one, move it"):
+        find_resumed(compose([f"resume={run_copy}"]), [])

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from lsp.runs import RunError
 from lsp.tracking.base import Trackers
 from lsp.tracking.local import LocalTracker
 from lsp.tracking.reader import read_metrics, read_trace, trace_steps
@@ -115,6 +116,9 @@ def test_mode_is_the_settings_then_the_environments_then_by_key(monkeypatch):
     monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
     assert mode("online") == ("online", "tracker.mode")
     assert mode("auto") == ("offline", "WANDB_MODE")
+    monkeypatch.setenv("WANDB_MODE", "sometimes")
+    with pytest.raises(RunError, match="WANDB_MODE=sometimes is no mode; use one of online"):
+        mode("auto")
     monkeypatch.delenv("WANDB_MODE")
     assert mode("auto") == ("online", "a key was found")
 
