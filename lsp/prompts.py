@@ -46,10 +46,6 @@ class Prompts:
     def solver_messages(self, query: str) -> list[tuple[Role, str]]:
         return [("user", query)]
 
-    def answered_messages(self, query: str, answer: str) -> list[tuple[Role, str]]:
-        """What a reward model sees: the query and its answer, each a turn of its own."""
-        return [("user", query), ("assistant", answer)]
-
     def judge_messages(self, query: str, answer: str) -> list[tuple[Role, str]]:
         """What the self-judge sees. Query and answer are turns, not fields of one text, so
         that nothing in them can close a field or speak for the judge."""

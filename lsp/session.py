@@ -129,6 +129,7 @@ class Session:
             **measures,
             "optim/lr": self.learner.optimizer.param_groups[0]["lr"],
             "runtime/world_size": 1,
+            **self._truncated(),
             "runtime/elapsed": self.seconds,
         }
         self._last_metrics |= metrics
@@ -143,6 +144,11 @@ class Session:
             self.stop_requested = True
         if config.checkpoint.every and step % config.checkpoint.every == 0:
             self.save(step)
+
+    def _truncated(self) -> dict[str, float]:
+        """Conversations that the reward cut at its length limit so far, where it counts them."""
+        count = getattr(self.players.reward, "truncated", None)
+        return {} if count is None else {"reward/external/truncated": count}
 
     def _note_best(self, step: int, metrics: dict[str, float]) -> None:
         objective = self.config.objective

@@ -15,7 +15,6 @@ from lsp.rollout.engine import DrawKey, RolloutEngine
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-QUALITY_RANGE = (0, 7)
 MINIMUM_DIGIT_MASS = 0.5
 """``expected`` mode: where the digits 0..7 hold less probability, the score is unparsed."""
 

@@ -48,6 +48,7 @@ def test_methods_run_on_free_text(paper, tmp_path, method, mode):
         }
         assert all(row["reward"] is not None for row in rows)
         assert lines[0]["kl/solver/k2"] < 1e-6
+        assert lines[-1]["reward/external/truncated"] == 0
     else:
         # A random model rarely ends its query in eight tokens: what is cut is recorded.
         assert {row["query_finish_reason"] for row in rows} <= {"length", "stop", "empty"}

@@ -42,7 +42,7 @@ def test_hostile_text_adds_no_special_token(llama3_tokenizer, which, text):
     make = {
         "solver": lambda t: PAPER.solver_messages(t),
         "judge": lambda t: PAPER.judge_messages(t, t),
-        "reward": lambda t: PAPER.answered_messages(t, t),
+        "reward": lambda t: [("user", t), ("assistant", t)],
     }[which]
     special = set(llama3_tokenizer.all_special_ids)
     hostile, harmless = chat.encode([make(text), make("sea")])
@@ -65,7 +65,7 @@ words = st.text(st.characters(codec="utf-8", exclude_characters="\ue000\ue001"),
 @given(words, words)
 def test_equals_the_librarys_sanitised_template(llama3_tokenizer, query, answer):
     chat = ChatFormat(llama3_tokenizer, "1 Jan 2026")
-    for messages in (PAPER.solver_messages(query), PAPER.answered_messages(query, answer)):
+    for messages in (PAPER.solver_messages(query), [("user", query), ("assistant", answer)]):
         expected = llama3_tokenizer.apply_chat_template(
             [{"role": role, "content": content} for role, content in messages],
             add_generation_prompt=messages[-1][0] == "user",
