@@ -122,6 +122,11 @@ def load_players(config: Config, init: Init, resumed_from: str | None) -> Player
     return Players(config, policy, reference, chat, engine, judge, reward, dataset)
 
 
+def device_name(device: torch.device) -> str:
+    """``cpu``, or what the GPU calls itself."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+
+
 def choose_device(name: str) -> torch.device:
     """``auto`` is cuda where there is one. Raises ValueError for a cuda that is not there."""
     if name == "auto":

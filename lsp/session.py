@@ -18,7 +18,7 @@ from lsp.config import Config
 from lsp.init import Init
 from lsp.learner import Learner
 from lsp.models import load_model
-from lsp.players import choose_device, load_players
+from lsp.players import choose_device, device_name, load_players
 from lsp.progress import Progress
 from lsp.runs import Interrupted, RunError, display_name, lock_run, read_run, update_run
 from lsp.tracking.base import Rows, RunIdentity, Trackers
@@ -57,6 +57,7 @@ class Session:
         identity = RunIdentity(run_id, folder, display_name(config), run["base"], init.run_id)
         other = config.tracker.build(config, identity)
         self.players = load_players(config, init, str(resumed_from) if resumed_from else None)
+        update_run(folder, device=device_name(self.players.policy.device))
         self.learner = Learner(self.players, config)
         self.detector = CollapseDetector(config.collapse)
         self.best: dict[str, Any] = {}

@@ -174,6 +174,7 @@ def test_the_run_records_what_it_is(small_run):
     assert run["status"] == "finished" and run["method"] == "lsp" and run["world"] == "pocket"
     assert run["init"]["text"] == "base model pocket" and run["base"].startswith("sha256:")
     assert run["command"].startswith("python run.py num_steps=3")
+    assert run["packages"]["torch"] and run["cpus"] >= 1 and run["device"] == "cpu"
     assert summary["run_id"] == run["id"]
 
 
