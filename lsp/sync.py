@@ -58,21 +58,19 @@ def sync(folder: Path) -> list[str]:
         raise RunError("no W&B key: set WANDB_API_KEY, or run `wandb login`")
     keep_in_run_folder(folder)
     os.environ["WANDB_MODE"] = "online"
-    for offline in sorted((folder / "wandb").glob("offline-run-*")) + sorted(
-        (folder / "wandb").glob("run-*")
-    ):
-        send(offline)
+    send([*sorted((folder / "wandb").glob("offline-run-*")), *(folder / "wandb").glob("run-*")])
     path = "/".join(filter(None, (tracker["entity"], tracker["project"], run["id"])))
     add_lineage(tracker, folder, run)
     return check(wandb.Api(timeout=60).run(path), folder, run["id"])
 
 
-def send(offline: Path) -> None:
-    command = [sys.executable, "-m", "wandb", "sync", "--include-synced", str(offline)]
+def send(parts: Sequence[Path]) -> None:
+    """A resumed run has several parts of one id: given together, they become one history."""
+    command = [sys.executable, "-m", "wandb", "sync", "--include-synced", *map(str, parts)]
     result = subprocess.run(command, capture_output=True, text=True)
     if result.returncode:
         said = (result.stdout + result.stderr).strip()
-        raise RunError(f"wandb sync {offline} failed: {said[-1000:]}")
+        raise RunError(f"wandb sync failed: {said[-1000:]}")
 
 
 def add_lineage(tracker: dict[str, Any], folder: Path, run: dict[str, Any]) -> None:

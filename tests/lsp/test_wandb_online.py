@@ -180,6 +180,21 @@ def test_an_offline_run_is_sent_whole_and_checked(small, tmp_path, wandb_stub):
     assert run.summary["status"] == "finished"
 
 
+def test_an_offline_run_that_was_interrupted_is_sent_as_one(small, tmp_path, wandb_stub):
+    folder = tmp_path / "run"
+    offline_run(small, folder, wandb_stub)
+    kept = {k: v for k, v in environment(wandb_stub).items() if not k.startswith("WANDB")}
+    result = subprocess.run(
+        [sys.executable, "run.py", f"resume={folder}", "num_steps=5"],
+        cwd=ROOT, env={**kept, "WANDB_MODE": "offline"}, capture_output=True, text=True,
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    assert len(list((folder / "wandb").glob("offline-run-*"))) == 2
+    result = sync(wandb_stub, folder)
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "6 steps, 5 shards, model of step 5: all there" in result.stdout
+
+
 def test_a_sync_that_lost_files_is_found_out(small, tmp_path, wandb_stub):
     """The run folder was moved: ``wandb sync`` says it is done and sends no artifact."""
     folder = tmp_path / "run"
