@@ -7,6 +7,7 @@ keys, everything under the run's folder, fresh tables, shards as artifacts.
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,8 +64,9 @@ class WandbTracker:
         mode, why = self.resolved_mode()
         return f"W&B: {mode} ({why}), project {self.project}"
 
-    def build(self, config: Config, run: RunIdentity) -> WandbLogger:
-        return WandbLogger(self, config, run)
+    def build(self, config: Config, run: RunIdentity) -> WandbLogger | None:
+        mode, _ = self.resolved_mode()
+        return None if mode == "disabled" else WandbLogger(self, config, run)
 
 
 def has_key() -> bool:
@@ -136,10 +138,13 @@ class WandbLogger:
             self._send_again()
 
     def _upload_files(self, *names: str) -> None:
-        """Under the run folder's name, since W&B has a config.yaml of its own."""
+        """As ``lsp/<name>``, since W&B has a config.yaml of its own; copies, since ``save`` links
+        what lies outside its folder, and a link does not survive a move."""
+        target = Path(self.run.dir) / "lsp"
+        target.mkdir(exist_ok=True)
         for name in names:
-            path = self.identity.folder / name
-            self.run.save(str(path), base_path=str(self.identity.folder.parent), policy="now")
+            shutil.copy(self.identity.folder / name, target / name)
+            self.run.save(str(target / name), base_path=self.run.dir, policy="now")
 
     def _send_again(self) -> None:
         """Scalars of steps that a kill kept from the server; the local file has them. History

@@ -116,6 +116,10 @@ def test_mode_is_the_settings_then_the_environments_then_by_key(monkeypatch):
     monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
     assert mode("online") == ("online", "tracker.mode")
     assert mode("auto") == ("offline", "WANDB_MODE")
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    tracker = WandbTracker("p", None, "auto", "off", 1, 0, 1)
+    assert tracker.announcement().startswith("W&B: disabled (WANDB_MODE)")
+    assert tracker.build(None, None) is None
     monkeypatch.setenv("WANDB_MODE", "sometimes")
     with pytest.raises(RunError, match="WANDB_MODE=sometimes is no mode; use one of online"):
         mode("auto")

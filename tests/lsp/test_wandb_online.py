@@ -51,6 +51,7 @@ def test_everything_of_a_run_arrives(small, tmp_path, wandb_stub):
     result = run_py(wandb_stub, *small, *ONLINE, f"run_dir={folder}", "tracker.tables=all")
     assert result.returncode == 0, result.stderr
     assert result.stdout.startswith("W&B: online (tracker.mode)")
+    assert "WARNING" not in result.stderr
     run_id = run_id_of(folder)
     run = wandb_stub.runs[run_id]
     # Identity, names, flat config, files.
@@ -58,8 +59,8 @@ def test_everything_of_a_run_arrives(small, tmp_path, wandb_stub):
     assert (run.group, run.job_type) == ("pocket lsp from base", "train")
     assert set(run.tags) == {"pocket", "lsp", "init-base"}
     assert run.config["method.self_reward_weight"] == 0.3 and "method" not in run.config
-    assert yaml.safe_load(run.files["run/config.yaml"])["method"]["beta"] == 0.1
-    assert {"run/run.json", "run/code.diff"} <= set(run.files)
+    assert yaml.safe_load(run.files["lsp/config.yaml"])["method"]["beta"] == 0.1
+    assert {"lsp/run.json", "lsp/code.diff"} <= set(run.files)
     # Scalars over train/step, per role; histograms; tables; summary.
     steps = [row["train/step"] for row in run.history]
     assert steps == [0, 1, 2, 3]
