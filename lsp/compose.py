@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
@@ -19,11 +19,19 @@ from omegaconf.errors import OmegaConfBaseException
 from lsp.config import Config, ConfigError, Problem, check_tree, unknown_key
 
 CONF = Path(__file__).parents[1] / "conf"
+Settings = TypeVar("Settings")
 
 
 def compose(overrides: Sequence[str], multirun: bool = False) -> Config:
     """The config of a command line such as ``["method=lsp", "seed=1"]``, or one ConfigError. In a
     multirun the first of a setting's values (``seed=0,1``) stands for all."""
+    return compose_as(Config, CONF, overrides, multirun)
+
+
+def compose_as(
+    kind: type[Settings], root: Path, overrides: Sequence[str], multirun: bool = False
+) -> Settings:
+    """``compose`` for any settings class over any folder with a ``config.yaml``."""
     problems: list[Problem] = []
     kept: list[Override] = []
     for text in overrides:
@@ -31,20 +39,20 @@ def compose(overrides: Sequence[str], multirun: bool = False) -> Config:
         # Hydra's own settings (launcher, sweep folder) are for hydra.main, not for the run.
         if override is not None and not override.key_or_group.startswith(("hydra.", "hydra/")):
             kept.append(override)
-    groups = [o for o in kept if _is_group(o)]
-    values = [o for o in kept if not _is_group(o)]
-    groups = [o for o in groups if _group_exists(o, problems)]
-    tree = _compose([o.input_line for o in groups], problems)
+    groups = [o for o in kept if _is_group(o, root)]
+    values = [o for o in kept if not _is_group(o, root)]
+    groups = [o for o in groups if _group_exists(o, root, problems)]
+    tree = _compose(root, [o.input_line for o in groups], problems)
     if tree is None:
         raise ConfigError(problems)
     values = [o for o in values if _key_exists(o, tree, problems)]
-    tree = _compose([o.input_line for o in [*groups, *values]], problems)
+    tree = _compose(root, [o.input_line for o in [*groups, *values]], problems)
     if tree is None:
         raise ConfigError(problems)
     trusted = [str(o.value()) for o in values if o.key_or_group.endswith("._target_")]
-    config, found = check_tree(tree, trusted)
+    config, found = check_tree(tree, trusted, kind)
     problems += found
-    if config is not None:
+    if isinstance(config, Config):
         problems += _choice_problems(groups, config)
     if problems or config is None:
         raise ConfigError(problems)
@@ -72,15 +80,15 @@ def _parse(text: str, multirun: bool, problems: list[Problem]) -> Override | Non
     return override
 
 
-def _is_group(override: Override) -> bool:
-    return (CONF / override.key_or_group).is_dir()
+def _is_group(override: Override, root: Path) -> bool:
+    return (root / override.key_or_group).is_dir()
 
 
-def _group_exists(override: Override, problems: list[Problem]) -> bool:
+def _group_exists(override: Override, root: Path, problems: list[Problem]) -> bool:
     """Whether a group override names a file of ours."""
     group, choice = override.key_or_group, override.value()
-    names = sorted(p.relative_to(CONF / group).with_suffix("").as_posix()
-                   for p in (CONF / group).rglob("*.yaml"))  # fmt: skip
+    names = sorted(p.relative_to(root / group).with_suffix("").as_posix()
+                   for p in (root / group).rglob("*.yaml"))  # fmt: skip
     if choice in names:
         return True
     close = difflib.get_close_matches(str(choice), names, n=1)
@@ -114,13 +122,13 @@ def _dotted(tree: dict[str, Any], prefix: str = "") -> list[str]:
     return keys
 
 
-def _compose(overrides: list[str], problems: list[Problem]) -> dict[str, Any] | None:
+def _compose(root: Path, overrides: list[str], problems: list[Problem]) -> dict[str, Any] | None:
     """Hydra's composition as a plain tree; None where Hydra refuses, with its reason noted."""
     try:
         if GlobalHydra.instance().is_initialized():
             node = hydra_compose("config", overrides)
         else:
-            with initialize_config_dir(str(CONF), version_base=None):
+            with initialize_config_dir(str(root), version_base=None):
                 node = hydra_compose("config", overrides)
         return OmegaConf.to_container(node, resolve=True)
     except (HydraException, OmegaConfBaseException) as error:

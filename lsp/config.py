@@ -239,6 +239,10 @@ class Config:
     checkpoint: CheckpointConfig
     runtime: RuntimeConfig
 
+    def cross_checks(self) -> list[Problem]:
+        """Rules that need more than one setting."""
+        return _cross_checks(self)
+
 
 def from_tree(tree: Mapping[str, Any], trusted: Collection[str] = ()) -> Config:
     """A composed, resolved tree -> Config, or one ConfigError with every problem.
@@ -252,13 +256,14 @@ def from_tree(tree: Mapping[str, Any], trusted: Collection[str] = ()) -> Config:
 
 
 def check_tree(
-    tree: Mapping[str, Any], trusted: Collection[str] = ()
-) -> tuple[Config | None, list[Problem]]:
-    """As ``from_tree``, but gives the problems to a caller that has more to report."""
+    tree: Mapping[str, Any], trusted: Collection[str] = (), kind: type = Config
+) -> tuple[Any, list[Problem]]:
+    """As ``from_tree``, for any settings class with ``cross_checks()``; gives the problems to a
+    caller that has more to report, and None for the config where there are any."""
     problems: list[Problem] = []
-    config = _convert(Config, tree, "", problems, trusted)
+    config = _convert(kind, tree, "", problems, trusted)
     if not problems:
-        problems = _cross_checks(config)
+        problems = config.cross_checks()
     return (None if problems else config), problems
 
 
