@@ -135,12 +135,12 @@ def classifier_folder(llama3_tokenizer, tmp_path_factory):
     return folder
 
 
-def _load_stub():
-    """tests/wandb_stub.py; importlib mode keeps tests/ off the path."""
-    path = Path(__file__).with_name("wandb_stub.py")
-    spec = importlib.util.spec_from_file_location("wandb_stub", path)
+def _load(name):
+    """A module beside this file; importlib mode keeps tests/ off the path."""
+    path = Path(__file__).with_name(f"{name}.py")
+    spec = importlib.util.spec_from_file_location(name, path)
     module = importlib.util.module_from_spec(spec)
-    sys.modules["wandb_stub"] = module
+    sys.modules[name] = module
     spec.loader.exec_module(module)
     return module
 
@@ -148,6 +148,21 @@ def _load_stub():
 @pytest.fixture
 def wandb_stub():
     """A W&B server on loopback."""
-    with _load_stub().WandbStub() as stub:
+    with _load("wandb_stub").WandbStub() as stub:
         yield stub
         assert not stub.unknown + stub.errors
+
+
+@pytest.fixture
+def judge_server():
+    """Makes judges on loopback: ``judge_server(fault_rate=0.3)``."""
+    servers = []
+
+    def make(**settings):
+        servers.append(_load("judge_server").JudgeServer(**settings))
+        return servers[-1]
+
+    yield make
+    for server in servers:
+        server.server.shutdown()
+        server.server.server_close()

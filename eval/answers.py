@@ -1,0 +1,205 @@
+"""Answers of a model to a benchmark's instructions, written once and gone on with after a kill."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lsp.checkpoint import newest_checkpoint
+from lsp.config import local_model_folder
+from lsp.runs import RUN_FILE, RunError, find_run, read_run
+
+
+@dataclass(frozen=True)
+class Instruction:
+    """One question of a benchmark; ``source`` is the set that it comes from."""
+
+    index: int
+    source: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Side:
+    """Who answers. ``model`` is a folder or a Hub id; ``file`` answers that are there already;
+    ``run`` the run folder that the model comes from."""
+
+    name: str
+    model: str | None = None
+    file: Path | None = None
+    run: Path | None = None
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How answers are written."""
+
+    temperature: float
+    max_new_tokens: int
+    max_rows: int
+    dtype: str
+    device: str
+    date_string: str | None
+
+
+def resolve_side(name: str, runs_root: str) -> Side:
+    """A run (its newest checkpoint), a model folder, a file of answers, or else a Hub id.
+
+    Raises RunError for a path that is not there.
+    """
+    if name.endswith((".json", ".jsonl")):
+        if not Path(name).is_file():
+            raise RunError(f"there is no file of answers {name}")
+        return Side(Path(name).stem, file=Path(name))
+    if (Path(name) / RUN_FILE).is_file() or (Path(runs_root) / name / RUN_FILE).is_file():
+        run = find_run(name, runs_root)
+        return Side(read_run(run)["id"], model=str(newest_checkpoint(run)), run=run)
+    folder = local_model_folder(name)
+    if folder is not None and not (folder / "config.json").is_file():
+        raise RunError(f"{name} is neither a run, a model folder nor a file of answers")
+    return Side(name, model=name)
+
+
+def base_side(side: Side) -> Side:
+    """The base model of a run. Raises RunError where there is no run to ask."""
+    if side.run is None:
+        raise RunError(
+            f"{side.name} is no run, so its base is not known: give baseline=<model or answers>"
+        )
+    model = read_run(side.run)["model"]
+    return Side(model, model=model)
+
+
+def read_instructions(data: str, split: str) -> list[Instruction]:
+    """A benchmark from a local .json / .jsonl, or from the Hub. Raises RunError where a column
+    lacks or an instruction stands twice."""
+    if data.endswith((".json", ".jsonl")):
+        rows = read_rows(Path(data))
+    else:
+        try:
+            from datasets import load_dataset
+        except ImportError as error:
+            raise RunError(
+                f"reading {data!r} from the Hub needs the extra: pip install '.[hub]'"
+            ) from error
+        rows = list(load_dataset(data, split=split))
+    for number, row in enumerate(rows):
+        if not isinstance(row.get("instruction"), str):
+            raise RunError(f"{data}: row {number} has no text column 'instruction'")
+    found = [
+        Instruction(i, str(row.get("dataset", "all")), row["instruction"])
+        for i, row in enumerate(rows)
+    ]
+    if len({instruction.text for instruction in found}) < len(found):
+        raise RunError(f"{data}: some instructions stand twice, so answers cannot be told apart")
+    return found
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """JSON array or JSON lines of objects."""
+    try:
+        text = path.read_text(encoding="utf-8")
+        if path.suffix == ".json":
+            rows = json.loads(text)
+        else:
+            rows = [json.loads(line) for line in text.splitlines() if line.strip()]
+    except (OSError, json.JSONDecodeError) as error:
+        raise RunError(f"{path} cannot be read as JSON: {error}") from error
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise RunError(f"{path} is no list of objects")
+    return rows
+
+
+def ready_answers(file: Path, instructions: Sequence[Instruction]) -> list[str]:
+    """Answers from a file with columns instruction and output, matched by instruction.
+
+    Raises RunError where one is missing or stands twice.
+    """
+    by_text: dict[str, str] = {}
+    for number, row in enumerate(read_rows(file)):
+        if not isinstance(row.get("instruction"), str) or not isinstance(row.get("output"), str):
+            raise RunError(f"{file}: row {number} lacks text in 'instruction' or 'output'")
+        if row["instruction"] in by_text:
+            raise RunError(f"{file}: the instruction of row {number} stands twice")
+        by_text[row["instruction"]] = row["output"]
+    missing = [i for i in instructions if i.text not in by_text]
+    if missing:
+        raise RunError(
+            f"{file} has no answer to {len(missing)} of {len(instructions)} instructions, for"
+            f" instance {missing[0].text[:80]!r}; it is of another benchmark or not complete"
+        )
+    return [by_text[instruction.text] for instruction in instructions]
+
+
+def answers_file(
+    side: Side, instructions: Sequence[Instruction], sampling: Sampling, folder: Path
+) -> Path:
+    """Where a model's answers go: named by all that they depend on, so that another run finds the
+    base's answers again."""
+    what = [side.model, vars(sampling), [instruction.text for instruction in instructions]]
+    digest = hashlib.sha256(json.dumps(what).encode()).hexdigest()[:16]
+    return folder / f"answers-{digest}.jsonl"
+
+
+def write_answers(
+    side: Side, instructions: Sequence[Instruction], sampling: Sampling, path: Path
+) -> list[str]:
+    """Let a model answer, ``max_rows`` instructions at a time; what the file already holds (of a
+    run that was killed) is kept. Raises ValueError where the model cannot be loaded."""
+    done: dict[int, str] = {}
+    if path.is_file():
+        for line in path.read_text(encoding="utf-8").splitlines(keepends=True):
+            if line.endswith("\n"):  # a line that a kill cut short is written again
+                row = json.loads(line)
+                done[row["index"]] = row["output"]
+    missing = [instruction for instruction in instructions if instruction.index not in done]
+    if missing:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        kept = [i for i in instructions if i.index in done]
+        with path.open("w", encoding="utf-8") as stream:
+            for instruction in kept:
+                stream.write(_line(instruction, done[instruction.index], side))
+            for instruction, text in _generated(side, missing, sampling):
+                done[instruction.index] = text
+                stream.write(_line(instruction, text, side))
+                stream.flush()
+    return [done[instruction.index] for instruction in instructions]
+
+
+def _line(instruction: Instruction, output: str, side: Side) -> str:
+    row = {
+        "index": instruction.index,
+        "dataset": instruction.source,
+        "instruction": instruction.text,
+        "output": output,
+        "generator": side.name,
+    }
+    return json.dumps(row, ensure_ascii=True) + "\n"
+
+
+def _generated(side: Side, instructions: Sequence[Instruction], sampling: Sampling):
+    """(instruction, answer) pairs, a chunk at a time."""
+    from lsp.config import ModelConfig
+    from lsp.models import end_token_ids, load_model
+    from lsp.players import choose_device
+    from lsp.prompts import ChatFormat
+    from lsp.rollout.engine import DrawKey, RolloutEngine
+
+    settings = ModelConfig(side.model, None, sampling.dtype, sampling.date_string)
+    model, tokenizer = load_model(side.model, settings, choose_device(sampling.device))
+    engine = RolloutEngine(tokenizer, end_token_ids(model, tokenizer), sampling.max_rows)
+    prompts = ChatFormat(tokenizer, sampling.date_string).encode(
+        [[("user", instruction.text)] for instruction in instructions]
+    )
+    for start in range(0, len(prompts), sampling.max_rows):
+        chunk = slice(start, start + sampling.max_rows)
+        key = DrawKey(0, instructions[start].index, "evaluation")
+        written = engine.generate(
+            model, prompts[chunk], 1, sampling.max_new_tokens, sampling.temperature, key
+        )
+        for instruction, (completion,) in zip(instructions[chunk], written, strict=True):
+            yield instruction, completion.text

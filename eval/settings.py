@@ -1,0 +1,88 @@
+"""Settings of ``python -m eval``, checked like a run's: every mistake in one report."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from eval.judge import JudgeConfig, Prices
+from lsp.compose import CONF
+from lsp.config import Problem, number
+from lsp.scrub import scrub
+
+EVALUATE = CONF / "evaluate"
+OPENAI_KEY = "OPENAI_API_KEY"
+
+
+@dataclass(frozen=True)
+class BenchmarkConfig:
+    """``conf/evaluate/eval/*.yaml``."""
+
+    name: str
+    data: str
+    split: str
+    temperature: float = number(minimum=0)
+    max_new_tokens: int = number(minimum=1)
+
+
+@dataclass(frozen=True)
+class EvaluateConfig:
+    """``conf/evaluate/config.yaml``."""
+
+    run: str
+    baseline: str | None
+    eval: BenchmarkConfig
+    judge: JudgeConfig
+    runs_root: str
+    dry_run: bool
+    tie_rule: Literal["half", "loss", "drop"]
+    dtype: Literal["float32", "bfloat16"]
+    device: str
+    date_string: str | None
+    max_rows: int = number(minimum=1)
+
+    def cross_checks(self) -> list[Problem]:
+        problems = []
+        judge = self.judge
+        if judge.base_url is not None and judge.api_key_env == OPENAI_KEY:
+            fix = "name the variable that holds its own key: judge.api_key_env=…"
+            reason = "another host than OpenAI's does not get OpenAI's key"
+            problems.append(Problem("judge.api_key_env", judge.api_key_env, reason, fix))
+        for key, value in (("judge.base_url", judge.base_url), ("judge.model", judge.model)):
+            if value is not None and scrub(value) != value:
+                fix = "keys come from environment variables, never from settings"
+                problems.append(Problem(key, scrub(value), "holds what looks like a secret", fix))
+        known = known_judges().get(judge.model, {})
+        shutdown = known.get("shutdown")
+        if shutdown and judge.base_url is None and today() >= shutdown:
+            fix = f"use {known['instead']}"
+            problems.append(Problem("judge.model", judge.model, f"was shut down {shutdown}", fix))
+        if judge.max_usd is not None and prices(judge.model).input is None:
+            fix = f"add it to {EVALUATE.name}/judges.json, or leave judge.max_usd out"
+            problems.append(Problem("judge.max_usd", judge.max_usd, "needs the judge's price", fix))
+        return problems
+
+
+def today() -> str:
+    return time.strftime("%Y-%m-%d")
+
+
+def known_judges(path: Path = EVALUATE / "judges.json") -> dict[str, dict[str, Any]]:
+    """The dated table of judges: prices and announced shutdowns."""
+    return json.loads(path.read_text(encoding="utf-8"))["judges"]
+
+
+def prices(model: str) -> Prices:
+    known = known_judges().get(model, {})
+    return Prices(known.get("input"), known.get("output"))
+
+
+def shutdown_warning(model: str) -> str | None:
+    """Words about a judge whose end is announced and still ahead."""
+    known = known_judges().get(model, {})
+    if "shutdown" in known and today() < known["shutdown"]:
+        return f"{model} will be shut down on {known['shutdown']}; {known['instead']}"
+    return None

@@ -1,0 +1,221 @@
+"""``python -m eval`` end to end: a real run's answers, a judge on loopback, results on disk."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from eval.__main__ import evaluate, main, results_table
+from eval.answers import read_instructions, ready_answers, resolve_side, write_answers
+from eval.settings import EVALUATE, EvaluateConfig, known_judges, shutdown_warning
+from lsp.compose import compose_as
+from lsp.config import ConfigError
+from lsp.runs import RunError
+
+SETS = ["koala", "vicuna"]
+
+
+@pytest.fixture
+def data(tmp_path):
+    """Twelve instructions of two sets, in the pocket world's language."""
+    path = tmp_path / "instructions.json"
+    words = [
+        f"{family} {a}" for family in ("copy", "sort", "upper") for a in ("ab", "ca", "b", "cc")
+    ]
+    rows = [{"instruction": w, "dataset": SETS[i % 2]} for i, w in enumerate(words)]
+    path.write_text(json.dumps(rows))
+    return path
+
+
+@pytest.fixture
+def command(small_run, data, tmp_path, judge_server, monkeypatch):
+    """(overrides, server): the small run against its base, through a loopback judge."""
+    run = shutil.copytree(small_run[0], tmp_path / "runs" / "run")
+    server = judge_server()
+    monkeypatch.setenv("JUDGE_KEY", "key-of-the-test")
+    return [
+        f"run={run}",
+        f"eval.data={data}",
+        "eval.max_new_tokens=8",
+        "judge=compatible",
+        f"judge.base_url={server.url}",
+        "judge.model=judge-1",
+        "judge.api_key_env=JUDGE_KEY",
+        "judge.requests_per_minute=1000000",
+        f"runs_root={tmp_path / 'runs'}",
+        "dtype=float32",
+        "date_string=null",
+    ], server
+
+
+def run_eval(overrides):
+    return evaluate(compose_as(EvaluateConfig, EVALUATE, overrides))
+
+
+def lines_of(path):
+    return [json.loads(line) for line in Path(path).read_text().splitlines()]
+
+
+def test_a_run_is_judged_against_its_base(command, tmp_path, capsys):
+    overrides, server = command
+    main(overrides)
+    out = capsys.readouterr().out
+    folder = tmp_path / "runs" / "run" / "eval" / "alpaca_eval"
+    results = json.loads((folder / "results.json").read_text())
+    differing = 12 - results["n_identical"]
+    assert len(server.requests) == 2 * differing and server.keys <= {"Bearer key-of-the-test"}
+    assert len(lines_of(folder / "verdicts.jsonl")) == 2 * differing
+    assert results["judge"] == "judge-1" and results["baseline"] == "pocket"
+    overall = results["win_rate"]["overall"]
+    assert overall["n"] == 12 and overall["n_missing"] == 0
+    assert set(results["win_rate"]) == {*SETS, "overall"}
+    assert "alpaca_eval_order" in results and results["order"] == "both"
+    assert "identical pairs are ties" in out and "koala" in out
+    # The server prefers the longer answer, whatever the order: no position bias to be seen.
+    if differing:
+        assert results["order_effect"]["disagree_frac"] == 0.0
+    (answers,) = folder.glob("answers-*.jsonl")
+    assert [row["index"] for row in lines_of(answers)] == list(range(12))
+    # Again: no call, the base's answers are found, the same numbers.
+    before = len(server.requests)
+    again = run_eval(overrides)
+    assert len(server.requests) == before
+    assert again["win_rate"] == results["win_rate"]
+
+
+def test_one_order_is_the_seeded_one(command):
+    overrides, server = command
+    results = run_eval([*overrides, "judge.order=one"])
+    assert len(server.requests) == 12 - results["n_identical"]
+    assert results["win_rate"] == results["alpaca_eval_order"]
+
+
+def test_ready_answers_identical_pairs_and_missing_verdicts(command, data, tmp_path):
+    overrides, server = command
+    rows = json.loads(data.read_text())
+    for name, texts in (("long", ["long answer"] * 12), ("short", ["long answer"] * 5 + ["b"] * 7)):
+        answers = [{**row, "output": text} for row, text in zip(rows, texts, strict=True)]
+        (tmp_path / f"{name}.json").write_text(json.dumps(answers))
+    sides = [f"run={tmp_path / 'long.json'}", f"baseline={tmp_path / 'short.json'}"]
+    results = run_eval([*overrides[1:], *sides])
+    assert results["n_identical"] == 5 and len(server.requests) == 14
+    # Five ties and seven preferences of 1.9: (5 x 0.5 + 7 x 0.9) / 12.
+    assert results["win_rate"]["overall"]["win_rate"] == pytest.approx(100 * 8.8 / 12)
+    discrete = results["win_rate"]["overall"]["discrete"]
+    assert (discrete["wins"], discrete["ties"], discrete["losses"]) == (7, 5, 0)
+    assert "7 pairs" not in results_table(results)
+    # Unreadable verdicts are left out and counted.
+    server.always = "not a verdict"
+    unread = run_eval([*overrides[1:], *sides, "judge.model=judge-2", "judge.max_tries=1"])
+    assert unread["n_missing"] == 7 and unread["win_rate"]["overall"]["n"] == 5
+    assert "7 pairs have no verdict" in results_table(unread)
+
+
+def test_killed_answers_go_on(small_run, data, tmp_path):
+    instructions = read_instructions(str(data), "eval")
+    side = resolve_side(str(small_run[0]), "outputs")
+    from eval.answers import Sampling
+
+    sampling = Sampling(0.01, 8, 4, "float32", "cpu", None)
+    path = tmp_path / "answers.jsonl"
+    whole = write_answers(side, instructions, sampling, path)
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_text("".join(lines[:5]) + lines[5][:20])
+    assert write_answers(side, instructions, sampling, path) == whole
+    assert [row["index"] for row in lines_of(path)] == list(range(12))
+
+
+def test_a_dry_run_says_calls_tokens_and_dollars_and_needs_no_key(command, capsys, monkeypatch):
+    overrides, server = command
+    monkeypatch.delenv("JUDGE_KEY")
+    dry = [text for text in overrides if not text.startswith("judge")]
+    main([*dry, "dry_run=true"])
+    out = capsys.readouterr().out
+    assert "12 instructions, 24 calls" in out and "dollars (table of judges)" in out
+    main([*overrides, "dry_run=true"])
+    assert "dollars unknown" in capsys.readouterr().out
+    assert not server.requests
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "says"),
+    [
+        (["judge.api_key_env=NOT_SET"], ConfigError, "Set NOT_SET"),
+        (["judge.api_key_env=OPENAI_API_KEY"], ConfigError, "does not get OpenAI's key"),
+        (["judge.max_usd=1"], ConfigError, "needs the judge's price"),
+        (["judge.concurrency=0"], ConfigError, "must be at least 1"),
+        (["run=nowhere.json"], RunError, "there is no file of answers"),
+        (["run=./nowhere"], RunError, "neither a run, a model folder nor a file"),
+        (["run=pocket"], RunError, "is no run, so its base is not known"),
+        (["eval.data=gone.json"], RunError, "cannot be read as JSON"),
+    ],
+)
+def test_bad_input_is_refused_before_any_call(command, change, error, says):
+    overrides, server = command
+    with pytest.raises(error, match=says):
+        run_eval([*overrides, *change])
+    assert not server.requests
+
+
+def test_a_judge_that_is_gone_is_refused_and_an_announced_end_warns(command):
+    overrides, _ = command
+    ours = [text for text in overrides if not text.startswith("judge")]
+    gone = next(name for name, j in known_judges().items() if j.get("shutdown", "9") < "2026-11")
+    with pytest.raises(ConfigError, match="was shut down 2026-03-26. Use gpt-4o-2024-11-20"):
+        run_eval([*ours, f"judge.model={gone}"])
+    assert shutdown_warning("judge-1") is None
+
+
+def test_a_refusing_judge_is_one_message(command, data, tmp_path):
+    overrides, server = command
+    server.always = "401"
+    rows = json.loads(data.read_text())
+    for name in ("one", "two"):
+        answers = [{**row, "output": name} for row in rows]
+        (tmp_path / f"{name}.json").write_text(json.dumps(answers))
+    sides = [f"run={tmp_path / 'one.json'}", f"baseline={tmp_path / 'two.json'}"]
+    with pytest.raises(RunError, match="the judge refuses: .*JUDGE_KEY. Verdicts that came"):
+        run_eval([*overrides[1:], *sides])
+
+
+@pytest.mark.parametrize(
+    ("rows", "says"),
+    [
+        ([{"prompt": "x"}], "row 0 has no text column 'instruction'"),
+        ([{"instruction": "x"}, {"instruction": "x"}], "some instructions stand twice"),
+        ({"instruction": "x"}, "is no list of objects"),
+    ],
+)
+def test_bad_benchmarks(tmp_path, rows, says):
+    path = tmp_path / "data.json"
+    path.write_text(json.dumps(rows))
+    with pytest.raises(RunError, match=says):
+        read_instructions(str(path), "eval")
+
+
+@pytest.mark.parametrize(
+    ("rows", "says"),
+    [
+        ([], "has no answer to 12 of 12 instructions, for instance 'copy ab'"),
+        ([{"instruction": "copy ab"}], "row 0 lacks text in 'instruction' or 'output'"),
+        ([{"instruction": "copy ab", "output": "x"}] * 2, "the instruction of row 1 stands twice"),
+    ],
+)
+def test_bad_answer_files(data, tmp_path, rows, says):
+    path = tmp_path / "answers.json"
+    path.write_text(json.dumps(rows))
+    with pytest.raises(RunError, match=says):
+        ready_answers(path, read_instructions(str(data), "eval"))
+
+
+def test_the_command_reports_as_plain_text(data):
+    code = (
+        "import sys\nfrom eval.__main__ import main\n"
+        f"main(['run={data}', 'baseline=pocket', 'eval.data={data}', 'dry_run=true'])"
+    )
+    root = Path(__file__).parents[2]
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=root)
+    assert result.returncode == 1 and "lacks text in 'instruction' or 'output'" in result.stderr

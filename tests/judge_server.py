@@ -1,0 +1,100 @@
+"""A judge on loopback that speaks chat completions and can misbehave."""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+FAULTS = ("429", "500", "cut", "slow", "wrong json", "no logprobs", "empty", "not a verdict")
+
+
+class JudgeServer:
+    """Chat completions on loopback. Prefers the longer output, by log-probs; ``fault_rate`` of the
+    calls go wrong in one of FAULTS' ways."""
+
+    def __init__(self, fault_rate=0.0, delay=0.0, logprobs=True):
+        self.fault_rate, self.delay, self.logprobs = fault_rate, delay, logprobs
+        self.requests: list[dict] = []
+        self.keys: set[str] = set()
+        self.always: str | None = None
+        self.random = random.Random(7)
+        self.lock = threading.Lock()
+        outer = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_POST(self):
+                body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+                with outer.lock:
+                    outer.requests.append(body)
+                    outer.keys.add(self.headers["authorization"])
+                    fault = None
+                    if outer.random.random() < outer.fault_rate:
+                        fault = outer.random.choice(FAULTS)
+                    fault = outer.always or fault
+                time.sleep(outer.delay)
+                outer.answer(self, body, fault)
+
+            def log_message(self, *arguments):
+                pass
+
+        class Server(ThreadingHTTPServer):
+            daemon_threads = True
+            request_queue_size = 256  # all of a test's connections may arrive at once
+
+        self.server = Server(("127.0.0.1", 0), Handler)
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+        self.url = f"http://127.0.0.1:{self.server.server_port}/v1"
+
+    def answer(self, handler, body, fault):
+        if fault == "cut":
+            handler.close_connection = True
+            handler.connection.close()
+            return
+        if fault in ("401", "429", "500"):
+            self.send(handler, int(fault), b'{"error": {"message": "busy"}}', {"Retry-After": "0"})
+            return
+        if fault == "slow":
+            time.sleep(1.5)
+        data = json.loads(body["messages"][1]["content"].split("\n\n")[1])
+        second = len(data["output_M"]) > len(data["output_m"])
+        text = {"empty": "", "not a verdict": "Both are good."}.get(fault, "M" if second else "m")
+        top = [
+            {"token": "M", "logprob": math.log(0.9 if second else 0.1), "bytes": None},
+            {"token": "m", "logprob": math.log(0.1 if second else 0.9), "bytes": None},
+        ]
+        if fault in ("empty", "not a verdict"):
+            top = [{"token": text[:4], "logprob": 0.0, "bytes": None}]
+        content = [{"token": text, "logprob": -0.1, "bytes": None, "top_logprobs": top}]
+        with_logprobs = self.logprobs and fault != "no logprobs"
+        response = {
+            "id": "x",
+            "object": "chat.completion",
+            "created": 0,
+            "model": body["model"],
+            "choices": [
+                {
+                    "index": 0,
+                    "finish_reason": "stop",
+                    "message": {"role": "assistant", "content": text},
+                    "logprobs": {"content": content} if with_logprobs else None,
+                }
+            ],
+            "usage": {"prompt_tokens": 100, "completion_tokens": 1, "total_tokens": 101},
+        }
+        if fault == "wrong json":
+            response = {"surprise": True}
+        self.send(handler, 200, json.dumps(response).encode())
+
+    def send(self, handler, status, content, headers=()):
+        handler.send_response(status)
+        for name, value in {"content-type": "application/json", **dict(headers)}.items():
+            handler.send_header(name, value)
+        handler.send_header("content-length", str(len(content)))
+        handler.end_headers()
+        handler.wfile.write(content)
