@@ -52,6 +52,7 @@ class Session:
         self.init = init
         self.first_step = resumed_step + 1
         self.stop_requested = False
+        self._old_handlers: dict[signal.Signals, Any] = {}
         self.progress = Progress(config.num_steps, resumed_step)
         run = read_run(folder)
         identity = RunIdentity(run_id, folder, display_name(config), run["base"], init.run_id)
@@ -206,7 +207,6 @@ class Session:
         self.save(step)
         self.trackers.finish({"status": "interrupted", "step": step})
         update_run(self.folder, status="interrupted")
-        self._stop_listening()
         raise Interrupted(
             f"stopped after step {step}; everything is in {self.folder}\n"
             f"go on with: python run.py resume={self.folder}"
@@ -234,15 +234,16 @@ class Session:
         summary["seconds"] = self.seconds
         self.trackers.finish(summary)
         update_run(self.folder, status="finished", seconds=self.seconds)
-        self._stop_listening()
         closing.draw_curves(self.folder)
         closing.print_closing(config, self.folder, checkpoint, summary, self.evaluator)
         return summary
 
-    def _stop_listening(self) -> None:
+    def close(self) -> None:
+        """Let go of signals, heartbeat and folder, however the run ended."""
         self.progress.close()
         for number, handler in self._old_handlers.items():
             signal.signal(number, handler)
+        self._lock.close()
 
 
 def thread_environment() -> None:

@@ -123,6 +123,8 @@ def run(
             f"the run could not be written: {error}; everything up to the last checkpoint is kept;"
             f" go on with resume={folder}"
         ) from error
+    finally:
+        session.close()
 
 
 def announce(config: Config, folder: Path, init: Init) -> None:
