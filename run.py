@@ -12,8 +12,8 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from lsp.compose import compose
-from lsp.config import ConfigError
 from lsp.runs import Interrupted, RunError
+from lsp.schema import ConfigError
 from lsp.start import objective_of
 
 FAILED: list[str] = []

@@ -47,9 +47,9 @@ from eval.win_rate import (
     weighted_win_rate,
 )
 from lsp.compose import compose_as
-from lsp.config import ConfigError, Problem
 from lsp.progress import duration
 from lsp.runs import RunError, write_json
+from lsp.schema import ConfigError, Problem
 
 
 @dataclass(frozen=True)

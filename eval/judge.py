@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from eval.cache import VerdictCache, content_key
-from lsp.config import number
+from lsp.schema import number
 
 FIRST, SECOND = "m", "M"
 SYSTEM = (

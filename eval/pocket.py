@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from lsp.config import number
 from lsp.pocket.language import Task, evaluation_queries, parse
+from lsp.schema import number
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from eval.judge import JudgeConfig, Prices
 from lsp.compose import CONF
-from lsp.config import Problem, number
+from lsp.schema import Problem, number
 from lsp.scrub import scrub
 
 EVALUATE = CONF / "evaluate"

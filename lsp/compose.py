@@ -16,7 +16,8 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from lsp.config import Config, ConfigError, Problem, check_tree, unknown_key
+from lsp.config import Config
+from lsp.schema import ConfigError, Problem, check_tree, unknown_key
 
 CONF = Path(__file__).parents[1] / "conf"
 Settings = TypeVar("Settings")
@@ -50,7 +51,7 @@ def compose_as(
     if tree is None:
         raise ConfigError(problems)
     trusted = [str(o.value()) for o in values if o.key_or_group.endswith("._target_")]
-    config, found = check_tree(tree, trusted, kind)
+    config, found = check_tree(kind, tree, trusted)
     problems += found
     if isinstance(config, Config):
         problems += _choice_problems(groups, config)

@@ -1,62 +1,20 @@
-"""Settings: frozen dataclasses, and every mistake in one report before anything heavy loads.
+"""The settings of a run: frozen dataclasses, and the rules that need more than one of them.
 
-Hydra composes ``conf/`` into a tree; ``from_tree`` turns it into a ``Config``. What does not
-fit raises one ``ConfigError`` that lists every problem: key, value, reason, way out. Nothing is
-repaired, so the config that is logged is the config that ran. This module imports no torch.
-
-Components (``data``, ``reward``, ``eval``, ``tracker``) are nodes with a ``_target_``: the
-dotted path of a frozen dataclass whose fields are the node's schema and whose ``build()`` makes
-the heavy object after validation. Adding one is one file and one yaml. Config files may only
-name targets under ``lsp.`` and ``eval.``; another path must stand on the command line, so that
-a config from elsewhere runs no code.
+Hydra composes ``conf/`` into a tree; ``from_tree`` turns it into a ``Config``. What does not fit
+raises one ``ConfigError`` with every problem, before anything heavy loads; nothing is repaired, so
+the config that is logged is the config that ran. This module imports no torch.
 """
 
 from __future__ import annotations
 
-import dataclasses
-import difflib
-import importlib
-import math
-import types
-import typing
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from lsp.prompts import Prompts
+from lsp.schema import ConfigError, Problem, check_tree, flat, number
 from lsp.scrub import scrub
-
-TRUSTED_TARGETS = ("lsp.", "eval.")
-
-
-@dataclass(frozen=True)
-class Problem:
-    """One mistake in the settings. ``fix`` is what to write instead."""
-
-    key: str
-    value: Any
-    reason: str
-    fix: str
-
-    def __str__(self) -> str:
-        shown = "" if self.value is None or "=" in str(self.value) else f"={self.value}"
-        return f"{self.key}{shown}: {self.reason}. {self.fix[:1].upper()}{self.fix[1:]}."
-
-
-class ConfigError(ValueError):
-    """All mistakes of one set of settings."""
-
-    def __init__(self, problems: Collection[Problem]):
-        self.problems = tuple(problems)
-        count = len(self.problems)
-        heading = f"{count} problem{'s' if count > 1 else ''} in the settings"
-        super().__init__("\n".join([heading, *(f"  {problem}" for problem in self.problems)]))
-
-
-def number(minimum: float | None = None, above: float | None = None, **more: Any) -> Any:
-    """A numeric field and its range: at least ``minimum``, or strictly above ``above``."""
-    return field(metadata={"minimum": minimum, "above": above, **more})
 
 
 @dataclass(frozen=True)
@@ -249,223 +207,10 @@ def from_tree(tree: Mapping[str, Any], trusted: Collection[str] = ()) -> Config:
 
     ``trusted``: targets outside this project that the user wrote on the command line.
     """
-    config, problems = check_tree(tree, trusted)
+    config, problems = check_tree(Config, tree, trusted)
     if config is None:
         raise ConfigError(problems)
     return config
-
-
-def check_tree(
-    tree: Mapping[str, Any], trusted: Collection[str] = (), kind: type = Config
-) -> tuple[Any, list[Problem]]:
-    """As ``from_tree``, for any settings class with ``cross_checks()``; gives the problems to a
-    caller that has more to report, and None for the config where there are any."""
-    problems: list[Problem] = []
-    config = _convert(kind, tree, "", problems, trusted)
-    if not problems:
-        problems = config.cross_checks()
-    return (None if problems else config), problems
-
-
-def to_tree(value: Any) -> Any:
-    """The inverse of ``from_tree``: plain dicts and lists, components with their ``_target_``."""
-    if dataclasses.is_dataclass(value):
-        tree = {f.name: to_tree(getattr(value, f.name)) for f in dataclasses.fields(value)}
-        kind = type(value)
-        own = {t for t in typing.get_type_hints(Config).values() if dataclasses.is_dataclass(t)}
-        if kind is not Config and kind not in own:
-            tree = {"_target_": f"{kind.__module__}.{kind.__qualname__}", **tree}
-        return tree
-    if isinstance(value, tuple):
-        return [to_tree(item) for item in value]
-    return value
-
-
-def flat(config: Config) -> dict[str, Any]:
-    """Dotted key -> value, the form in which trackers and comparisons want a config."""
-
-    def walk(prefix: str, node: Any) -> dict[str, Any]:
-        if not isinstance(node, dict):
-            return {prefix: node}
-        items: dict[str, Any] = {}
-        for key, value in node.items():
-            items |= walk(f"{prefix}.{key}" if prefix else key, value)
-        return items
-
-    return walk("", to_tree(config))
-
-
-def _convert(
-    kind: type, tree: Any, path: str, problems: list[Problem], trusted: Collection[str]
-) -> Any:
-    """One dataclass node; appends to ``problems`` and returns None where it does not fit."""
-    before = len(problems)
-    if not isinstance(tree, Mapping):
-        problems.append(Problem(path, tree, "is one value", f"it is a group: {path}.<setting>=…"))
-        return None
-    hints = typing.get_type_hints(kind)
-    fields = {f.name: f for f in dataclasses.fields(kind)}
-    values = {}
-    for key in tree:
-        if key not in fields and key != "_target_":
-            full = f"{path}.{key}" if path else str(key)
-            problems.append(unknown_key(full, tree[key], [_join(path, name) for name in fields]))
-    for name, spec in fields.items():
-        full = _join(path, name)
-        if name not in tree:
-            has_default = spec.default is not dataclasses.MISSING
-            if not has_default:
-                problems.append(Problem(full, None, "is missing", f"give {full}=…"))
-            continue
-        if spec.metadata.get("component"):
-            optional = spec.metadata.get("optional", False)
-            values[name] = _component(tree[name], full, problems, trusted, optional)
-        else:
-            values[name] = _value(hints[name], tree[name], full, spec.metadata, problems, trusted)
-    return kind(**values) if len(problems) == before else None
-
-
-def _join(path: str, name: str) -> str:
-    return f"{path}.{name}" if path else name
-
-
-def _component(
-    node: Any, path: str, problems: list[Problem], trusted: Collection[str], optional: bool
-) -> Any:
-    if node is None and optional:
-        return None
-    target = node.get("_target_") if isinstance(node, Mapping) else None
-    if not isinstance(target, str):
-        problems.append(
-            Problem(path, node, "is no component", f"choose a file of conf/{path}: {path}=<name>")
-        )
-        return None
-    if not target.startswith(TRUSTED_TARGETS) and target not in trusted:
-        problems.append(
-            Problem(
-                f"{path}._target_",
-                target,
-                "code outside lsp and eval is not run from a config file",
-                f"write {path}._target_={target} on the command line if you trust it",
-            )
-        )
-        return None
-    module, _, name = target.rpartition(".")
-    try:
-        kind = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError, ValueError) as error:
-        problems.append(
-            Problem(f"{path}._target_", target, f"cannot be imported ({error})", "correct the path")
-        )
-        return None
-    if not (dataclasses.is_dataclass(kind) and hasattr(kind, "build")):
-        problems.append(
-            Problem(f"{path}._target_", target, "is no dataclass with build()", "name one that is")
-        )
-        return None
-    return _convert(kind, node, path, problems, trusted)
-
-
-def _value(
-    kind: Any,
-    value: Any,
-    path: str,
-    limits: Mapping[str, Any],
-    problems: list[Problem],
-    trusted: Collection[str],
-) -> Any:
-    """One leaf (or nested group) checked against its annotation and range."""
-    if dataclasses.is_dataclass(kind):
-        return _convert(kind, value, path, problems, trusted)
-    if isinstance(kind, types.UnionType):
-        if value is None:
-            return None
-        kind = next(option for option in typing.get_args(kind) if option is not types.NoneType)
-    if typing.get_origin(kind) is Literal:
-        options = typing.get_args(kind)
-        if value not in options:
-            names = ", ".join(map(str, options))
-            problems.append(Problem(path, value, "is no choice here", f"choose one of {names}"))
-        return value
-    if typing.get_origin(kind) is tuple:
-        (item, *_) = typing.get_args(kind)
-        if not isinstance(value, (list, tuple)) or not all(isinstance(v, item) for v in value):
-            problems.append(
-                Problem(path, value, f"must be a list of {_noun(item)}", f"write {path}=[…]")
-            )
-            return None
-        return tuple(value)
-    fits = isinstance(value, kind) and not (kind is not bool and isinstance(value, bool))
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        value, fits = float(value), True
-    if not fits:
-        shown = "null" if value is None else value
-        problems.append(
-            Problem(path, shown, f"must be {_noun(kind)}", f"write {path}=<{kind.__name__}>")
-        )
-        return None
-    if kind in (int, float):
-        minimum, above = limits.get("minimum"), limits.get("above")
-        if not math.isfinite(value):
-            problems.append(Problem(path, value, "must be finite", "write a plain number"))
-        elif minimum is not None and value < minimum:
-            fix = f"choose {path}={minimum:g} or more"
-            problems.append(Problem(path, value, f"must be at least {minimum:g}", fix))
-        elif above is not None and value <= above:
-            fix = f"choose a value above {above:g}"
-            problems.append(Problem(path, value, f"must be above {above:g}", fix))
-    return value
-
-
-def _noun(kind: type) -> str:
-    nouns = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
-    return nouns.get(kind, kind.__name__)
-
-
-TRANSLATIONS = {
-    "num_generations": "group_size",
-    "n_samples_per_prompt": "group_size",
-    "max_steps": "num_steps",
-    "total_steps": "num_steps",
-    "output_dir": "run_dir",
-    "kl_coef": "method.beta",
-    "beta": "method.beta",
-    "kl_estimator": "method.kl_estimator",
-    "alpha": "method.challenger_weight",
-    "challenger_weight": "method.challenger_weight",
-    "self_reward_weight": "method.self_reward_weight",
-    "lr": "optim.lr",
-    "learning_rate": "optim.lr",
-    "max_grad_norm": "optim.max_grad_norm",
-    "temperature": "rollout.temperature",
-    "max_completion_length": "rollout.max_new_tokens",
-    "max_new_tokens": "rollout.max_new_tokens",
-    "resume_from_checkpoint": "resume",
-    "save_steps": "checkpoint.every",
-    "eval_steps": "eval.every",
-    "batch_size": "num_queries × group_size",
-    "per_device_train_batch_size": "num_queries × group_size",
-}
-"""Names that other trainers give to our settings: refused with a translation, never aliases."""
-
-
-def unknown_key(key: str, value: Any, known: Collection[str]) -> Problem:
-    """The problem of a key that does not exist, with the best way out that can be told."""
-    name = key.rpartition(".")[2]
-    if name in TRANSLATIONS and TRANSLATIONS[name] != key:
-        ours = TRANSLATIONS[name]
-        if "×" in ours:
-            fix = f"rows a step are {ours}: set those two"
-        else:
-            fix = f"its name here is {ours}: write {ours}={'…' if value is None else value}"
-        return Problem(key, value, "is another trainer's name", fix)
-    close = difflib.get_close_matches(key, known, n=1) or difflib.get_close_matches(
-        name, [k.rpartition(".")[2] for k in known], n=1
-    )
-    parent = key.rpartition(".")[0]
-    siblings = sorted(k for k in known if k.rpartition(".")[0] == parent) or sorted(known)
-    fix = f"did you mean {close[0]}" if close else f"known here: {', '.join(siblings)}"
-    return Problem(key, value, "no such setting", fix)
 
 
 def _cross_checks(config: Config) -> list[Problem]:

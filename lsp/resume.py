@@ -20,9 +20,10 @@ import yaml
 
 from lsp.checkpoint import checkpoint_folders, checkpoint_step, verified
 from lsp.compose import CONF
-from lsp.config import Config, ConfigError, flat, from_tree
+from lsp.config import Config, from_tree
 from lsp.init import Init
 from lsp.runs import RUN_FILE, RunError, find_run, read_run
+from lsp.schema import ConfigError, flat
 from lsp.tracking.reader import trace_steps
 
 FREE_KEYS = ("resume", "run_dir", "runs_root", "dry_run")
@@ -59,7 +60,7 @@ def find_resumed(config: Config, overrides: Sequence[str]) -> Resumed | None:
     run = read_run(folder)
     try:
         tree = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
-        saved = from_tree(tree)
+        saved = from_tree(tree, _targets(overrides))
     except (OSError, yaml.YAMLError, ConfigError) as error:
         raise RunError(
             f"the settings of {folder} cannot be used: {error}\nrestore its config.yaml, or start a"
@@ -71,6 +72,12 @@ def find_resumed(config: Config, overrides: Sequence[str]) -> Resumed | None:
     step = checkpoint_step(checkpoint) if checkpoint else 0
     finished = run["status"] == "finished" and step >= saved.num_steps
     return Resumed(saved, run["id"], folder, Init(**run["init"]), checkpoint, step, finished)
+
+
+def _targets(overrides: Sequence[str]) -> list[str]:
+    """Component targets that stand on the command line, and so are trusted."""
+    pairs = (text.partition("=") for text in overrides)
+    return [value for key, _, value in pairs if key.endswith("._target_")]
 
 
 def _agreed(saved: Config, given: Config, overrides: Sequence[str], folder: Path) -> Config:

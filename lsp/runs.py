@@ -24,7 +24,8 @@ from typing import IO, Any
 
 import yaml
 
-from lsp.config import Config, ConfigError, Problem, local_model_folder, to_tree
+from lsp.config import Config, local_model_folder
+from lsp.schema import ConfigError, Problem, to_tree
 
 RUN_FILE = "run.json"
 

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from lsp.config import number
 from lsp.pocket.language import legal_queries, split
+from lsp.schema import number
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from lsp.config import local_model_folder, number
+from lsp.config import local_model_folder
+from lsp.schema import number
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from lsp.config import Config, number
+from lsp.config import Config
+from lsp.schema import number
 
 Rows = Sequence[dict[str, Any]]
 

@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from lsp.config import Config, flat, number
+from lsp.config import Config
 from lsp.runs import RunError
+from lsp.schema import flat, number
 from lsp.tracking.base import Rows, RunIdentity
 from lsp.tracking.reader import read_metrics
 

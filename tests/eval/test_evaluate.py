@@ -12,8 +12,8 @@ from eval.__main__ import evaluate, main, results_table
 from eval.answers import read_instructions, ready_answers, resolve_side, write_answers
 from eval.settings import EVALUATE, EvaluateConfig, known_judges, shutdown_warning
 from lsp.compose import compose_as
-from lsp.config import ConfigError
 from lsp.runs import RunError
+from lsp.schema import ConfigError
 
 SETS = ["koala", "vicuna"]
 

@@ -9,8 +9,9 @@ import pytest
 import yaml
 
 from lsp.compose import CONF, compose
-from lsp.config import ConfigError, Problem, flat, from_tree, to_tree
+from lsp.config import from_tree
 from lsp.plan import plan
+from lsp.schema import ConfigError, Problem, flat, to_tree
 
 METHODS = ["lsp", "lsp_zero", "grpo", "untrained_challenger", "frozen_challenger"]
 

@@ -7,7 +7,9 @@ from dataclasses import replace
 import pytest
 import torch
 
+from lsp.compose import compose
 from lsp.learner import Learner
+from lsp.resume import find_resumed
 from lsp.runs import RunError
 from lsp.start import start
 from lsp.tracking.reader import read_metrics, trace_steps
@@ -146,3 +148,8 @@ def test_too_many_skipped_steps_end_the_run_and_keep_the_checkpoint(tmp_path, mo
     assert trace_steps(folder) == [1, 2, 3, 4, 5]
     assert json.loads((folder / "run.json").read_text())["status"] == "failed"
     assert (folder / "checkpoints" / "step-000004" / "checkpoint.json").is_file()
+    # Going on with it runs the user's code again, so the command line has to name it again.
+    with pytest.raises(RunError, match="(?s)is not run from a config file.*on the command line"):
+        start([f"resume={folder}"])
+    overrides = [f"resume={folder}", "reward._target_=failing_reward.FailingReward"]
+    assert find_resumed(compose(overrides), overrides).step == 4

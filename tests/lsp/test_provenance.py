@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from lsp.compose import compose
-from lsp.config import ConfigError
 from lsp.provenance import code_diff, provenance
+from lsp.schema import ConfigError
 from lsp.scrub import HIDDEN, scrub
 
 ROOT = Path(__file__).parents[2]
