@@ -151,8 +151,9 @@ class WandbLogger:
         """Scalars of steps that a kill kept from the server; the local file has them. History
         and summary travel apart, so what arrived is the lesser of what the two say."""
         last = self.run.summary.get("train/step", -1)
+        arrived = self.run.starting_step  # read once: every log moves ``step`` on
         for position, line in enumerate(read_metrics(self.identity.folder)):
-            if line["step"] > last or position >= self.run.step:
+            if line["step"] > last or position >= arrived:
                 values = {key: value for key, value in line.items() if value is not None}
                 self.run.log({"train/step": values.pop("step"), **values})
 

@@ -125,6 +125,15 @@ def test_a_killed_run_goes_on_in_the_same_wandb_run(small, tmp_path, wandb_stub)
     assert set(sent) >= {f"step-{step:06d}.parquet" for step in trace_steps(folder)}
 
 
+def test_a_finished_run_that_grows_sends_each_step_once(small, tmp_path, wandb_stub):
+    folder = tmp_path / "run"
+    assert run_py(wandb_stub, *small, *ONLINE, f"run_dir={folder}").returncode == 0
+    result = run_py(wandb_stub, f"resume={folder}", "num_steps=5")
+    assert result.returncode == 0, result.stderr
+    (run,) = wandb_stub.runs.values()
+    assert [row["train/step"] for row in run.history] == [0, 1, 2, 3, 4, 5]
+
+
 def test_a_server_that_goes_away_ends_nothing(small, tmp_path, wandb_stub):
     """Down from the second step on: the run finishes, says once that W&B lacks the rest, and the
     folder is complete."""
