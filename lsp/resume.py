@@ -42,6 +42,7 @@ class Resumed:
     checkpoint: Path | None
     step: int
     finished: bool
+    grown: bool
 
 
 def find_resumed(config: Config, overrides: Sequence[str]) -> Resumed | None:
@@ -58,9 +59,14 @@ def find_resumed(config: Config, overrides: Sequence[str]) -> Resumed | None:
     else:
         folder = find_run(config.resume, config.runs_root)
     run = read_run(folder)
+    if run["status"] == "starting":
+        if config.resume == "auto":
+            return None
+        raise RunError(f"the run {folder} never began; start it with run_dir={folder}")
     try:
         tree = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
         saved = from_tree(tree, _targets(overrides))
+        steps_before = saved.num_steps
     except (OSError, yaml.YAMLError, ConfigError) as error:
         raise RunError(
             f"the settings of {folder} cannot be used: {error}\nrestore its config.yaml, or start a"
@@ -71,7 +77,9 @@ def find_resumed(config: Config, overrides: Sequence[str]) -> Resumed | None:
     checkpoint = verified(checkpoints[-1]) if checkpoints else None
     step = checkpoint_step(checkpoint) if checkpoint else 0
     finished = run["status"] == "finished" and step >= saved.num_steps
-    return Resumed(saved, run["id"], folder, Init(**run["init"]), checkpoint, step, finished)
+    grown = saved.num_steps > steps_before
+    init = Init(**run["init"])
+    return Resumed(saved, run["id"], folder, init, checkpoint, step, finished, grown)
 
 
 def _targets(overrides: Sequence[str]) -> list[str]:
@@ -108,7 +116,10 @@ def _agreed(saved: Config, given: Config, overrides: Sequence[str], folder: Path
 def supersede(folder: Path, step: int) -> Path | None:
     """Move shards and metric lines past ``step`` to ``superseded-K/``; the folder, or None
     where there was nothing. With ``step`` 0 everything moves."""
-    lines = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
+    metrics = folder / "metrics.jsonl"
+    lines = (
+        metrics.read_text(encoding="utf-8").splitlines(keepends=True) if metrics.exists() else []
+    )
     kept = [line for line in lines if step and _line_step(line, step + 1) <= step]
     shards = [s for s in trace_steps(folder) if s > step]
     for leftover in (folder / "trace").glob(".*.tmp"):

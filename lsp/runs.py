@@ -63,27 +63,43 @@ def write_json(path: Path, value: Any) -> None:
     os.replace(temporary, path)
 
 
-def create_run(config: Config) -> tuple[str, Path]:
-    """Make the folder of a new run; (run id, folder).
+def create_run(config: Config, record: dict[str, Any]) -> tuple[str, Path, IO[str]]:
+    """Make the folder of a new run and hold it; (run id, folder, lock). ``record`` goes into its
+    ``run.json`` with status ``starting`` until the run has begun; a folder that was left in that
+    state (a kill while loading) holds nothing and is taken over.
 
-    Raises RunError where a run is there already or nothing can be written there.
+    Raises RunError where something else is there, another process holds it, or nothing can be
+    written.
     """
     run_id = new_run_id(config)
     folder = Path(config.run_dir) if config.run_dir else Path(config.runs_root) / run_id
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise RunError(
-            f"run_dir={folder} exists and is not empty; give another run_dir, or go on with the"
-            f" run in it by resume={folder}"
-        )
+    _check_free(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        lock = lock_run(folder)
+        _check_free(folder)
+        write_json(folder / RUN_FILE, {"id": run_id, "status": "starting", **record})
         (folder / "config.yaml").write_text(dump_config(config), encoding="utf-8")
     except OSError as error:
         raise RunError(
             f"cannot write to the run folder {folder}: {error.strerror}; choose another with"
             " run_dir=… or runs_root=…"
         ) from error
-    return run_id, folder
+    return run_id, folder, lock
+
+
+def _check_free(folder: Path) -> None:
+    """Whether a run may begin here: nothing there, or only what a start left behind."""
+    if not folder.exists():
+        return
+    if folder.is_dir():
+        names = {path.name for path in folder.iterdir()} - {".lock"}
+        if not names or (RUN_FILE in names and read_run(folder).get("status") == "starting"):
+            return
+    raise RunError(
+        f"run_dir={folder} exists and is not empty; give another run_dir, or go on with the"
+        f" run in it by resume={folder}"
+    )
 
 
 def lock_run(folder: Path) -> IO[str]:
@@ -98,6 +114,13 @@ def lock_run(folder: Path) -> IO[str]:
             f"another process is writing to {folder}; wait for it, or choose another run_dir"
         ) from error
     return handle
+
+
+def save_config(config: Config, folder: Path) -> None:
+    """Write a run's settings anew, in one step."""
+    temporary = folder / f".config.yaml.{os.getpid()}.tmp"
+    temporary.write_text(dump_config(config), encoding="utf-8")
+    os.replace(temporary, folder / "config.yaml")
 
 
 def dump_config(config: Config) -> str:

@@ -7,7 +7,7 @@ import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
 
@@ -20,7 +20,7 @@ from lsp.learner import Learner
 from lsp.models import load_model
 from lsp.players import choose_device, device_name, load_players
 from lsp.progress import Progress
-from lsp.runs import Interrupted, RunError, display_name, lock_run, read_run, update_run
+from lsp.runs import Interrupted, RunError, display_name, read_run, update_run
 from lsp.tracking.base import Rows, RunIdentity, Trackers
 from lsp.tracking.local import LocalTracker
 from lsp.types import Play, Query
@@ -39,10 +39,11 @@ class Session:
         run_id: str,
         folder: Path,
         init: Init,
+        lock: IO[str],
         resumed_from: Path | None = None,
         resumed_step: int = 0,
     ):
-        self._lock = lock_run(folder)
+        self._lock = lock
         if config.runtime.threads:
             torch.set_num_threads(config.runtime.threads)
         torch.manual_seed(config.seed)

@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from lsp.compose import compose
 from lsp.config import Config, warnings
@@ -17,16 +17,16 @@ from lsp.plan import plan
 from lsp.provenance import code_diff, provenance
 from lsp.resume import Resumed, find_resumed, supersede
 from lsp.runs import (
-    RUN_FILE,
     RunError,
     base_identity,
     check_runnable,
     create_run,
     lock_run,
+    read_run,
+    save_config,
     update_run,
-    write_json,
 )
-from lsp.tracking.reader import read_summary, trace_steps
+from lsp.tracking.reader import read_summary
 
 
 def start(overrides: Sequence[str]) -> dict[str, Any] | None:
@@ -51,26 +51,21 @@ def begin(config: Config, overrides: Sequence[str]) -> dict[str, Any]:
         if config.world != "pocket":
             raise
         init = _make_grpo_run(config, overrides)
-    run_id, folder = create_run(config)
-    command = shlex.join(["python", "run.py", *overrides])
-    write_json(
-        folder / RUN_FILE,
-        {
-            "id": run_id,
-            "status": "running",
-            "method": config.method.label,
-            "world": config.world,
-            "model": config.model.name,
-            "base": base_identity(config),
-            "init": init.record(),
-            "seed": config.seed,
-            "started": time.time(),
-            **provenance(command),
-        },
-    )
-    (folder / "code.diff").write_text(code_diff(), encoding="utf-8")
+    record = {
+        "method": config.method.label,
+        "world": config.world,
+        "model": config.model.name,
+        "base": base_identity(config),
+        "init": init.record(),
+        "seed": config.seed,
+        "started": time.time(),
+        **provenance(shlex.join(["python", "run.py", *overrides])),
+    }
+    diff = code_diff()
+    run_id, folder, lock = create_run(config, record)
+    (folder / "code.diff").write_text(diff, encoding="utf-8")
     announce(config, folder, init)
-    return run(config, run_id, folder, init)
+    return run(config, run_id, folder, init, lock)
 
 
 def go_on(resumed: Resumed) -> dict[str, Any]:
@@ -78,7 +73,9 @@ def go_on(resumed: Resumed) -> dict[str, Any]:
     if resumed.finished:
         print(f"the run {resumed.folder} is finished ({resumed.step} steps); nothing to do")
         return read_summary(resumed.folder)
-    lock_run(resumed.folder).close()
+    lock = lock_run(resumed.folder)
+    if resumed.grown:
+        save_config(resumed.config, resumed.folder)
     announce(resumed.config, resumed.folder, resumed.init)
     moved = supersede(resumed.folder, resumed.step)
     print(f"resumed at step {resumed.step}" + (f"; later rows are in {moved}" if moved else ""))
@@ -87,6 +84,7 @@ def go_on(resumed: Resumed) -> dict[str, Any]:
         resumed.run_id,
         resumed.folder,
         resumed.init,
+        lock,
         resumed.checkpoint,
         resumed.step,
     )
@@ -97,20 +95,22 @@ def run(
     run_id: str,
     folder: Path,
     init: Init,
+    lock: IO[str],
     checkpoint: Path | None = None,
     step: int = 0,
 ) -> dict[str, Any]:
-    """Load torch and train, from a checkpoint on where there is one."""
+    """Load torch and train, from a checkpoint on where there is one. ``lock`` is held until the
+    run ends, however it ends."""
     from lsp.session import Session, thread_environment
     from lsp.train import train
 
     thread_environment()
-    new = checkpoint is None and not trace_steps(folder)
     try:
-        session = Session(config, run_id, folder, init, checkpoint, step)
-    except (ValueError, RunError) as error:
-        if new:  # nothing happened in it yet, and its name should stay free
+        session = Session(config, run_id, folder, init, lock, checkpoint, step)
+    except (ValueError, RunError, OSError) as error:
+        if read_run(folder)["status"] == "starting":  # it never began: its name stays free
             shutil.rmtree(folder)
+        lock.close()
         raise RunError(str(error)) from error
     update_run(folder, status="running")
     try:

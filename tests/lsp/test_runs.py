@@ -23,23 +23,23 @@ def run_copy(small_run, tmp_path):
 def test_an_existing_folder_is_never_written_over(small_run, tmp_path):
     config = compose([f"run_dir={small_run[0]}"])
     with pytest.raises(RunError, match="exists and is not empty.*resume="):
-        create_run(config)
+        create_run(config, {})
     (tmp_path / "file").write_text("x")
     with pytest.raises(RunError, match="exists and is not empty"):
-        create_run(compose([f"run_dir={tmp_path / 'file'}"]))
+        create_run(compose([f"run_dir={tmp_path / 'file'}"]), {})
 
 
 def test_a_place_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "file").write_text("x")
     with pytest.raises(RunError, match="cannot write to the run folder .*choose another with"):
-        create_run(compose([f"run_dir={tmp_path / 'file' / 'run'}"]))
+        create_run(compose([f"run_dir={tmp_path / 'file' / 'run'}"]), {})
     with pytest.raises(RunError, match="cannot write to the run folder /proc/lsp"):
-        create_run(compose(["run_dir=/proc/lsp"]))
+        create_run(compose(["run_dir=/proc/lsp"]), {})
 
 
 def test_run_ids_are_readable_and_unique(tmp_path):
     config = compose([f"runs_root={tmp_path}", "method=grpo", "seed=7"])
-    (one, folder), (two, _) = create_run(config), create_run(config)
+    (one, folder, _), (two, _, _) = create_run(config, {}), create_run(config, {})
     assert one != two and one.startswith("grpo-s7-") and folder.name == one
 
 
@@ -98,6 +98,43 @@ def test_num_steps_may_grow_and_the_run_goes_on(run_copy):
     assert (found.step, found.finished, found.config.num_steps) == (3, False, 5)
     summary = start(overrides)
     assert summary["steps"] == 5 and trace_steps(run_copy) == [1, 2, 3, 4, 5]
+
+
+def test_a_start_that_was_killed_is_taken_over_and_a_live_one_is_not(tmp_path, small):
+    """What a kill while loading leaves: a folder in the state ``starting``."""
+    config = compose([f"run_dir={tmp_path / 'run'}"])
+    _, folder, lock = create_run(config, {})
+    with pytest.raises(RunError, match="another process is writing"):
+        create_run(config, {})
+    assert (folder / "run.json").is_file()
+    lock.close()
+    overrides = ["resume=auto", f"run_dir={folder}"]
+    assert find_resumed(compose(overrides), overrides) is None
+    with pytest.raises(RunError, match="never began; start it with run_dir"):
+        find_resumed(compose([f"resume={folder}"]), [])
+    assert start([*small, *overrides, "tracker=none"])["status"] == "finished"
+
+
+def test_a_refused_resume_deletes_nothing(run_copy, monkeypatch):
+    """Before its first checkpoint, and refused while it loads."""
+    shutil.rmtree(run_copy / "checkpoints")
+    (run_copy / "metrics.jsonl").unlink()
+
+    def refuse(*arguments):
+        raise ValueError("no")
+
+    monkeypatch.setattr("lsp.session.load_players", refuse)
+    with pytest.raises(RunError, match="^no$"):
+        start([f"resume={run_copy}", "num_steps=4"])
+    assert len(trace_steps(run_copy / "superseded-1")) == 3
+    assert (run_copy / "config.yaml").is_file()
+
+
+def test_a_grown_num_steps_is_saved(run_copy):
+    start([f"resume={run_copy}", "num_steps=4"])
+    again = [f"resume={run_copy}"]
+    found = find_resumed(compose(again), again)
+    assert (found.config.num_steps, found.step, found.finished) == (4, 4, True)
 
 
 def test_resume_auto_starts_or_goes_on(small_run, tmp_path):
