@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,7 +30,8 @@ SIGNATURES = "collapse/signatures"
 
 def checkpoint_folders(run: Path) -> list[Path]:
     """Whole checkpoints of a run, the oldest first."""
-    return sorted(p.parent for p in (run / "checkpoints").glob(f"step-*/{MANIFEST}"))
+    found = (path.parent for path in (run / "checkpoints").glob(f"step-*/{MANIFEST}"))
+    return sorted(path for path in found if re.fullmatch(r"step-\d+", path.name))
 
 
 def checkpoint_step(folder: Path) -> int:
@@ -86,6 +88,8 @@ def save_checkpoint(
     from safetensors.torch import save_file
 
     final = run / "checkpoints" / f"step-{step:06d}"
+    if (final / MANIFEST).is_file():  # this very step was saved a moment ago
+        return final
     temporary = final.with_name(f".{final.name}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from lsp.checkpoint import newest_checkpoint
+from lsp.checkpoint import newest_checkpoint, verified
 from lsp.config import Config
 from lsp.runs import RUN_FILE, RunError, base_identity, find_run, read_run, runs
 
@@ -52,6 +52,7 @@ def _named(config: Config) -> Init:
             return Init(name, None, f"model folder {name}")
         run = read_run(owner)
         _same_base(config, run, name)
+        verified(folder)
         return Init(name, run["id"], f"checkpoint {folder.name} of run {run['id']}")
     found = find_run(name, config.runs_root)
     run = read_run(found)

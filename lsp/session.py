@@ -23,6 +23,7 @@ from lsp.progress import Progress
 from lsp.runs import Interrupted, RunError, display_name, read_run, update_run
 from lsp.tracking.base import Rows, RunIdentity, Trackers
 from lsp.tracking.local import LocalTracker
+from lsp.tracking.reader import read_metrics
 from lsp.types import Play, Query
 
 
@@ -64,6 +65,7 @@ class Session:
         self.detector = CollapseDetector(config.collapse)
         self.best: dict[str, Any] = {}
         self._skipped_in_a_row = 0
+        self._saved: tuple[int, Path] | None = None
         if resumed_from:
             self._restore(resumed_from)
         self.evaluator = None
@@ -72,6 +74,9 @@ class Session:
         patience = getattr(config.tracker, "finish_seconds", 0.0)
         self.trackers = Trackers(LocalTracker(folder), other, patience)
         self._last_metrics: dict[str, float] = {}
+        if resumed_from:
+            for line in read_metrics(folder):
+                self._last_metrics |= {k: v for k, v in line.items() if k != "step"}
         self._started = time.perf_counter()
         self._seconds_before = run.get("seconds", 0.0)
 
@@ -89,10 +94,11 @@ class Session:
         return load_model(self.config.model.name, self.config.model, device)[0]
 
     def begin(self) -> None:
-        """Listen for SIGTERM and Ctrl-C; evaluate the start."""
+        """Listen for Ctrl-C, SIGTERM and SIGUSR2 (what Slurm and submitit send before a time
+        limit); evaluate the start."""
         self._old_handlers = {
             number: signal.signal(number, self._request_stop)
-            for number in (signal.SIGINT, signal.SIGTERM)
+            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)
         }
         if self.evaluator and self.first_step == 1:
             self.progress.note("evaluating the start")
@@ -136,7 +142,7 @@ class Session:
             "runtime/elapsed": self.seconds,
         }
         self._last_metrics |= metrics
-        self._note_best(step, metrics)
+        best = self._note_best(step, metrics)
         self.trackers.log(step, metrics, make_rows)
         self.progress.step(step, metrics)
         for text in alarms:
@@ -145,7 +151,8 @@ class Session:
         self._count_skipped(step, metrics)
         if alarms and config.on_collapse == "stop":
             self.stop_requested = True
-        if config.checkpoint.every and step % config.checkpoint.every == 0:
+        every = config.checkpoint.every
+        if every and (best or step % every == 0):
             self.save(step)
 
     def _truncated(self) -> dict[str, float]:
@@ -153,11 +160,14 @@ class Session:
         count = getattr(self.players.reward, "truncated", None)
         return {} if count is None else {"reward/external/truncated": count}
 
-    def _note_best(self, step: int, metrics: dict[str, float]) -> None:
+    def _note_best(self, step: int, metrics: dict[str, float]) -> bool:
+        """Whether this step is the best so far by ``objective``."""
         objective = self.config.objective
         value = metrics.get(objective) if objective else None
-        if value is not None and (not self.best or value > self.best["value"]):
+        better = value is not None and (not self.best or value > self.best["value"])
+        if better:
             self.best = {"objective": objective, "value": value, "step": step}
+        return better
 
     def _count_skipped(self, step: int, metrics: dict[str, float]) -> None:
         """Too many steps without a finite gradient end the run; its checkpoints are kept."""
@@ -180,7 +190,10 @@ class Session:
         return self._seconds_before + time.perf_counter() - self._started
 
     def save(self, step: int) -> Path:
-        """A checkpoint; the rows and lines up to it are on disk before it counts."""
+        """A checkpoint; the rows and lines up to it are on disk before it counts. Of one step
+        there is one, however many reasons there are to save it."""
+        if self._saved is not None and self._saved[0] == step:
+            return self._saved[1]
         self.trackers.flush()
         state = {
             "run_id": self.run_id,
@@ -199,6 +212,7 @@ class Session:
             self.config.checkpoint.keep,
             self.best.get("step"),
         )
+        self._saved = (step, folder)
         self.trackers.checkpoint(folder, step)
         update_run(self.folder, step=step, seconds=self.seconds)
         return folder

@@ -54,7 +54,7 @@ def train(config: Config, session: Session) -> dict[str, Any]:
         }
         make_rows = partial(trace_rows, session.run_id, step, queries, play, stats)
         session.record(step, queries, play, metrics, make_rows)
-        if session.stop_requested:
+        if session.stop_requested and step < config.num_steps:
             return session.interrupt(step)
     return session.end()
 

@@ -139,7 +139,7 @@ def school_bases(runs: Sequence[Run], settings: CompareSettings) -> None:
 
 
 def train_all(runs: Sequence[Run], settings: CompareSettings) -> list[dict]:
-    """Every run's summary, training what is not finished yet."""
+    """Every run's summary; a finished run ends at once, and one with other settings is refused."""
     commands = [
         [
             "run.py",
@@ -153,7 +153,6 @@ def train_all(runs: Sequence[Run], settings: CompareSettings) -> list[dict]:
             "eval.every=0",
         ]
         for run in runs
-        if not (run.folder(settings) / "summary.json").is_file()
     ]
     require_all(commands, settings.workers)
     return [read_summary(run.folder(settings)) for run in runs]

@@ -5,7 +5,8 @@
 
 ``workers``, ``folder``, ``count`` (points of a random sweep) and ``draw_seed`` are this command's;
 everything else goes to every run. Points become arguments by the same function that W&B's agent
-uses. Each point has its own run folder and ``resume=auto``, so a sweep that was stopped goes on.
+uses. Each point has its own run folder and ``resume=auto``: a finished one ends at once, one that
+was stopped goes on, and one that was run with other settings is refused.
 """
 
 from __future__ import annotations
@@ -178,13 +179,13 @@ def main(arguments: Sequence[str]) -> None:
     commands = [
         ["run.py", *arguments_of(point), *settings.overrides, f"run_dir={place}", "resume=auto"]
         for point, place in zip(drawn, folders, strict=True)
-        if not (place / "summary.json").is_file()
     ]
-    failures = [text for text in run_all(commands, settings.workers) if text]
+    ends = run_all(commands, settings.workers)
+    failures = [text for text in ends if text]
     outcomes = [
         (point, read_summary(place).get(f"last/{sweep.metric}"))
-        for point, place in zip(drawn, folders, strict=True)
-        if (place / "summary.json").is_file()
+        for point, place, failure in zip(drawn, folders, ends, strict=True)
+        if failure is None
     ]
     outcomes = [(point, value) for point, value in outcomes if value is not None]
     if not outcomes:

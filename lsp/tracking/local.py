@@ -81,8 +81,10 @@ class LocalTracker:
             stream.write(json.dumps({"step": step, "text": text}) + "\n")
 
     def finish(self, summary: dict[str, Any]) -> None:
+        """A summary is that of a finished run: a file of that name says so to every reader."""
         self._metrics.close()
-        write_json(self.folder / "summary.json", summary)
+        if summary.get("status") == "finished":
+            write_json(self.folder / "summary.json", summary)
 
 
 def _utf8(value: Any) -> Any:

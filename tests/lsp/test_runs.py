@@ -130,6 +130,35 @@ def test_a_refused_resume_deletes_nothing(run_copy, monkeypatch):
     assert (run_copy / "config.yaml").is_file()
 
 
+def test_the_best_checkpoint_is_kept_wherever_it_falls(tmp_path, small):
+    folder = tmp_path / "run"
+    summary = start([*small, "tracker=none", f"run_dir={folder}", "num_steps=7", "eval.every=3",
+                     "checkpoint.every=5", "checkpoint.keep=1", "optim.lr=0.05"])  # fmt: skip
+    kept = {int(path.name[5:]) for path in checkpoint_folders(folder)}
+    assert kept == {summary["best/step"], 7}
+
+
+def test_last_values_survive_a_resume_after_the_last_step(run_copy, small_run):
+    """Killed while the test split was being evaluated: everything but the summary is there."""
+    (run_copy / "summary.json").unlink()
+    run = json.loads((run_copy / "run.json").read_text())
+    (run_copy / "run.json").write_text(json.dumps({**run, "status": "running"}))
+    summary = start([f"resume={run_copy}"])
+    key = "last/eval/pocket/win_rate"
+    assert summary[key] == small_run[1][key]
+    assert summary["final/accuracy"] == small_run[1]["final/accuracy"]
+
+
+def test_a_damaged_checkpoint_is_refused_as_an_init_too(run_copy):
+    newest = checkpoint_folders(run_copy)[-1]
+    weights = newest / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"x")
+    with pytest.raises(RunError, match="damaged: model.safetensors"):
+        resolve_init(compose(["init=checkpoint", f"init.run={newest}"]))
+    newest.rename(newest.with_name("step-000003.bad"))
+    assert [path.name for path in checkpoint_folders(run_copy)] == ["step-000002"]
+
+
 def test_a_grown_num_steps_is_saved(run_copy):
     start([f"resume={run_copy}", "num_steps=4"])
     again = [f"resume={run_copy}"]

@@ -149,4 +149,7 @@ def test_a_sweep_runs_resumes_and_survives_a_failing_point(small, tmp_path, capf
     assert len(json.loads((tmp_path / "out" / "outcome.json").read_text())) == 2
     with pytest.raises(SystemExit):
         main(arguments)
-    assert capfd.readouterr().err.count("run.py") == 1
+    assert "| 0.1 |" in capfd.readouterr().out
+    # The same folder with other settings is refused, not reported under them.
+    with pytest.raises(SystemExit, match="(?s)started with other settings.*optim.lr"):
+        main([*arguments, "optim.lr=0.1"])
