@@ -7,6 +7,7 @@ kept (A. Broder, 1997), ``HASHES`` numbers of 4 bytes, and nothing else.
 
 from __future__ import annotations
 
+import math
 import re
 import zlib
 from collections.abc import Sequence
@@ -139,7 +140,7 @@ class CollapseDetector:
             "entropy/challenger",
         )
         for key in watched:
-            if key in metrics:
+            if math.isfinite(metrics.get(key, math.nan)):
                 self.trends.setdefault(key, Trend(settings.window)).add(metrics[key])
         found = {}
         if challenger_plays:

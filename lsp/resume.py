@@ -22,7 +22,7 @@ from lsp.checkpoint import checkpoint_folders, checkpoint_step, verified
 from lsp.compose import CONF
 from lsp.config import Config, from_tree
 from lsp.init import Init
-from lsp.runs import RUN_FILE, RunError, find_run, read_run
+from lsp.runs import RUN_FILE, RunError, base_identity, find_run, read_run
 from lsp.schema import ConfigError, flat
 from lsp.tracking.reader import trace_steps
 
@@ -73,6 +73,11 @@ def find_resumed(config: Config, overrides: Sequence[str]) -> Resumed | None:
             f" new run from its weights with init=checkpoint init.run={folder}"
         ) from error
     saved = _agreed(saved, config, overrides, folder)
+    if run["base"] != base_identity(saved):
+        raise RunError(
+            f"the base model of {folder} ({saved.model.name}) has changed since the run began;"
+            " restore it, or start a new run"
+        )
     checkpoints = checkpoint_folders(folder)
     checkpoint = verified(checkpoints[-1]) if checkpoints else None
     step = checkpoint_step(checkpoint) if checkpoint else 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import shutil
 import sys
@@ -149,7 +150,11 @@ def _make_grpo_run(config: Config, overrides: Sequence[str]) -> Init:
         for text in overrides
         if text.partition("=")[0].lstrip("+") not in own and not text.startswith("method.")
     ]
-    begin(compose([*kept, "method=grpo", "init=base"]), [*kept, "method=grpo", "init=base"])
+    first = [*kept, "method=grpo", "init=base"]
+    agent_id = os.environ.pop("WANDB_RUN_ID", None)  # a sweep agent's, meant for the run itself
+    begin(compose(first), first)
+    if agent_id is not None:
+        os.environ["WANDB_RUN_ID"] = agent_id
     return resolve_init(config)
 
 

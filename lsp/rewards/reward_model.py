@@ -69,10 +69,6 @@ class ClassifierScorer:
         self.settings = settings
         self.chat = ChatFormat(tokenizer, settings.date_string)
         self.model = model.to(device).eval()
-        if self.model.config.pad_token_id is None:
-            pad = tokenizer.pad_token_id
-            self.model.config.pad_token_id = tokenizer.eos_token_id if pad is None else pad
-        self.pad_id = self.model.config.pad_token_id
         self.truncated = 0
 
     def __call__(self, queries: Sequence[str], answers: Sequence[str]) -> list[float]:
@@ -83,13 +79,18 @@ class ClassifierScorer:
         limit = self.settings.max_length
         self.truncated += sum(len(row) > limit for row in rows)
         rows = [row[:limit] for row in rows]
+        # The model scores the last token that is not its padding id. An id that stands in no row
+        # is padding for certain, also where the configured one (or none) can end a row.
+        used = {token for row in rows for token in row}
+        pad_id = next(i for i in range(self.model.config.vocab_size) if i not in used)
+        self.model.config.pad_token_id = pad_id
         order = sorted(range(len(rows)), key=lambda i: -len(rows[i]))
         scores = [0.0] * len(rows)
         start = 0
         while start < len(order):
             width = len(rows[order[start]])
             chosen = order[start : start + max(1, self.settings.max_tokens // width)]
-            ids = torch.full((len(chosen), width), self.pad_id)
+            ids = torch.full((len(chosen), width), pad_id)
             mask = torch.zeros(len(chosen), width, dtype=torch.long)
             for i, index in enumerate(chosen):
                 ids[i, : len(rows[index])] = torch.tensor(rows[index])

@@ -93,8 +93,12 @@ def test_classifier_scores_do_not_depend_on_batching(classifier_folder, llama3_t
     assert together == pytest.approx(alone, abs=1e-5)
     assert len(set(together)) == 3 and together[1] == together[3]
     (ids,) = scorer.chat.encode([[("user", queries[0]), ("assistant", answers[0])]])
+    # By hand, the score of the very last token, the end of the turn, which a padding id that is
+    # the end token would hide.
     with torch.no_grad():
-        expected = scorer.model(torch.tensor([ids])).logits.item()
+        hidden = scorer.model.model(torch.tensor([ids])).last_hidden_state[0, -1]
+        expected = scorer.model.score(hidden).item()
+    assert ids[-1] == llama3_tokenizer.eos_token_id
     assert together[0] == pytest.approx(expected, abs=1e-5)
     assert ClassifierReward.range is None
 
