@@ -26,7 +26,7 @@ def hydra_main(cfg: DictConfig) -> float | None:
     overrides = list(HydraConfig.get().overrides.task)
     try:
         return objective_of(overrides)
-    except (ConfigError, RunError) as error:
+    except (ConfigError, RunError, OSError) as error:
         print(f"error: job {' '.join(overrides)}: {error}", file=sys.stderr, flush=True)
         FAILED.append(" ".join(overrides))
         return math.nan
@@ -40,10 +40,12 @@ def main(arguments: list[str]) -> None:
             objective_of(arguments)
             return
         compose([t for t in arguments if "=" in t and not t.startswith("-")], multirun=True)
-    except (ConfigError, RunError) as error:
+    except (ConfigError, RunError, OSError) as error:
         sys.exit(f"error: {error}")
     except Interrupted as interruption:
         sys.exit(str(interruption))
+    except KeyboardInterrupt:
+        sys.exit("interrupted; what a run had saved is in its folder")
     hydra_main()
     if FAILED:
         sys.exit(f"error: {len(FAILED)} jobs failed: {'; '.join(FAILED)}")

@@ -49,8 +49,11 @@ def verified(folder: Path) -> Path:
     """The same folder once every file matches its hash; RunError names what is damaged and what
     else there is."""
     try:
-        files = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["files"]
-    except (ValueError, KeyError):
+        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        files = {**manifest["files"]}
+        if manifest["step"] != checkpoint_step(folder) or "model.safetensors" not in str(files):
+            files = {MANIFEST: None}
+    except (ValueError, KeyError, TypeError):
         files = {MANIFEST: None}
     damaged = [
         name

@@ -7,6 +7,7 @@ the config that is logged is the config that ran. This module imports no torch.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +16,9 @@ from typing import Any, Literal
 from lsp.prompts import Prompts
 from lsp.schema import ConfigError, Problem, check_tree, flat, number
 from lsp.scrub import scrub
+
+EXACT_KL_VOCABULARY = 8192
+"""The largest vocabulary for ``kl_estimator=exact``, which keeps [tokens, V] distributions."""
 
 
 @dataclass(frozen=True)
@@ -173,7 +177,7 @@ class Config:
     num_steps: int = number(minimum=1)
     num_queries: int = number(minimum=1)
     group_size: int = number(minimum=1)
-    seed: int = number(minimum=0)
+    seed: int = number(minimum=0, maximum=2**32 - 1)
     run_dir: str | None
     run_name: str | None
     runs_root: str
@@ -292,9 +296,43 @@ def _cross_checks(config: Config) -> list[Problem]:
         if isinstance(value, str) and scrub(value) != value:
             fix = "keys come from environment variables, never from settings"
             problem(key, scrub(value), "holds what looks like a secret", fix)
+    try:
+        config.prompts.challenger_messages()
+    except ValueError as error:
+        problem("prompts.challenger", None, str(error), "use {task} and {template} alone")
+    problems += _model_problems(config)
     for key, component in (("data", config.data), ("reward", config.reward), ("eval", config.eval)):
         for reason, fix in getattr(component, "problems", lambda c: [])(config):
             problem(key, None, reason, fix)
+    return problems
+
+
+def _model_problems(config: Config) -> list[Problem]:
+    """What a local model's config.json already tells; a Hub's is seen when it loads."""
+    name = config.model.name
+    folder = local_model_folder(name)
+    if folder is None:
+        return []
+    try:
+        told = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        kind = told["model_type"]
+    except (OSError, ValueError, KeyError, TypeError):
+        fix = "give a folder written by save_pretrained, a Hub id, or model.name=pocket"
+        return [Problem("model.name", name, "there is no model in that folder", fix)]
+    problems = []
+    context = told.get("max_position_embeddings")
+    for key in ("max_new_tokens", "max_query_tokens"):
+        value = getattr(config.rollout, key)
+        if context is not None and value >= context:
+            fix = f"choose less than {context}, prompts included"
+            reason = f"the {kind} model has a context of {context} tokens"
+            problems.append(Problem(f"rollout.{key}", value, reason, fix))
+    vocabulary = told.get("vocab_size", 0)
+    if config.method.kl_estimator == "exact" and vocabulary > EXACT_KL_VOCABULARY:
+        reason = f"keeps whole distributions over {vocabulary:,} tokens, and is for at most"
+        reason += f" {EXACT_KL_VOCABULARY:,}"
+        fix = "choose k2, whose expected gradient is the same"
+        problems.append(Problem("method.kl_estimator", "exact", reason, fix))
     return problems
 
 

@@ -9,13 +9,11 @@ from dataclasses import dataclass, field
 import torch
 
 from lsp.batch import pack, pad, row_sums
-from lsp.config import Config
+from lsp.config import EXACT_KL_VOCABULARY, Config
 from lsp.logprobs import TokenScores, completion_scores
 from lsp.losses import KL_ESTIMATORS, kl_loss, kl_per_token, policy_loss
 from lsp.players import Players
 from lsp.types import MicroBatch, TrainingRow
-
-EXACT_KL_VOCABULARY = 8192
 
 
 @dataclass

@@ -23,7 +23,7 @@ from lsp.compose import CONF
 from lsp.config import Config, from_tree
 from lsp.init import Init
 from lsp.runs import RUN_FILE, RunError, base_identity, find_run, read_run
-from lsp.schema import ConfigError, flat
+from lsp.schema import flat
 from lsp.tracking.reader import trace_steps
 
 FREE_KEYS = ("resume", "run_dir", "runs_root", "dry_run")
@@ -67,7 +67,7 @@ def find_resumed(config: Config, overrides: Sequence[str]) -> Resumed | None:
         tree = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
         saved = from_tree(tree, _targets(overrides))
         steps_before = saved.num_steps
-    except (OSError, yaml.YAMLError, ConfigError) as error:
+    except (OSError, yaml.YAMLError, ValueError) as error:
         raise RunError(
             f"the settings of {folder} cannot be used: {error}\nrestore its config.yaml, or start a"
             f" new run from its weights with init=checkpoint init.run={folder}"
@@ -81,7 +81,8 @@ def find_resumed(config: Config, overrides: Sequence[str]) -> Resumed | None:
     checkpoints = checkpoint_folders(folder)
     checkpoint = verified(checkpoints[-1]) if checkpoints else None
     step = checkpoint_step(checkpoint) if checkpoint else 0
-    finished = run["status"] == "finished" and step >= saved.num_steps
+    whole = run["status"] == "finished" and (folder / "summary.json").is_file()
+    finished = whole and step >= saved.num_steps
     grown = saved.num_steps > steps_before
     init = Init(**run["init"])
     return Resumed(saved, run["id"], folder, init, checkpoint, step, finished, grown)
@@ -122,9 +123,8 @@ def supersede(folder: Path, step: int) -> Path | None:
     """Move shards and metric lines past ``step`` to ``superseded-K/``; the folder, or None
     where there was nothing. With ``step`` 0 everything moves."""
     metrics = folder / "metrics.jsonl"
-    lines = (
-        metrics.read_text(encoding="utf-8").splitlines(keepends=True) if metrics.exists() else []
-    )
+    text = metrics.read_text(encoding="utf-8", errors="replace") if metrics.exists() else ""
+    lines = text.splitlines(keepends=True)
     kept = [line for line in lines if step and _line_step(line, step + 1) <= step]
     shards = [s for s in trace_steps(folder) if s > step]
     for leftover in (folder / "trace").glob(".*.tmp"):
@@ -150,5 +150,5 @@ def _line_step(line: str, otherwise: int) -> int:
     """A metric line's step; a line that a kill cut short belongs to what is superseded."""
     try:
         return json.loads(line)["step"]
-    except json.JSONDecodeError:
+    except (ValueError, KeyError, TypeError):
         return otherwise

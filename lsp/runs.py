@@ -25,9 +25,10 @@ from typing import IO, Any
 import yaml
 
 from lsp.config import Config, local_model_folder
-from lsp.schema import ConfigError, Problem, to_tree
+from lsp.schema import to_tree
 
 RUN_FILE = "run.json"
+RUN_KEYS = {"id", "status", "method", "model", "base", "init", "started"}
 
 
 class RunError(Exception):
@@ -105,10 +106,10 @@ def _check_free(folder: Path) -> None:
 def lock_run(folder: Path) -> IO[str]:
     """Hold a run's folder for this process; the kernel lets go when the process ends, however it
     ends. Raises RunError where another process holds it."""
-    handle = (folder / ".lock").open("w")
     try:
+        handle = (folder / ".lock").open("w")
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
+    except BlockingIOError as error:
         handle.close()
         raise RunError(
             f"another process is writing to {folder}; wait for it, or choose another run_dir"
@@ -130,8 +131,11 @@ def dump_config(config: Config) -> str:
 def read_run(folder: Path) -> dict[str, Any]:
     """A run's ``run.json``. Raises RunError where the folder is no run."""
     try:
-        return json.loads((folder / RUN_FILE).read_text(encoding="utf-8"))
-    except (OSError, json.JSONDecodeError) as error:
+        run = json.loads((folder / RUN_FILE).read_text(encoding="utf-8"))
+        if not set(run) >= RUN_KEYS:
+            raise ValueError(f"it lacks {', '.join(sorted(RUN_KEYS - set(run)))}")
+        return run
+    except (OSError, ValueError, TypeError) as error:
         raise RunError(
             f"{folder} is no run folder: its {RUN_FILE} cannot be read; if it was one, move it away"
         ) from error
@@ -170,20 +174,3 @@ def base_identity(config: Config) -> str:
             while block := stream.read(1 << 20):
                 digest.update(block)
     return f"sha256:{digest.hexdigest()[:16]}"
-
-
-def missing_base(config: Config) -> list[Problem]:
-    """A base model folder that is not there, noticed before anything loads."""
-    folder = local_model_folder(config.model.name)
-    if folder is not None and not (folder / "config.json").is_file():
-        fix = "give a folder written by save_pretrained, a Hub id, or model.name=pocket"
-        return [Problem("model.name", config.model.name, "there is no model in that folder", fix)]
-    return []
-
-
-def check_runnable(config: Config) -> None:
-    """What needs the disk or the environment to be looked at; raises ConfigError or RunError."""
-    config.tracker.announcement()
-    problems = missing_base(config)
-    if problems:
-        raise ConfigError(problems)

@@ -61,8 +61,9 @@ def check_tree(
     user wrote on the command line."""
     problems: list[Problem] = []
     config = _convert(kind, tree, "", problems, trusted)
-    if not problems:
-        problems = config.cross_checks()
+    if config is not None:
+        wrong = {problem.key for problem in problems}
+        problems += [problem for problem in config.cross_checks() if problem.key not in wrong]
     return (None if problems else config), problems
 
 
@@ -100,8 +101,9 @@ def flat(config: Any) -> dict[str, Any]:
 def _convert(
     kind: type, tree: Any, path: str, problems: list[Problem], trusted: Collection[str]
 ) -> Any:
-    """One dataclass node; appends to ``problems`` and returns None where it does not fit."""
-    before = len(problems)
+    """One dataclass node; appends to ``problems``. A leaf that does not fit has a stand-in, so that
+    the other rules can be checked too; None where the node's shape itself is wrong."""
+    whole = True
     if not isinstance(tree, Mapping):
         problems.append(Problem(path, tree, "is one value", f"it is a group: {path}.<setting>=…"))
         return None
@@ -118,13 +120,17 @@ def _convert(
             has_default = spec.default is not dataclasses.MISSING
             if not has_default:
                 problems.append(Problem(full, None, "is missing", f"give {full}=…"))
+                whole = False
             continue
         if spec.metadata.get("component"):
             optional = spec.metadata.get("optional", False)
             values[name] = _component(tree[name], full, problems, trusted, optional)
         else:
             values[name] = _value(hints[name], tree[name], full, spec.metadata, problems, trusted)
-    return kind(**values) if len(problems) == before else None
+        is_node = spec.metadata.get("component") or dataclasses.is_dataclass(hints[name])
+        if is_node and values[name] is None and tree[name] is not None:
+            whole = False
+    return kind(**values) if whole else None
 
 
 def _join(path: str, name: str) -> str:
@@ -195,7 +201,7 @@ def _value(
             problems.append(
                 Problem(path, value, f"must be a list of {_noun(item)}", f"write {path}=[…]")
             )
-            return None
+            return ()
         return tuple(value)
     fits = isinstance(value, kind) and not (kind is not bool and isinstance(value, bool))
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
@@ -205,7 +211,7 @@ def _value(
         problems.append(
             Problem(path, shown, f"must be {_noun(kind)}", f"write {path}=<{kind.__name__}>")
         )
-        return None
+        return {int: 2, float: 1.0, bool: False}.get(kind, "")
     if kind in (int, float):
         minimum, above = limits.get("minimum"), limits.get("above")
         if not math.isfinite(value):
@@ -213,6 +219,9 @@ def _value(
         elif minimum is not None and value < minimum:
             fix = f"choose {path}={minimum:g} or more"
             problems.append(Problem(path, value, f"must be at least {minimum:g}", fix))
+        elif (maximum := limits.get("maximum")) is not None and value > maximum:
+            fix = f"choose {path}={maximum:,d} or less".replace(",", "")
+            problems.append(Problem(path, value, f"must be at most {maximum}", fix))
         elif above is not None and value <= above:
             fix = f"choose a value above {above:g}"
             problems.append(Problem(path, value, f"must be above {above:g}", fix))

@@ -20,7 +20,6 @@ from lsp.resume import Resumed, find_resumed, supersede
 from lsp.runs import (
     RunError,
     base_identity,
-    check_runnable,
     create_run,
     lock_run,
     read_run,
@@ -36,7 +35,7 @@ def start(overrides: Sequence[str]) -> dict[str, Any] | None:
     Raises ConfigError or RunError, whose texts are for the user, before anything heavy loads.
     """
     config = compose(overrides)
-    check_runnable(config)
+    config.tracker.announcement()  # an unknown WANDB_MODE is refused here
     if config.dry_run:
         print(plan(config))
         return None

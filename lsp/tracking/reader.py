@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,8 @@ import pyarrow.parquet as pq
 
 def trace_steps(run: Path) -> list[int]:
     """Steps that have a trace shard, ascending."""
-    return sorted(int(path.stem[5:]) for path in (run / "trace").glob("step-*.parquet"))
+    names = [path.stem for path in (run / "trace").glob("step-*.parquet")]
+    return sorted(int(name[5:]) for name in names if re.fullmatch(r"step-\d+", name))
 
 
 def read_trace(

@@ -204,9 +204,13 @@ class WandbLogger:
         artifact = wandb.Artifact(
             model_artifact(self.identity.run_id), type="model", metadata={"step": step}
         )
-        for path in sorted(folder.iterdir()):
-            if path.name != "trainer.safetensors":
-                artifact.add_file(str(path), name=path.name)
+        try:
+            for path in sorted(folder.iterdir()):
+                if path.name != "trainer.safetensors":
+                    artifact.add_file(str(path), name=path.name)
+        except FileNotFoundError:  # checkpoint.keep let go of it before its turn came
+            print(f"note: W&B has no model of step {step}: it was not kept", file=sys.stderr)
+            return
         self.run.log_artifact(artifact, aliases=["latest", f"step-{step}"])
 
     def alert(self, step: int, text: str) -> None:

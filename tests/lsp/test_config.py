@@ -13,6 +13,7 @@ from lsp.config import from_tree
 from lsp.plan import plan
 from lsp.schema import ConfigError, Problem, flat, to_tree
 
+SHORT = ["rollout.max_new_tokens=8", "rollout.max_query_tokens=8"]
 METHODS = ["lsp", "lsp_zero", "grpo", "untrained_challenger", "frozen_challenger"]
 
 
@@ -94,6 +95,13 @@ def test_all_mistakes_are_reported_together():
     assert set(found) == {"method", "group_size", "num_generations", "bogus", "optim.lrr", "seed"}
 
 
+def test_a_wrong_leaf_hides_no_rule_between_settings():
+    found = problems_of(
+        "group_size=1", "num_queries=1", "method.beta=-1", "seed=x", "model.name=./nowhere"
+    )
+    assert set(found) == {"group_size", "num_queries", "method.beta", "seed", "model.name"}
+
+
 @pytest.mark.parametrize(
     ("overrides", "key", "says"),
     [
@@ -121,7 +129,11 @@ def test_all_mistakes_are_reported_together():
         (["init.run=x"], "init.run", "init=base starts from model.name"),
         (["runtime.device=gpu"], "runtime.device", "Choose auto, cpu or cuda"),
         (["optim.beta1=1"], "optim.beta1, optim.beta2", "lie below 1"),
-        (["world=paper", "model=pocket"], "model.name", "Choose another model"),
+        (["world=paper", "model=pocket", *SHORT], "model.name", "Choose another model"),
+        (["rollout.max_new_tokens=500"], "rollout.max_new_tokens", "a context of 128 tokens"),
+        (["prompts.challenger='{foo}'"], "prompts.challenger", "{foo} has no value"),
+        (["seed=99999999999"], "seed", "must be at most 4294967295"),
+        (["model.name=./nowhere"], "model.name", "there is no model in that folder"),
         (["world=paper", "eval=pocket"], "eval", "Choose eval=none"),
         (["eval=none", "eval.every=5"], "eval.every", "no such setting"),
         (["world=paper", "method.challenger_reward=band"], "method.challenger_reward", "range"),

@@ -13,6 +13,8 @@ from lsp.runs import RunError, create_run, find_run, lock_run, read_run
 from lsp.start import start
 from lsp.tracking.reader import read_metrics, trace_steps
 
+RECORD = {"method": "lsp", "model": "pocket", "base": "b", "init": {}, "started": 0.0}
+
 
 @pytest.fixture
 def run_copy(small_run, tmp_path):
@@ -23,23 +25,23 @@ def run_copy(small_run, tmp_path):
 def test_an_existing_folder_is_never_written_over(small_run, tmp_path):
     config = compose([f"run_dir={small_run[0]}"])
     with pytest.raises(RunError, match="exists and is not empty.*resume="):
-        create_run(config, {})
+        create_run(config, RECORD)
     (tmp_path / "file").write_text("x")
     with pytest.raises(RunError, match="exists and is not empty"):
-        create_run(compose([f"run_dir={tmp_path / 'file'}"]), {})
+        create_run(compose([f"run_dir={tmp_path / 'file'}"]), RECORD)
 
 
 def test_a_place_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "file").write_text("x")
     with pytest.raises(RunError, match="cannot write to the run folder .*choose another with"):
-        create_run(compose([f"run_dir={tmp_path / 'file' / 'run'}"]), {})
+        create_run(compose([f"run_dir={tmp_path / 'file' / 'run'}"]), RECORD)
     with pytest.raises(RunError, match="cannot write to the run folder /proc/lsp"):
-        create_run(compose(["run_dir=/proc/lsp"]), {})
+        create_run(compose(["run_dir=/proc/lsp"]), RECORD)
 
 
 def test_run_ids_are_readable_and_unique(tmp_path):
     config = compose([f"runs_root={tmp_path}", "method=grpo", "seed=7"])
-    (one, folder, _), (two, _, _) = create_run(config, {}), create_run(config, {})
+    (one, folder, _), (two, _, _) = create_run(config, RECORD), create_run(config, RECORD)
     assert one != two and one.startswith("grpo-s7-") and folder.name == one
 
 
@@ -103,9 +105,9 @@ def test_num_steps_may_grow_and_the_run_goes_on(run_copy):
 def test_a_start_that_was_killed_is_taken_over_and_a_live_one_is_not(tmp_path, small):
     """What a kill while loading leaves: a folder in the state ``starting``."""
     config = compose([f"run_dir={tmp_path / 'run'}"])
-    _, folder, lock = create_run(config, {})
+    _, folder, lock = create_run(config, RECORD)
     with pytest.raises(RunError, match="another process is writing"):
-        create_run(config, {})
+        create_run(config, RECORD)
     assert (folder / "run.json").is_file()
     lock.close()
     overrides = ["resume=auto", f"run_dir={folder}"]
@@ -255,3 +257,26 @@ def test_damaged_files_of_a_run_are_named(run_copy):
     (run_copy / "run.json").write_text("{")
     with pytest.raises(RunError, match=r"its run.json cannot be read; if it was one, move it"):
         find_resumed(compose([f"resume={run_copy}"]), [])
+
+
+@pytest.mark.parametrize("content", [b"[]", b"{}", b"\xff\xfe", b""])
+@pytest.mark.parametrize("name", ["run.json", "config.yaml", "checkpoint"])
+def test_any_damage_to_a_run_is_a_message(run_copy, name, content):
+    newest = checkpoint_folders(run_copy)[-1]
+    path = newest / "checkpoint.json" if name == "checkpoint" else run_copy / name
+    path.write_bytes(content)
+    with pytest.raises(RunError):
+        find_resumed(compose([f"resume={run_copy}"]), [])
+
+
+def test_strange_lines_and_files_are_superseded_or_passed_over(run_copy):
+    with (run_copy / "metrics.jsonl").open("ab") as stream:
+        stream.write(b'{"a": 1}\n5\n\xff\n')
+    (run_copy / "trace" / "step-bad.parquet").write_bytes(b"x")
+    assert start([f"resume={run_copy}", "num_steps=4"])["steps"] == 4
+    assert [line["step"] for line in read_metrics(run_copy)] == [0, 1, 2, 3, 4]
+
+
+def test_a_finished_run_without_its_summary_is_evaluated_again(run_copy):
+    (run_copy / "summary.json").unlink()
+    assert start([f"resume={run_copy}"])["final/accuracy"] > 0
