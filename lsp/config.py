@@ -339,6 +339,11 @@ def _model_problems(config: Config) -> list[Problem]:
 def warnings(config: Config) -> list[str]:
     """What is allowed and probably not meant."""
     found = []
+    if config.model.dtype == "bfloat16":
+        found.append(
+            "model.dtype=bfloat16: there are no fp32 master weights, so an update below about 0.4 %"
+            " of a weight is rounded away; at a small optim.lr most are. Choose float32"
+        )
     if config.method.kl_estimator == "k1" and config.method.beta > 0:
         found.append(
             "method.kl_estimator=k1: its expected gradient is zero on-policy, since"

@@ -16,7 +16,9 @@ import fcntl
 import hashlib
 import json
 import os
+import re
 import secrets
+import shlex
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -99,7 +101,7 @@ def _check_free(folder: Path) -> None:
             return
     raise RunError(
         f"run_dir={folder} exists and is not empty; give another run_dir, or go on with the"
-        f" run in it by resume={folder}"
+        f" run in it by {resume_hint(folder)}"
     )
 
 
@@ -144,6 +146,13 @@ def read_run(folder: Path) -> dict[str, Any]:
 def update_run(folder: Path, **values: Any) -> None:
     """Change entries of a run's ``run.json``."""
     write_json(folder / RUN_FILE, read_run(folder) | values)
+
+
+def resume_hint(folder: Path) -> str:
+    """``resume=<folder>`` as it can be typed into a shell, quoted where Hydra needs it."""
+    if re.fullmatch(r"[A-Za-z_./][\w./:-]*", str(folder), re.ASCII):
+        return f"resume={folder}"
+    return shlex.quote(f"resume='{folder}'")
 
 
 def find_run(name: str, runs_root: str) -> Path:

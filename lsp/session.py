@@ -20,7 +20,7 @@ from lsp.learner import Learner
 from lsp.models import load_model
 from lsp.players import choose_device, device_name, load_players
 from lsp.progress import Progress
-from lsp.runs import Interrupted, RunError, display_name, read_run, update_run
+from lsp.runs import Interrupted, RunError, display_name, read_run, resume_hint, update_run
 from lsp.tracking.base import Rows, RunIdentity, Trackers
 from lsp.tracking.local import LocalTracker
 from lsp.tracking.reader import read_metrics
@@ -224,7 +224,7 @@ class Session:
         update_run(self.folder, status="interrupted")
         raise Interrupted(
             f"stopped after step {step}; everything is in {self.folder}\n"
-            f"go on with: python run.py resume={self.folder}"
+            f"go on with: python run.py {resume_hint(self.folder)}"
         )
 
     def end(self) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from lsp.runs import (
     create_run,
     lock_run,
     read_run,
+    resume_hint,
     save_config,
     update_run,
 )
@@ -36,10 +37,12 @@ def start(overrides: Sequence[str]) -> dict[str, Any] | None:
     """
     config = compose(overrides)
     config.tracker.announcement()  # an unknown WANDB_MODE is refused here
-    if config.dry_run:
-        print(plan(config))
-        return None
     resumed = find_resumed(config, overrides) if config.resume else None
+    if config.dry_run:
+        print(plan(resumed.config if resumed else config))
+        if resumed:
+            print(f"  goes on   with {resumed.folder} from step {resumed.step}")
+        return None
     return go_on(resumed) if resumed else begin(config, overrides)
 
 
@@ -121,7 +124,7 @@ def run(
     except OSError as error:
         raise RunError(
             f"the run could not be written: {error}; everything up to the last checkpoint is kept;"
-            f" go on with resume={folder}"
+            f" go on with {resume_hint(folder)}"
         ) from error
     finally:
         session.close()

@@ -1,7 +1,9 @@
 """Run folders, inits, checkpoints, resuming: what is found, and what is refused how."""
 
 import json
+import shlex
 import shutil
+from pathlib import Path
 
 import pytest
 
@@ -9,7 +11,7 @@ from lsp.checkpoint import checkpoint_folders, newest_checkpoint, verified
 from lsp.compose import compose
 from lsp.init import NoGrpoRun, resolve_init
 from lsp.resume import find_resumed, supersede
-from lsp.runs import RunError, create_run, find_run, lock_run, read_run
+from lsp.runs import RunError, create_run, find_run, lock_run, read_run, resume_hint
 from lsp.start import start
 from lsp.tracking.reader import read_metrics, trace_steps
 
@@ -280,3 +282,18 @@ def test_strange_lines_and_files_are_superseded_or_passed_over(run_copy):
 def test_a_finished_run_without_its_summary_is_evaluated_again(run_copy):
     (run_copy / "summary.json").unlink()
     assert start([f"resume={run_copy}"])["final/accuracy"] > 0
+
+
+def test_hints_can_be_typed_as_they_are(tmp_path):
+    assert resume_hint(Path("outputs/lsp-s0-1")) == "resume=outputs/lsp-s0-1"
+    for name in ("a b", "x=1", "ü", "2026"):
+        (typed,) = shlex.split(resume_hint(Path(name)))
+        assert compose([typed]).resume == name
+
+
+def test_a_dry_run_of_a_resume_says_from_where(run_copy, capsys):
+    assert start([f"resume={run_copy}", "num_steps=9", "dry_run=true"]) is None
+    out = capsys.readouterr().out
+    assert "from step 3" in out and "9 steps" in out
+    with pytest.raises(RunError, match="there is no run 'nope'"):
+        start(["resume=nope", "dry_run=true"])
