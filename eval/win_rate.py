@@ -10,6 +10,7 @@ outside [1, 2] (NaN too), an empty sequence or sequences of different lengths ra
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -185,13 +186,15 @@ def label_preference(logprob_m: float, logprob_M: float, switched: bool) -> floa
     first otherwise. A label that the judge does not list has log-prob -inf. Raises ValueError where
     both are -inf, or one is NaN or +inf.
     """
-    total = np.logaddexp(logprob_m, logprob_M)
-    if not np.isfinite(total):
+    higher = max(logprob_m, logprob_M)
+    if math.isnan(logprob_m + logprob_M) or math.isinf(higher):
         raise ValueError(
             f"log-probs {logprob_m} of m and {logprob_M} of M give no preference: at least one must"
             " be finite, neither NaN nor inf; a pair without them has no verdict (None)"
         )
-    second_preferred = 2 - float(np.exp(logprob_m - total))
+    # Divided by the larger first: nothing underflows, and equal log-probs are an exact tie.
+    weight_m, weight_M = math.exp(logprob_m - higher), math.exp(logprob_M - higher)
+    second_preferred = 2 - weight_m / (weight_m + weight_M)
     return 3 - second_preferred if switched else second_preferred
 
 

@@ -1,12 +1,15 @@
 """Win rates: by hand, by property, and against AlpacaEval's published numbers."""
 
+import csv
 import gzip
 import json
 import math
+import random
 from pathlib import Path
 
+import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from eval.win_rate import (
@@ -15,8 +18,11 @@ from eval.win_rate import (
     by_source,
     compare_paired,
     discrete_win_rate,
+    label_preference,
+    mean_length,
     order_effect,
     seeded_switch,
+    to_discrete,
     weighted_win_rate,
 )
 
@@ -24,7 +30,19 @@ DATA = Path(__file__).parents[3] / "shared" / "alpaca_eval"
 needs_data = pytest.mark.skipif(
     not DATA.is_dir(), reason="the AlpacaEval files lie in ../shared/alpaca_eval, which is absent"
 )
+JUDGED = [
+    "FuseChat-Llama-3.2-3B-Instruct",
+    "gpt-3.5-turbo-1106",
+    "gpt35_turbo_instruct.ae1_alpaca_eval_gpt4",
+    "phi-2",
+]
+INF, NAN = float("inf"), float("nan")
 preferences = st.lists(st.one_of(st.none(), st.floats(1, 2)), min_size=1, max_size=40)
+verdicts = st.lists(st.one_of(st.none(), st.sampled_from([1.0, 1.5, 2.0])), min_size=1, max_size=40)
+
+
+def mirrored(values):
+    return [None if p is None else 3 - p for p in values]
 
 
 def test_weighted_by_hand():
@@ -36,64 +54,58 @@ def test_weighted_by_hand():
     assert math.isnan(weighted_win_rate([2.0]).standard_error)
 
 
-@pytest.mark.parametrize(("rule", "rate"), [("half", 62.5), ("loss", 50.0), ("drop", 200 / 3)])
-def test_discrete_by_hand(rule, rate):
+@pytest.mark.parametrize(
+    ("rule", "rate", "n"), [("half", 62.5, 4), ("loss", 50.0, 4), ("drop", 200 / 3, 3)]
+)
+def test_discrete_by_hand(rule, rate, n):
     found = discrete_win_rate([1.9, 2.0, 1.5, 1.2, None], rule)
     assert found.win_rate == pytest.approx(rate)
+    assert (found.tie_rule, found.n) == (rule, n)
     assert (found.wins, found.ties, found.losses, found.n_missing) == (2, 1, 1, 1)
 
 
-def test_bad_input_is_refused():
-    with pytest.raises(ValueError, match=r"1 preferences are outside \[1, 2\], for instance 0.0"):
-        weighted_win_rate([0.0])
-    with pytest.raises(ValueError, match="outside"):
-        weighted_win_rate([float("nan")])
-    with pytest.raises(ValueError, match="one of half, loss, drop"):
-        discrete_win_rate([1.0], "win")
-    with pytest.raises(ValueError, match="must be of the same pairs"):
-        compare_paired([1.0], [])
-    with pytest.raises(ValueError, match="verdict on both sides"):
-        compare_paired([1.0, None], [None, 1.0])
-    with pytest.raises(ValueError, match="one a pair and order"):
-        order_effect([1.0], [])
-    with pytest.raises(ValueError, match="1 sources and 0 preferences"):
-        by_source(["a"], [], weighted_win_rate)
-
-
-@given(preferences)
-def test_swapping_the_sides_mirrors_the_rate(values):
-    found = weighted_win_rate(values)
-    mirrored = weighted_win_rate([None if v is None else 3 - v for v in values])
-    if found.n:
-        assert found.win_rate + mirrored.win_rate == pytest.approx(100)
-    if found.n > 1:
-        assert found.standard_error == pytest.approx(mirrored.standard_error)
-
-
-@given(preferences, st.integers(0, 5))
-def test_a_missing_verdict_moves_nothing_but_its_count(values, more):
-    one, two = weighted_win_rate(values), weighted_win_rate([*values, *[None] * more])
-    assert two.n_missing == one.n_missing + more and two.n == one.n
-    assert two.win_rate == one.win_rate or math.isnan(one.win_rate)
+def test_a_tie_is_exactly_one_and_a_half():
+    just_over, just_under = math.nextafter(1.5, 2), math.nextafter(1.5, 1)
+    assert to_discrete([just_over, 1.5, just_under, None]) == [2.0, 1.5, 1.0, None]
+    assert to_discrete([1.5, 1.7], "loss") == [1.0, 2.0]
+    assert to_discrete([1.5, 1.7], "drop") == [None, 2.0]
 
 
 def test_the_interval_holds_the_rate_and_repeats():
     values = [1.0, 2.0, 1.7, 1.2] * 30
     low, high = bootstrap_interval(values)
     assert low < weighted_win_rate(values).win_rate < high
-    assert bootstrap_interval(values) == (low, high)
+    assert bootstrap_interval(values) == (low, high) != bootstrap_interval(values, seed=1)
     error = weighted_win_rate(values).standard_error
     assert high - low == pytest.approx(2 * 1.96 * error, rel=0.1)
+    assert bootstrap_interval([*values, None]) == (low, high)
+    assert bootstrap_interval([1.25]) == (25.0, 25.0)
     assert all(map(math.isnan, bootstrap_interval([None])))
+
+
+def test_the_interval_covers_the_true_rate_about_95_times_in_100():
+    generator = np.random.default_rng(0)
+    covered = 0
+    for seed in range(100):
+        low, high = bootstrap_interval(1 + generator.binomial(1, 0.3, 80), seed)
+        covered += low <= 30 <= high
+    assert 88 <= covered <= 100
 
 
 def test_paired_comparison_by_hand():
     better = compare_paired([2.0] * 12 + [None], [1.5] * 12 + [1.0])
-    assert (better.difference, better.low, better.high, better.n) == (50.0, 50.0, 50.0, 12)
+    assert (better.difference, better.low, better.high) == (50.0, 50.0, 50.0)
+    assert (better.n, better.n_missing) == (12, 1)
     # All signs alike: 2 of 4096 patterns are as extreme.
     assert better.p_value == pytest.approx(2 / 4096, abs=1e-3)
     same = compare_paired([1.0, 2.0] * 10, [2.0, 1.0] * 10)
     assert same.difference == 0.0 and same.p_value == 1.0
+    # +100, +100, +100, -100: 10 of 16 patterns sum to +-200 or more.
+    mixed = compare_paired([2.0, 2.0, 2.0, 1.0], [1.0, 1.0, 1.0, 2.0])
+    assert mixed.difference == 50.0 and mixed.p_value == pytest.approx(10 / 16, abs=0.02)
+    none = compare_paired([1.0, None], [None, 2.0])
+    assert (none.n, none.n_missing) == (0, 2)
+    assert all(map(math.isnan, (none.difference, none.low, none.high, none.p_value)))
 
 
 def test_order_effect_by_hand():
@@ -103,43 +115,254 @@ def test_order_effect_by_hand():
     # Shown first and won: pair 1 model (yes), base (no); pair 2 model (yes), base (yes).
     assert found.first_rate == 75.0
     assert (both_orders(2.0, 1.0), both_orders(None, 1.0)) == (1.5, None)
+    # A tie names no winner, so it neither disagrees nor speaks of the first.
+    tie = order_effect([1.5], [2.0])
+    assert (tie.first_rate, tie.disagree_frac, tie.n) == (0.0, 0.0, 1)
+    none = order_effect([], [])
+    assert none.n == 0 and math.isnan(none.first_rate) and math.isnan(none.disagree_frac)
+
+
+def test_label_preference_by_hand():
+    # P(m) = 0.6, P(M) = 0.2, a fifth of the mass elsewhere: 2 - 0.75.
+    assert label_preference(math.log(0.6), math.log(0.2), False) == pytest.approx(1.25)
+    assert label_preference(math.log(0.6), math.log(0.2), True) == pytest.approx(1.75)
+    # A label that is not listed has no probability; far below underflow the ratio still counts.
+    assert label_preference(-INF, -0.1, False) == 2.0
+    assert label_preference(-0.1, -INF, False) == 1.0
+    assert label_preference(-2000.0, -2000.0, True) == 1.5
+
+
+def test_the_seeded_order_draws_from_no_then_yes():
+    for seed in range(20):
+        draw = random.Random(f"is_switched_outputsHi{seed}").random()
+        assert seeded_switch("Hi", seed) is (draw >= 0.5)
+    assert seeded_switch("Hi") is seeded_switch("Hi", 0)
 
 
 def test_by_source_and_overall():
-    found = by_source(["b", "a", "b"], [2.0, 1.0, None], weighted_win_rate)
+    sources, values = ["b", "a", "b"], [2.0, 1.0, None]
+    found = by_source(sources, values, weighted_win_rate)
     assert list(found) == ["a", "b", "overall"]
     assert (found["a"].win_rate, found["b"].win_rate, found["overall"].win_rate) == (0, 100, 50)
     assert found["b"].n_missing == 1
+    assert by_source(sources, ["xy", "", "wxyz"], mean_length) == {
+        "a": 0.0,
+        "b": 3.0,
+        "overall": 2.0,
+    }
+    pairs = list(zip(values, [1.0, 1.0, 1.0], strict=True))
+    paired = by_source(sources, pairs, lambda group: compare_paired(*zip(*group, strict=True)))
+    assert [c.difference for c in paired.values()] == [0.0, 100.0, 50.0]
 
 
-def annotations():
-    return sorted((DATA / "annotations").glob("*.jsonl.gz")) if DATA.is_dir() else []
+RANGE = (
+    "1 of 2 preferences are outside [1, 2], first {} in row 1; 2 means that the model's answer is"
+    " preferred, 1.5 a tie (0 in old AlpacaEval files), 1 the baseline's, None that there is no"
+    " verdict"
+)
+EMPTY = (
+    "there are no preferences to take a rate of; pass one a pair, None where there is no verdict"
+)
+LENGTHS = (
+    "1 {} but 2 {}: row i of both must be of the same instruction; where one lacks a verdict, pass"
+    " None"
+)
+LOGPROBS = (
+    "log-probs {} of m and {} of M give no preference: at least one must be finite, neither NaN nor"
+    " inf; a pair without them has no verdict (None)"
+)
+
+
+@pytest.mark.parametrize(
+    ("call", "says"),
+    [
+        (lambda: weighted_win_rate([1.0, 0.0]), RANGE.format(0.0)),
+        (lambda: weighted_win_rate([1.0, NAN]), RANGE.format("nan")),
+        (lambda: discrete_win_rate([None, 2.5]), RANGE.format(2.5)),
+        (lambda: bootstrap_interval([1.0, INF]), RANGE.format("inf")),
+        (lambda: compare_paired([1.0, 1.0], [1.0, -1.0]), RANGE.format(-1.0)),
+        (lambda: order_effect([1.0, 3.0], [1.0, 1.0]), RANGE.format(3.0)),
+        (lambda: order_effect([1.0, 1.0], [1.0, NAN]), RANGE.format("nan")),
+        (lambda: weighted_win_rate([]), EMPTY),
+        (lambda: discrete_win_rate([]), EMPTY),
+        (lambda: bootstrap_interval([]), EMPTY),
+        (lambda: compare_paired([], []), EMPTY),
+        (
+            lambda: compare_paired([1.0], [1.0, 1.0]),
+            LENGTHS.format("preferences", "preferences of the other model"),
+        ),
+        (
+            lambda: order_effect([1.0], [1.0, 1.0]),
+            LENGTHS.format("model_first", "base_first"),
+        ),
+        (
+            lambda: by_source(["a"], [1.0, 1.0], weighted_win_rate),
+            LENGTHS.format("sources", "values"),
+        ),
+        (
+            lambda: by_source(["overall"], [1.0], weighted_win_rate),
+            "a source set is called 'overall', as the total is; rename it",
+        ),
+        (
+            lambda: discrete_win_rate([1.0], "win"),
+            "tie_rule='win': it is one of half, loss, drop",
+        ),
+        (
+            lambda: mean_length([]),
+            "there are no outputs to take a mean length of; pass at least one",
+        ),
+        (lambda: label_preference(-INF, -INF, False), LOGPROBS.format("-inf", "-inf")),
+        (lambda: label_preference(NAN, -1.0, False), LOGPROBS.format("nan", "-1.0")),
+        (lambda: label_preference(-1.0, INF, True), LOGPROBS.format("-1.0", "inf")),
+    ],
+)
+def test_bad_input_is_refused(call, says):
+    with pytest.raises(ValueError) as error:
+        call()
+    assert str(error.value) == says
+
+
+@given(preferences)
+def test_swapping_the_sides_mirrors_the_rate(values):
+    found, other = weighted_win_rate(values), weighted_win_rate(mirrored(values))
+    if found.n:
+        assert found.win_rate + other.win_rate == pytest.approx(100)
+    if found.n > 1:
+        assert found.standard_error == pytest.approx(other.standard_error)
+
+
+@given(verdicts)
+def test_swapping_the_sides_swaps_wins_and_losses(values):
+    found, other = discrete_win_rate(values), discrete_win_rate(mirrored(values))
+    assert (found.wins, found.ties, found.losses) == (other.losses, other.ties, other.wins)
+    if found.n:
+        assert found.win_rate + other.win_rate == pytest.approx(100)
+        loss, drop = discrete_win_rate(values, "loss"), discrete_win_rate(values, "drop")
+        assert loss.win_rate <= found.win_rate
+        assert math.isnan(drop.win_rate) or loss.win_rate <= drop.win_rate
+
+
+@given(preferences, st.integers(0, 5))
+def test_a_missing_verdict_moves_nothing_but_its_count(values, more):
+    longer = [*values, *[None] * more]
+    for rate in (weighted_win_rate, discrete_win_rate):
+        one, two = rate(values), rate(longer)
+        assert two.n_missing == one.n_missing + more and two.n == one.n
+        assert two.win_rate == one.win_rate or math.isnan(one.win_rate)
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(st.floats(1, 2), st.floats(1, 2)), min_size=1, max_size=12))
+def test_a_paired_difference_is_that_of_the_rates_and_turns_with_the_sides(pairs):
+    one, other = zip(*pairs, strict=True)
+    found, turned = compare_paired(one, other), compare_paired(other, one)
+    rates = weighted_win_rate(one).win_rate - weighted_win_rate(other).win_rate
+    assert found.difference == pytest.approx(rates, abs=1e-9)
+    assert turned.difference == -found.difference and turned.p_value == found.p_value
+    assert found.low - 1e-9 <= found.high and 0 < found.p_value <= 1
+
+
+@given(st.floats(-1000, 0), st.floats(-1000, 0))
+def test_label_preferences_are_in_range_and_turn_with_the_order(logprob_m, logprob_M):
+    found = label_preference(logprob_m, logprob_M, False)
+    assert 1 <= found <= 2
+    assert label_preference(logprob_m, logprob_M, True) == pytest.approx(3 - found)
+    assert label_preference(logprob_M, logprob_m, True) == pytest.approx(found)
+
+
+def annotations(name):
+    """(rows, preferences); old AlpacaEval code 0 is a tie."""
+    with gzip.open(DATA / "annotations" / f"{name}.jsonl.gz", "rt") as stream:
+        rows = [json.loads(line) for line in stream]
+    return rows, [1.5 if row["preference"] == 0 else row["preference"] for row in rows]
+
+
+def leaderboard():
+    with (DATA / "leaderboard_published.csv").open() as stream:
+        return {row[""]: row for row in csv.DictReader(stream)}
+
+
+def instructions():
+    return json.loads((DATA / "alpaca_eval_instructions.json").read_text())
 
 
 @needs_data
-@pytest.mark.parametrize("path", annotations(), ids=lambda path: path.name.split(".jsonl")[0])
-def test_published_rates_are_reproduced(path):
+def test_every_judged_model_of_the_folder_is_checked_here():
+    names = {path.name.removesuffix(".jsonl.gz") for path in (DATA / "annotations").iterdir()}
+    assert names == set(JUDGED)
+
+
+@needs_data
+@pytest.mark.parametrize("name", JUDGED)
+def test_published_rates_are_reproduced(name):
     """Win rate, standard error and discrete win rate, overall and by set, to 1e-9."""
-    name = path.name.removesuffix(".jsonl.gz")
-    expected = json.loads((DATA / "expected_metrics.json").read_text()).get(name)
-    if expected is None:
-        pytest.skip(f"{name} has no published row in expected_metrics.json")
-    with gzip.open(path, "rt") as stream:
-        rows = [json.loads(line) for line in stream]
-    values = [1.5 if r["preference"] == 0 else r["preference"] for r in rows]
-    published = expected["recomputed_alpaca_eval_0_6_6"]
-    groups = by_source([r["dataset"] for r in rows], values, lambda p: p)
-    for source, want in {**published["by_dataset"], "overall": published["overall"]}.items():
-        weighted, discrete = weighted_win_rate(groups[source]), discrete_win_rate(groups[source])
-        assert weighted.win_rate == pytest.approx(want["win_rate"], abs=1e-9)
-        assert weighted.standard_error == pytest.approx(want["standard_error"], abs=1e-9)
-        assert discrete.win_rate == pytest.approx(want["discrete_win_rate"], abs=1e-9)
-        assert (discrete.wins, discrete.ties) == (want["n_wins"], want["n_draws"])
+    expected = json.loads((DATA / "expected_metrics.json").read_text())[name]
+    rows, values = annotations(name)
+    sources = [row["dataset"] for row in rows]
+    weighted = by_source(sources, values, weighted_win_rate)
+    discrete = by_source(sources, values, discrete_win_rate)
+    recomputed = expected["recomputed_alpaca_eval_0_6_6"]
+    wanted = [*recomputed["by_dataset"].items(), ("overall", recomputed["overall"])]
+    assert {source for source, _ in wanted} == set(weighted)
+    for source, want in [*wanted, ("overall", expected["published"])]:
+        assert weighted[source].win_rate == pytest.approx(want["win_rate"], abs=1e-9)
+        assert weighted[source].standard_error == pytest.approx(want["standard_error"], abs=1e-9)
+        assert discrete[source].win_rate == pytest.approx(want["discrete_win_rate"], abs=1e-9)
+        assert weighted[source].n == discrete[source].n == want["n_total"]
+        counts = (discrete[source].wins, discrete[source].ties, discrete[source].losses)
+        assert counts == (want["n_wins"], want["n_draws"], want["n_wins_base"])
+
+
+@needs_data
+def test_the_baseline_against_itself_is_half_of_everything():
+    want = leaderboard()["gpt4_1106_preview"]
+    weighted, discrete = weighted_win_rate([1.5] * 805), discrete_win_rate([1.5] * 805)
+    assert (weighted.win_rate, weighted.standard_error) == (50.0, 0.0)
+    assert (weighted.win_rate, discrete.win_rate, discrete.ties) == (
+        float(want["win_rate"]),
+        float(want["discrete_win_rate"]),
+        int(want["n_draws"]),
+    )
+
+
+@needs_data
+def test_published_discrete_rates_follow_from_their_counts():
+    """On all models of the leaderboard but one, whose published rate contradicts its counts."""
+    for name, row in leaderboard().items():
+        wins, ties, losses = (int(row[key]) for key in ("n_wins", "n_draws", "n_wins_base"))
+        found = discrete_win_rate([2.0] * wins + [1.5] * ties + [1.0] * losses)
+        same = found.win_rate == pytest.approx(float(row["discrete_win_rate"]), abs=1e-9)
+        assert same == (name != "aligner-2b_gpt-4-turbo-2024-04-09"), name
+        assert found.n == int(row["n_total"])
 
 
 @needs_data
 def test_the_seeded_order_is_the_recorded_one_on_all_instructions():
-    rows = json.loads((DATA / "alpaca_eval_instructions.json").read_text())
+    rows = instructions()
     assert len(rows) == 805
-    wrong = [r for r in rows if seeded_switch(r["instruction"], 0) != r["is_switched_seed0"]]
-    assert not wrong
+    assert [seeded_switch(row["instruction"]) for row in rows] == [
+        row["is_switched_seed0"] for row in rows
+    ]
+
+
+@needs_data
+@pytest.mark.parametrize("name", ["gpt-3.5-turbo-1106", "phi-2"])
+def test_recorded_preferences_follow_from_the_judges_log_probs(name):
+    texts = [row["instruction"] for row in instructions()]
+    rows, _ = annotations(name)
+    judged = [row for row in rows if row["top_logprobs"]]
+    assert len(judged) == len(rows) - sum(row["identical"] for row in rows)
+    for row in judged:
+        logprobs = dict(row["top_logprobs"])
+        found = label_preference(
+            logprobs.get("m", -INF), logprobs.get("M", -INF), seeded_switch(texts[row["index"]])
+        )
+        assert found == pytest.approx(row["preference"], abs=1e-9), row["index"]
+
+
+@needs_data
+@pytest.mark.parametrize("name", ["FuseChat-Llama-3.2-3B-Instruct", "gpt4_1106_preview"])
+def test_published_lengths_are_reproduced(name):
+    with gzip.open(DATA / "model_outputs" / f"{name}.jsonl.gz", "rt") as stream:
+        outputs = [json.loads(line)["output"] for line in stream]
+    assert int(mean_length(outputs)) == int(leaderboard()[name]["avg_length"])

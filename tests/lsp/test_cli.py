@@ -202,3 +202,19 @@ def test_the_slurm_launcher_composes_and_its_local_twin_runs(tmp_path):
     )  # fmt: skip
     assert result.returncode == 0, result.stderr
     assert len(list(tmp_path.glob("lsp-s*/summary.json"))) == 2
+
+
+def test_two_starts_of_one_folder_leave_one_whole_run(tmp_path):
+    """A queue that starts a job twice: one is refused, and nothing of the other is touched."""
+    folder = tmp_path / "run"
+    command = [sys.executable, "run.py", f"run_dir={folder}", "resume=auto", "num_steps=40",
+               "num_queries=4", "group_size=2", "eval=none", "tracker=none"]  # fmt: skip
+    settings = {"cwd": ROOT, "env": ENVIRONMENT, "stdout": subprocess.DEVNULL,
+                "stderr": subprocess.PIPE, "text": True}  # fmt: skip
+    both = [subprocess.Popen(command, **settings) for _ in range(2)]
+    said = [process.communicate(timeout=120)[1] for process in both]
+    assert sorted(process.returncode for process in both) == [0, 1], said
+    refused = next(text for text, p in zip(said, both, strict=True) if p.returncode)
+    assert "another process is writing" in refused and "Traceback" not in refused
+    assert trace_steps(folder) == list(range(1, 41))
+    assert json.loads((folder / "run.json").read_text())["status"] == "finished"

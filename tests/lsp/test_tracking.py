@@ -21,11 +21,11 @@ def test_hostile_text_comes_back(tmp_path):
     tracker = LocalTracker(tmp_path)
     rows = [{"query": text, "step": 1, "reward": float(i)} for i, text in enumerate(HOSTILE)]
     tracker.log(1, {"a/b": 1.0, "bad": float("nan")}, rows)
-    tracker.finish({"x": 1})
+    tracker.finish({"status": "finished", "x": 1})
     found = [row["query"] for row in read_trace(tmp_path)]
     assert found == ["a\\ud800b", *HOSTILE[1:]]
     assert read_metrics(tmp_path) == [{"step": 1, "a/b": 1.0, "bad": None}]
-    assert json.loads((tmp_path / "summary.json").read_text()) == {"x": 1}
+    assert json.loads((tmp_path / "summary.json").read_text())["x"] == 1
 
 
 class Recorder:
