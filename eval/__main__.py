@@ -36,6 +36,7 @@ from eval.settings import (
     shutdown_warning,
     today,
 )
+from eval.tracking import track_evaluation
 from eval.win_rate import (
     TIE,
     bootstrap_interval,
@@ -98,7 +99,15 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any] | None:
     verdicts, spent = ask_judge(config, pairs, key or "", plan.folder)
     results = summarise(config, plan, pairs, verdicts, spent)
     write_json(plan.folder / "results.json", results)
+    if plan.model.run is not None:
+        track_evaluation(plan.model.run, config, results, judged_rows(pairs, verdicts))
     return results
+
+
+def judged_rows(pairs: Sequence[Pair], verdicts: Sequence[Verdict]) -> list[dict[str, Any]]:
+    """One row a verdict: the instruction, both answers, the order, the verdict, its cost."""
+    by_index = {pair.index: pair for pair in pairs}
+    return [{**asdict(by_index[v.index]), **asdict(v)} for v in verdicts]
 
 
 def make_plan(config: EvaluateConfig) -> Plan:

@@ -184,6 +184,7 @@ class Config:
     resume: str | None
     dry_run: bool
     objective: str | None
+    objective_goal: Literal["max", "min"]
     world: str
     method: MethodConfig
     init: InitConfig

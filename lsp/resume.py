@@ -2,7 +2,8 @@
 
 The saved config is the config: only keys given on the command line are compared with it, and a
 difference is refused, but for ``num_steps``, which may grow. Everything past the checkpoint
-moves to ``superseded-K/``, so ``trace/`` and ``metrics.jsonl`` are always one line of history.
+moves to ``superseded-K/``, so ``trace/``, ``metrics.jsonl`` and ``alerts.jsonl`` are always one
+line of history.
 All randomness is a function of (seed, step), so the rows that follow are those of a run that
 was never stopped.
 """
@@ -120,16 +121,13 @@ def _agreed(saved: Config, given: Config, overrides: Sequence[str], folder: Path
 
 
 def supersede(folder: Path, step: int) -> Path | None:
-    """Move shards and metric lines past ``step`` to ``superseded-K/``; the folder, or None
-    where there was nothing. With ``step`` 0 everything moves."""
-    metrics = folder / "metrics.jsonl"
-    text = metrics.read_text(encoding="utf-8", errors="replace") if metrics.exists() else ""
-    lines = text.splitlines(keepends=True)
-    kept = [line for line in lines if step and _line_step(line, step + 1) <= step]
+    """Move shards, metric lines and alarms past ``step`` to ``superseded-K/``; the folder, or
+    None where there was nothing. With ``step`` 0 everything moves."""
+    split = {name: _split(folder / name, step) for name in ("metrics.jsonl", "alerts.jsonl")}
     shards = [s for s in trace_steps(folder) if s > step]
     for leftover in (folder / "trace").glob(".*.tmp"):
         leftover.unlink()
-    if len(kept) == len(lines) and not shards:
+    if not any(past for _, past in split.values()) and not shards:
         return None
     number = 1
     while (folder / f"superseded-{number}").exists():
@@ -139,15 +137,25 @@ def supersede(folder: Path, step: int) -> Path | None:
     for s in shards:
         name = f"step-{s:06d}.parquet"
         shutil.move(folder / "trace" / name, target / "trace" / name)
-    (target / "metrics.jsonl").write_text("".join(lines[len(kept) :]), encoding="utf-8")
-    temporary = folder / ".metrics.jsonl.tmp"
-    temporary.write_text("".join(kept), encoding="utf-8")
-    os.replace(temporary, folder / "metrics.jsonl")
+    for name, (kept, past) in split.items():
+        if past:
+            (target / name).write_text("".join(past), encoding="utf-8")
+            temporary = folder / f".{name}.tmp"
+            temporary.write_text("".join(kept), encoding="utf-8")
+            os.replace(temporary, folder / name)
     return target
 
 
+def _split(file: Path, step: int) -> tuple[list[str], list[str]]:
+    """(lines up to ``step``, lines past it) of a file of JSON lines."""
+    text = file.read_text(encoding="utf-8", errors="replace") if file.exists() else ""
+    lines = text.splitlines(keepends=True)
+    kept = [line for line in lines if step and _line_step(line, step + 1) <= step]
+    return kept, lines[len(kept) :]
+
+
 def _line_step(line: str, otherwise: int) -> int:
-    """A metric line's step; a line that a kill cut short belongs to what is superseded."""
+    """A line's step; a line that a kill cut short belongs to what is superseded."""
     try:
         return json.loads(line)["step"]
     except (ValueError, KeyError, TypeError):

@@ -178,7 +178,8 @@ def base_identity(config: Config) -> str:
     if folder is None:
         return f"{config.model.name}@{config.model.revision or 'main'}"
     digest = hashlib.sha256()
-    for file in sorted(folder.glob("*.safetensors")):
+    weights = [f for f in folder.iterdir() if f.suffix in (".safetensors", ".bin")]
+    for file in sorted(weights):
         with file.open("rb") as stream:
             while block := stream.read(1 << 20):
                 digest.update(block)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import difflib
+import math
 import os
 import signal
 import time
@@ -54,6 +56,7 @@ class Session:
         self.init = init
         self.first_step = resumed_step + 1
         self.stop_requested = False
+        self.stop_reason = ""
         self._old_handlers: dict[signal.Signals, Any] = {}
         self.progress = Progress(config.num_steps, resumed_step)
         run = read_run(folder)
@@ -85,6 +88,8 @@ class Session:
         self.detector.restore(state["collapse"])
         self.best = state["best"]
         self._skipped_in_a_row = state["skipped_in_a_row"]
+        if state["truncated"] is not None:
+            self.players.reward.truncated = state["truncated"]
 
     def _base_model(self):
         """The base to compare with: the reference itself unless the run starts elsewhere."""
@@ -102,12 +107,14 @@ class Session:
         }
         if self.evaluator and self.first_step == 1:
             self.progress.note("evaluating the start")
-            self.trackers.log(0, self._evaluate(), list)
+            self._last_metrics = self._evaluate()
+            self.trackers.log(0, self._last_metrics, list)
 
     def _request_stop(self, number: int, frame: Any) -> None:
         if self.stop_requested:
             raise KeyboardInterrupt
         self.stop_requested = True
+        self.stop_reason = signal.Signals(number).name
         self.progress.note(f"{signal.Signals(number).name}: finishing this step, then saving")
 
     def _evaluation_is_due(self, step: int) -> bool:
@@ -138,10 +145,13 @@ class Session:
             **measures,
             "optim/lr": self.learner.optimizer.param_groups[0]["lr"],
             "runtime/world_size": 1,
-            **self._truncated(),
             "runtime/elapsed": self.seconds,
         }
+        if self._truncated is not None:
+            metrics["reward/external/truncated"] = self._truncated
         self._last_metrics |= metrics
+        if step == self.first_step and play.queries:
+            self._check_objective()
         best = self._note_best(step, metrics)
         self.trackers.log(step, metrics, make_rows)
         self.progress.step(step, metrics)
@@ -151,20 +161,37 @@ class Session:
         self._count_skipped(step, metrics)
         if alarms and config.on_collapse == "stop":
             self.stop_requested = True
+            self.stop_reason = f"on_collapse=stop: {'; '.join(alarms)}"
         every = config.checkpoint.every
         if every and (best or step % every == 0):
             self.save(step)
 
-    def _truncated(self) -> dict[str, float]:
+    @property
+    def _truncated(self) -> int | None:
         """Conversations that the reward cut at its length limit so far, where it counts them."""
-        count = getattr(self.players.reward, "truncated", None)
-        return {} if count is None else {"reward/external/truncated": count}
+        return getattr(self.players.reward, "truncated", None)
+
+    def _check_objective(self) -> None:
+        """An ``objective`` that is no metric of the start and of the first step ends the run. (A
+        world's ``eval/…`` means nothing under eval=none; role gradients may come later.)"""
+        objective, known = self.config.objective, self._last_metrics
+        absent = ("optim/",) if self.evaluator else ("optim/", "eval/")
+        if objective and not objective.startswith(absent) and objective not in known:
+            self.fail()
+            near = difflib.get_close_matches(objective, known, n=3, cutoff=0.0)
+            raise RunError(
+                f"objective={objective} is no metric of this run; docs/metrics.md has them all,"
+                f" near it are {', '.join(near)}"
+            )
 
     def _note_best(self, step: int, metrics: dict[str, float]) -> bool:
         """Whether this step is the best so far by ``objective``."""
         objective = self.config.objective
         value = metrics.get(objective) if objective else None
-        better = value is not None and (not self.best or value > self.best["value"])
+        if value is None or not math.isfinite(value):
+            return False
+        sign = 1 if self.config.objective_goal == "max" else -1
+        better = not self.best or sign * value > sign * self.best["value"]
         if better:
             self.best = {"objective": objective, "value": value, "step": step}
         return better
@@ -176,13 +203,17 @@ class Session:
         if skipped:
             self.progress.note(f"warning: step {step}: loss or gradient not finite, step skipped")
         if self._skipped_in_a_row >= self.config.optim.max_skipped_steps:
-            self.trackers.finish({"status": "failed", "step": step})
-            update_run(self.folder, status="failed")
+            self.fail()
             raise RunError(
                 f"{self._skipped_in_a_row} steps in a row had no finite loss or gradient; the last"
                 f" good checkpoint is kept in {self.folder / 'checkpoints'}; start from it with"
                 " init=checkpoint and a lower optim.lr"
             )
+
+    def fail(self) -> None:
+        """The run ends here; what it recorded still reaches every tracker."""
+        self.trackers.finish({"status": "failed"})
+        update_run(self.folder, status="failed")
 
     @property
     def seconds(self) -> float:
@@ -201,6 +232,7 @@ class Session:
             "collapse": self.detector.state(),
             "best": self.best,
             "skipped_in_a_row": self._skipped_in_a_row,
+            "truncated": self._truncated,
         }
         folder = save_checkpoint(
             self.folder,
@@ -223,7 +255,7 @@ class Session:
         self.trackers.finish({"status": "interrupted", "step": step})
         update_run(self.folder, status="interrupted")
         raise Interrupted(
-            f"stopped after step {step}; everything is in {self.folder}\n"
+            f"stopped after step {step} ({self.stop_reason}); everything is in {self.folder}\n"
             f"go on with: python run.py {resume_hint(self.folder)}"
         )
 

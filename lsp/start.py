@@ -36,6 +36,11 @@ def start(overrides: Sequence[str]) -> dict[str, Any] | None:
     Raises ConfigError or RunError, whose texts are for the user, before anything heavy loads.
     """
     config = compose(overrides)
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise RunError(
+            f"this was started as {os.environ['WORLD_SIZE']} processes, and a run is one process;"
+            " start it with plain python"
+        )
     config.tracker.announcement()  # an unknown WANDB_MODE is refused here
     resumed = find_resumed(config, overrides) if config.resume else None
     if config.dry_run:
@@ -119,7 +124,7 @@ def run(
     try:
         return train(config, session)
     except ValueError as error:
-        update_run(folder, status="failed")
+        session.fail()
         raise RunError(str(error)) from error
     except OSError as error:
         raise RunError(

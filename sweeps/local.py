@@ -121,9 +121,14 @@ def points(sweep: Sweep, count: int | None, seed: int) -> list[dict[str, Any]]:
     if count is None:
         raise SweepError("a random sweep has no end: say count=<number of points>")
     source = random.Random(f"sweep {seed}")
-    return [
-        {name: _draw(spec, source) for name, spec in sweep.parameters.items()} for _ in range(count)
-    ]
+    found: list[dict[str, Any]] = []
+    for _ in range(1000 * count):  # a point drawn before is drawn again
+        point = {name: _draw(spec, source) for name, spec in sweep.parameters.items()}
+        if point not in found:
+            found.append(point)
+        if len(found) == count:
+            return found
+    raise SweepError(f"the sweep has {len(found)} different points, fewer than count={count}")
 
 
 def _draw(spec: dict[str, Any], source: random.Random) -> Any:

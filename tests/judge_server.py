@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import random
+import sys
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -46,6 +47,11 @@ class JudgeServer:
         class Server(ThreadingHTTPServer):
             daemon_threads = True
             request_queue_size = 256  # all of a test's connections may arrive at once
+
+            def handle_error(self, request, client_address):
+                """A client that hung up is part of the play; anything else is shown."""
+                if not isinstance(sys.exception(), ConnectionError):
+                    super().handle_error(request, client_address)
 
         self.server = Server(("127.0.0.1", 0), Handler)
         threading.Thread(target=self.server.serve_forever, daemon=True).start()

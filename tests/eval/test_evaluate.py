@@ -1,6 +1,7 @@
 """``python -m eval`` end to end: a real run's answers, a judge on loopback, results on disk."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -219,3 +220,33 @@ def test_the_command_reports_as_plain_text(data):
     root = Path(__file__).parents[2]
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=root)
     assert result.returncode == 1 and "lacks text in 'instruction' or 'output'" in result.stderr
+
+
+def test_an_evaluation_is_linked_to_the_model_in_wandb(small, command, tmp_path, wandb_stub):
+    """Base -> run -> evaluation, by the real client against a server on loopback."""
+    run, root = tmp_path / "runs" / "tracked", Path(__file__).parents[2]
+    environment = {**os.environ, **wandb_stub.environment(), "OMP_NUM_THREADS": "1"}
+
+    def execute(*words):
+        command = [sys.executable, *words]
+        result = subprocess.run(
+            command, cwd=root, env=environment, capture_output=True, text=True, timeout=120
+        )
+        assert result.returncode == 0, result.stderr
+
+    execute("run.py", *small, "tracker.mode=online", f"run_dir={run}", "num_steps=1")
+    overrides, _ = command
+    rows = json.loads((tmp_path / "instructions.json").read_text())
+    answers = [{**row, "output": "long answer"} for row in rows]
+    (tmp_path / "other.json").write_text(json.dumps(answers))
+    sides = [f"run={run}", f"baseline={tmp_path / 'other.json'}"]
+    execute("-m", "eval", *overrides[1:], *sides)
+    results = json.loads((run / "eval" / "alpaca_eval" / "results.json").read_text())
+    runs = {logged.job_type: logged for logged in wandb_stub.runs.values()}
+    evaluation = runs["evaluation"]
+    assert evaluation.uses == [f"model-{runs['train'].name}:v0"]
+    overall = results["win_rate"]["overall"]["win_rate"]
+    assert evaluation.summary["eval/alpaca_eval/overall/win_rate"] == pytest.approx(overall)
+    table = evaluation.summary["eval/alpaca_eval/pairs"]
+    assert table["nrows"] == 2 * (12 - results["n_identical"])
+    assert evaluation.config["judge.model"] == "judge-1" and evaluation.exit_code == 0

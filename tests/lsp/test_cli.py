@@ -72,7 +72,7 @@ def test_a_multirun_runs_each_job(small, tmp_path):
     assert bad.returncode == 1 and "write group_size=4" in bad.stderr
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR2])
 def test_a_signal_finishes_the_step_saves_and_says_how_to_go_on(small, tmp_path, number):
     folder = tmp_path / "run"
     overrides = [*small, f"run_dir={folder}", "tracker=none", "num_steps=500", "eval.every=0"]
@@ -172,6 +172,14 @@ def test_a_failing_job_of_a_multirun_does_not_stop_the_others(tmp_path):
     assert len(list(tmp_path.glob("lsp-s*/summary.json"))) == 2
 
 
+def test_several_processes_are_refused():
+    result = subprocess.run(
+        [sys.executable, "run.py", "num_steps=1"],
+        cwd=ROOT, env={**ENVIRONMENT, "WORLD_SIZE": "2"}, capture_output=True, text=True,
+    )  # fmt: skip
+    assert result.returncode == 1 and "started as 2 processes" in result.stderr
+
+
 def test_a_full_disk_is_one_clear_message_and_loses_nothing(small, tmp_path):
     """A file-size limit stands in for the full disk: writing fails with an OSError."""
     folder = tmp_path / "run"
@@ -207,7 +215,7 @@ def test_the_slurm_launcher_composes_and_its_local_twin_runs(tmp_path):
 def test_two_starts_of_one_folder_leave_one_whole_run(tmp_path):
     """A queue that starts a job twice: one is refused, and nothing of the other is touched."""
     folder = tmp_path / "run"
-    command = [sys.executable, "run.py", f"run_dir={folder}", "resume=auto", "num_steps=40",
+    command = [sys.executable, "run.py", f"run_dir={folder}", "resume=auto", "num_steps=120",
                "num_queries=4", "group_size=2", "eval=none", "tracker=none"]  # fmt: skip
     settings = {"cwd": ROOT, "env": ENVIRONMENT, "stdout": subprocess.DEVNULL,
                 "stderr": subprocess.PIPE, "text": True}  # fmt: skip
@@ -216,5 +224,5 @@ def test_two_starts_of_one_folder_leave_one_whole_run(tmp_path):
     assert sorted(process.returncode for process in both) == [0, 1], said
     refused = next(text for text, p in zip(said, both, strict=True) if p.returncode)
     assert "another process is writing" in refused and "Traceback" not in refused
-    assert trace_steps(folder) == list(range(1, 41))
+    assert trace_steps(folder) == list(range(1, 121))
     assert json.loads((folder / "run.json").read_text())["status"] == "finished"

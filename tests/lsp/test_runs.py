@@ -187,10 +187,14 @@ def test_what_lies_past_the_checkpoint_moves_aside(run_copy):
     with (run_copy / "metrics.jsonl").open("a") as stream:
         stream.write('{"step": 4, "cut')
     (run_copy / "trace" / ".step-000004.parquet.tmp").write_bytes(b"half")
+    alarms = [f'{{"step": {step}, "text": "look"}}\n' for step in (1, 3)]
+    (run_copy / "alerts.jsonl").write_text("".join(alarms))
     first = supersede(run_copy, 2)
     assert first.name == "superseded-1"
     assert trace_steps(run_copy) == [1, 2] and trace_steps(first) == [3]
     assert [line["step"] for line in read_metrics(run_copy)] == [0, 1, 2]
+    assert (run_copy / "alerts.jsonl").read_text() == alarms[0]
+    assert (first / "alerts.jsonl").read_text() == alarms[1]
     assert not list((run_copy / "trace").glob(".*"))
     assert supersede(run_copy, 2) is None
     assert supersede(run_copy, 0).name == "superseded-2"

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from lsp.runs import Interrupted
+from lsp.runs import Interrupted, RunError
 from lsp.start import start
 from lsp.tracking.local import SCHEMA
 from lsp.tracking.reader import read_metrics, read_summary, read_trace, trace_steps
@@ -130,8 +130,20 @@ def test_alarms_fire_on_lsp_zero_and_are_silent_on_lsp(tmp_path):
     shape = ["num_steps=45", "eval=none", "tracker=none"]
     start([*shape, "method=lsp", f"run_dir={tmp_path / 'lsp'}"])
     assert not (tmp_path / "lsp" / "alerts.jsonl").exists()
-    with pytest.raises(Interrupted, match="stopped after step"):
+    with pytest.raises(Interrupted, match=r"stopped after step \d+ \(on_collapse=stop: "):
         start([*shape, "method=lsp_zero", f"run_dir={tmp_path / 'zero'}", "on_collapse=stop"])
     (alert,) = map(json.loads, (tmp_path / "zero" / "alerts.jsonl").read_text().splitlines())
     assert "the Challenger's external reward rose" in alert["text"]
     assert trace_steps(tmp_path / "zero")[-1] == alert["step"] < 45
+
+
+def test_the_objective_is_a_metric_and_has_a_goal(small, tmp_path):
+    shape = [*small, "tracker=none", "num_steps=2"]
+    with pytest.raises(RunError, match="objective=loss/totl is no metric.*near it are loss/"):
+        start([*shape, f"run_dir={tmp_path / 'a'}", "objective=loss/totl"])
+    assert json.loads((tmp_path / "a" / "run.json").read_text())["status"] == "failed"
+    key = "rollout/answer_length/mean"
+    folder = tmp_path / "b"
+    summary = start([*shape, f"run_dir={folder}", f"objective={key}", "objective_goal=min"])
+    values = [line[key] for line in read_metrics(folder) if key in line]
+    assert summary[f"best/{key}"] == min(values)

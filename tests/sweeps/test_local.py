@@ -73,6 +73,10 @@ def test_random_points_are_in_range_and_repeat(tmp_path):
     assert 160 < below < 240
     with pytest.raises(SweepError, match="say count="):
         points(sweep, None, 0)
+    few = read_sweep(write(tmp_path, parameters={"seed": {"values": [1, 2, 3]}}))
+    assert sorted(p["seed"] for p in points(few, 3, 0)) == [1, 2, 3]
+    with pytest.raises(SweepError, match="3 different points, fewer than count=4"):
+        points(few, 4, 0)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,65 @@
+"""An evaluation as a W&B run of its own, linked to the model that it judged."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from lsp.runs import read_run
+from lsp.schema import flat
+from lsp.tracking.wandb import WandbTracker, keep_in_run_folder, model_artifact
+
+
+def track_evaluation(run: Path, config: Any, results: dict[str, Any], rows: list[dict]) -> None:
+    """Log results and every judged pair where the run itself was tracked by W&B.
+
+    The tracker's settings are those of the run. Online, ``use_artifact`` links the evaluation to
+    the run's model. An error of W&B is said and ends nothing: the results are on disk.
+    """
+    settings = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))["tracker"]
+    if settings.pop("_target_") != f"{WandbTracker.__module__}.{WandbTracker.__qualname__}":
+        return
+    tracker = WandbTracker(**settings)
+    mode, _ = tracker.resolved_mode()
+    if mode == "disabled":
+        return
+    import wandb
+
+    keep_in_run_folder(run)
+    run_id = read_run(run)["id"]
+    name = results["benchmark"]
+    try:
+        with wandb.init(
+            project=tracker.project,
+            entity=tracker.entity,
+            name=f"{name} of {run_id}",
+            job_type="evaluation",
+            group=run_id,
+            mode=mode,
+            dir=str(run),
+            config=flat(config),
+            settings=wandb.Settings(
+                silent=True,
+                console="off",
+                init_timeout=30,
+                disable_git=True,
+                disable_code=True,
+                x_disable_meta=True,
+                x_disable_stats=True,
+                finish_timeout=tracker.finish_seconds,
+            ),
+        ) as evaluation:
+            if mode == "online":
+                evaluation.use_artifact(f"{model_artifact(run_id)}:latest", type="model")
+            for source, rate in results["win_rate"].items():
+                for key in ("win_rate", "standard_error", "n", "n_missing"):
+                    evaluation.summary[f"eval/{name}/{source}/{key}"] = rate[key]
+            columns = list(rows[0]) if rows else ["index"]
+            data = [[row[column] for column in columns] for row in rows]
+            evaluation.log({f"eval/{name}/pairs": wandb.Table(columns=columns, data=data)})
+    except wandb.errors.Error as error:
+        print(f"warning: W&B did not take the evaluation ({error}); its results are on disk",
+              file=sys.stderr)  # fmt: skip
