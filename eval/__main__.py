@@ -1,7 +1,7 @@
 """``python -m eval run=<run or model>``: answers, verdicts, win rates.
 
 Results go to ``<run>/eval/<benchmark>/`` (of a model that is no run, below ``<runs_root>/eval/``):
-answers, verdicts.jsonl (one row a call) and results.json.
+answers, verdicts.jsonl (one row a call), pairs.jsonl (one row an instruction), results.json.
 """
 
 from __future__ import annotations
@@ -16,19 +16,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from eval.answers import (
-    Instruction,
-    Sampling,
-    Side,
-    answers_file,
-    base_side,
-    read_instructions,
-    ready_answers,
-    resolve_side,
-    write_answers,
-)
+from eval.answers import ready_answers, write_answers
+from eval.benchmarks import AlpacaEval
 from eval.cache import VerdictCache
-from eval.judge import BudgetReached, Judge, Pair, Verdict, messages
+from eval.judge import BudgetReached, ChatJudge, Pair, Verdict
+from eval.judge_check import JudgeCheck, agreement, check_table, longer_rate
+from eval.plan import Plan, make_plan, orders_of, plan_text
 from eval.settings import (
     EVALUATE,
     EvaluateConfig,
@@ -39,12 +32,13 @@ from eval.settings import (
 from eval.tracking import track_evaluation
 from eval.win_rate import (
     TIE,
+    OrderEffect,
     bootstrap_interval,
     both_orders,
     by_source,
     discrete_win_rate,
+    mean_length,
     order_effect,
-    seeded_switch,
     weighted_win_rate,
 )
 from lsp.compose import compose_as
@@ -54,13 +48,20 @@ from lsp.schema import ConfigError, Problem
 
 
 @dataclass(frozen=True)
-class Plan:
-    """What an evaluation will do, before anything loads or is paid for."""
+class Judged:
+    """Verdicts of all calls; ``usd_now``: dollars of this process; ``calls_ever``: calls begun for
+    these verdicts, those of killed processes and those that failed among them."""
 
-    instructions: list[Instruction]
-    model: Side
-    base: Side
-    folder: Path
+    verdicts: list[Verdict]
+    usd_now: float
+    calls_ever: int
+
+    def preference(self, pair: Pair, model_first: bool) -> float | None:
+        return self._found.get((pair.index, model_first))
+
+    @property
+    def _found(self) -> dict[tuple[int, bool], float | None]:
+        return {(v.index, v.model_first): v.preference for v in self.verdicts}
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -70,7 +71,8 @@ def main(arguments: Sequence[str]) -> None:
     except (ConfigError, RunError) as error:
         sys.exit(f"error: {error}")
     if results is not None:
-        print(results_table(results))
+        is_check = isinstance(config.eval, JudgeCheck)
+        print(check_table(results) if is_check else results_table(results))
 
 
 def evaluate(config: EvaluateConfig) -> dict[str, Any] | None:
@@ -78,102 +80,100 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any] | None:
     warning = shutdown_warning(config.judge.model)
     if warning:
         print(f"warning: {warning}", file=sys.stderr)
-    key = os.environ.get(config.judge.api_key_env)
-    if key is None and not config.dry_run:
-        reason = f"the judge's key is not in the environment ({config.judge.api_key_env})"
-        fix = f"set {config.judge.api_key_env}, or name another judge: judge=compatible"
-        raise ConfigError([Problem("judge.api_key_env", None, reason, fix)])
+    key = api_key(config)
+    if isinstance(config.eval, JudgeCheck):
+        return check_judge(config, key)
     plan = make_plan(config)
     if config.dry_run:
         print(plan_text(config, plan))
         return None
     try:
-        ours = side_answers(plan.model, plan, config, plan.folder)
-        theirs = side_answers(plan.base, plan, config, Path(config.runs_root) / "answers")
+        ours, theirs = (side_answers(plan, number) for number in (0, 1))
     except ValueError as error:
         raise RunError(str(error)) from error
     pairs = [
         Pair(i.index, i.source, i.text, mine, other)
         for i, mine, other in zip(plan.instructions, ours, theirs, strict=True)
     ]
-    verdicts, spent = ask_judge(config, pairs, key or "", plan.folder)
-    results = summarise(config, plan, pairs, verdicts, spent)
+    judged = ask_judge(config, pairs, key, plan.folder)
+    rows = pair_rows(config, pairs, judged)
+    results = summarise(config, plan, pairs, rows, judged)
+    write_lines(plan.folder / "pairs.jsonl", rows)
     write_json(plan.folder / "results.json", results)
     if plan.model.run is not None:
-        track_evaluation(plan.model.run, config, results, judged_rows(pairs, verdicts))
+        track_evaluation(plan.model.run, config, results, judged_rows(pairs, judged.verdicts))
     return results
 
 
-def judged_rows(pairs: Sequence[Pair], verdicts: Sequence[Verdict]) -> list[dict[str, Any]]:
-    """One row a verdict: the instruction, both answers, the order, the verdict, its cost."""
-    by_index = {pair.index: pair for pair in pairs}
-    return [{**asdict(by_index[v.index]), **asdict(v)} for v in verdicts]
+def api_key(config: EvaluateConfig) -> str:
+    """The judge's key from the environment. Raises ConfigError where it is needed and not there."""
+    if config.dry_run or not isinstance(config.judge, ChatJudge):
+        return ""
+    name = config.judge.api_key_env
+    if name not in os.environ:
+        reason = f"the judge's key is not in the environment ({name})"
+        fix = f"set {name}, or name another judge: judge=compatible (eval=pocket needs none)"
+        raise ConfigError([Problem("judge.api_key_env", None, reason, fix)])
+    return os.environ[name]
 
 
-def make_plan(config: EvaluateConfig) -> Plan:
-    model = resolve_side(config.run, config.runs_root)
-    base = resolve_side(config.baseline, config.runs_root) if config.baseline else base_side(model)
-    instructions = read_instructions(config.eval.data, config.eval.split)
-    for side in (model, base):
-        if side.file is not None:
-            ready_answers(side.file, instructions)
-    place = model.run or Path(config.runs_root) / "eval" / model.name.replace("/", "--")
-    folder = place / "eval" / config.eval.name
-    return Plan(instructions, model, base, folder)
-
-
-def plan_text(config: EvaluateConfig, plan: Plan) -> str:
-    """Calls, tokens and dollars. Answers are not written yet, so their length is a guess at the
-    limit's half; tokens are four characters."""
-    orders = 2 if config.judge.order == "both" else 1
-    calls = orders * len(plan.instructions)
-    guess = "x" * (2 * config.eval.max_new_tokens)
-    characters = 0
-    for i in plan.instructions:
-        pair = Pair(i.index, i.source, i.text, guess, guess)
-        characters += sum(len(message["content"]) for message in messages(pair, True))
-    tokens = orders * characters // 4
-    price = prices(config.judge.model)
-    dollars = (
-        f"{price.usd(tokens, calls * config.judge.max_tokens):.2f} dollars (table of judges)"
-        if price.input is not None
-        else "dollars unknown: the judge is not in conf/evaluate/judges.json"
+def check_judge(config: EvaluateConfig, key: str) -> dict[str, Any] | None:
+    """``eval=judge_check``: the judge's verdicts on pairs whose verdicts are published."""
+    published = config.eval.build()
+    if config.dry_run:
+        calls = len(published.pairs) * (2 if config.judge.order == "both" else 1)
+        print(f"{config.judge.model} on {len(published.pairs)} pairs, {calls} calls")
+        return None
+    folder = (
+        Path(config.runs_root) / "eval" / config.eval.name / config.judge.model.replace("/", "--")
     )
-    return (
-        f"{plan.model.name} against {plan.base.name}, judged by {config.judge.model}\n"
-        f"  {len(plan.instructions)} instructions, {calls} calls, about {tokens:,} tokens"
-        f" (estimated: answers of half the limit, four characters a token), {dollars}\n"
-        f"  results in {plan.folder}"
-    )
+    judged = ask_judge(config, published.pairs, key, folder)
+    joint = [row["preference"] for row in pair_rows(config, published.pairs, judged)]
+    compared = list(zip(joint, published.preferences, strict=True))
+    results = {
+        "judge": config.judge.model,
+        "template": config.judge.template,
+        "date": today(),
+        "data": config.eval.data,
+        "order": config.judge.order,
+        "agreement": by_source(
+            [pair.source for pair in published.pairs],
+            compared,
+            lambda both: asdict(agreement(*zip(*both, strict=True))),
+        ),
+        "order_effect": asdict(_order_effect(published.pairs, judged)),
+        "longer_rate": {
+            "judge": longer_rate(published.pairs, joint),
+            "published": longer_rate(published.pairs, published.preferences),
+        },
+        "n_identical": published.n_identical,
+        "n_unpublished": published.n_missing,
+        "n_missing": sum(preference is None for preference in joint),
+        "calls_ever": judged.calls_ever,
+        "usd_now": judged.usd_now,
+    }
+    write_json(folder / "results.json", results)
+    return results
 
 
-def side_answers(side: Side, plan: Plan, config: EvaluateConfig, folder: Path) -> list[str]:
+def side_answers(plan: Plan, number: int) -> list[str]:
+    """The model's (0) or the baseline's (1) answers, written first where they are not there."""
+    side, path = (plan.model, plan.base)[number], plan.answer_files[number]
     if side.file is not None:
-        return ready_answers(side.file, plan.instructions)
-    sampling = Sampling(
-        config.eval.temperature,
-        config.eval.max_new_tokens,
-        config.max_rows,
-        config.dtype,
-        config.device,
-        config.date_string,
-    )
-    path = answers_file(side, plan.instructions, sampling, folder)
+        return ready_answers(path, plan.instructions)
     print(f"answers of {side.name}: {path}", file=sys.stderr, flush=True)
-    return write_answers(side, plan.instructions, sampling, path)
+    return write_answers(side, plan.instructions, plan.sampling[number], path)
 
 
-def ask_judge(
-    config: EvaluateConfig, pairs: Sequence[Pair], key: str, folder: Path
-) -> tuple[list[Verdict], float]:
-    """Verdicts of every pair whose answers differ, in the orders asked for; dollars spent now."""
+def ask_judge(config: EvaluateConfig, pairs: Sequence[Pair], key: str, folder: Path) -> Judged:
+    """Verdicts of every pair whose answers differ, in the orders asked for."""
     cache = VerdictCache(Path(config.runs_root) / "verdicts.sqlite")
-    judge = Judge(config.judge, key, cache, prices(config.judge.model))
+    judge = config.judge.build(key, cache, prices(config.judge.model))
     asked = [
         (pair, first)
         for pair in pairs
         if pair.model_output != pair.base_output
-        for first in orders_of(config, pair)
+        for first in orders_of(config.judge, pair)
     ]
     folder.mkdir(parents=True, exist_ok=True)
     started, done, said = time.monotonic(), 0, 0.0
@@ -190,8 +190,7 @@ def ask_judge(
                 rate = done / max(now - started, 1e-9)
                 left = duration((len(asked) - done) / rate)
                 text = f"{done}/{len(asked)} verdicts  {rate:.1f}/s  {left} left"
-                spent = judge.spending.spent
-                print(f"{text}  {spent:.2f} dollars", file=sys.stderr, flush=True)
+                print(f"{text}  {judge.usd:.2f} dollars", file=sys.stderr, flush=True)
 
         try:
             verdicts = asyncio.run(judge.judge_all(asked, on_verdict))
@@ -200,42 +199,57 @@ def ask_judge(
                 f"judge.max_usd={config.judge.max_usd} is reached after {done} of {len(asked)}"
                 " verdicts; they are kept, so the same command with a higher limit goes on"
             ) from None
-        except judge.client_error as error:
-            raise RunError(
-                f"the judge refuses: {error}; check judge.model, judge.base_url and the key in"
-                f" {config.judge.api_key_env}. Verdicts that came are kept"
-            ) from error
+        except judge.errors as error:
+            raise RunError(judge.explain(error)) from error
+        else:
+            return Judged(verdicts, judge.usd, judge.calls_ever(asked))
         finally:
             cache.close()
-    return verdicts, judge.spending.spent
 
 
-def orders_of(config: EvaluateConfig, pair: Pair) -> list[bool]:
-    """Whether the model's answer is shown first, for each call. The seeded order of AlpacaEval
-    shows the baseline first unless it switches."""
-    switched = seeded_switch(pair.instruction, config.judge.order_seed)
-    return [switched, not switched] if config.judge.order == "both" else [switched]
+def pair_rows(
+    config: EvaluateConfig, pairs: Sequence[Pair], judged: Judged
+) -> list[dict[str, Any]]:
+    """One row an instruction: ``preference`` over the orders asked for, that of AlpacaEval's order,
+    lengths. Identical answers are ties that nobody judged, and marked."""
+    rows = []
+    for pair in pairs:
+        identical = pair.model_output == pair.base_output
+        got = [judged.preference(pair, first) for first in orders_of(config.judge, pair)]
+        rows.append(
+            {
+                "index": pair.index,
+                "dataset": pair.source,
+                "instruction": pair.instruction,
+                "identical": identical,
+                "preference": TIE if identical else both_orders(*got) if got[1:] else got[0],
+                "alpaca_eval_preference": TIE if identical else got[0],
+                "model_length": len(pair.model_output),
+                "baseline_length": len(pair.base_output),
+            }
+        )
+    return rows
+
+
+def write_lines(path: Path, rows: Sequence[dict[str, Any]]) -> None:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+
+
+def judged_rows(pairs: Sequence[Pair], verdicts: Sequence[Verdict]) -> list[dict[str, Any]]:
+    """One row a verdict: the instruction, both answers, the order, the verdict, its cost."""
+    by_index = {pair.index: pair for pair in pairs}
+    return [{**asdict(by_index[v.index]), **asdict(v)} for v in verdicts]
 
 
 def summarise(
     config: EvaluateConfig,
     plan: Plan,
     pairs: Sequence[Pair],
-    verdicts: Sequence[Verdict],
-    spent: float,
+    rows: Sequence[dict[str, Any]],
+    judged: Judged,
 ) -> dict[str, Any]:
     """Every rate with its n; identical answers are ties and counted apart."""
-    found = {(verdict.index, verdict.model_first): verdict.preference for verdict in verdicts}
-    identical = {pair.index for pair in pairs if pair.model_output == pair.base_output}
-    seeded, joint = [], []
-    for pair in pairs:
-        if pair.index in identical:
-            seeded.append(TIE)
-            joint.append(TIE)
-            continue
-        got = [found.get((pair.index, first)) for first in orders_of(config, pair)]
-        seeded.append(got[0])
-        joint.append(both_orders(*got) if len(got) == 2 else got[0])
+    joint = [row["preference"] for row in rows]
     sources = [pair.source for pair in pairs]
 
     def rates(values: Sequence[float | None]) -> dict[str, Any]:
@@ -247,49 +261,75 @@ def summarise(
             "discrete": asdict(discrete),
         }
 
-    differing = [pair.index for pair in pairs if pair.index not in identical]
-    return {
+    def lengths(own: Sequence[Pair]) -> dict[str, float]:
+        return {
+            "model": mean_length([pair.model_output for pair in own]),
+            "baseline": mean_length([pair.base_output for pair in own]),
+        }
+
+    results = {
         "model": plan.model.name,
         "baseline": plan.base.name,
         "benchmark": config.eval.name,
         "judge": config.judge.model,
+        "template": getattr(config.judge, "template", None),
         "date": today(),
         "order": config.judge.order,
-        "n_identical": len(identical),
+        "n_identical": sum(row["identical"] for row in rows),
         "n_missing": sum(value is None for value in joint),
         "win_rate": by_source(sources, joint, rates),
-        "alpaca_eval_order": by_source(sources, seeded, rates),
-        "order_effect": asdict(
-            order_effect(
-                [found.get((i, True)) for i in differing],
-                [found.get((i, False)) for i in differing],
-            )
+        "alpaca_eval_order": by_source(
+            sources, [row["alpaca_eval_preference"] for row in rows], rates
         ),
-        "mean_length": {
-            "model": sum(len(pair.model_output) for pair in pairs) / len(pairs),
-            "baseline": sum(len(pair.base_output) for pair in pairs) / len(pairs),
-        },
-        "usd_now": spent,
+        "order_effect": asdict(_order_effect(pairs, judged)),
+        "mean_length": by_source(sources, pairs, lengths),
+        "calls_ever": judged.calls_ever,
+        "usd_now": judged.usd_now,
     }
+    if isinstance(config.eval, AlpacaEval):
+        results["length_controlled"] = config.eval.length_controlled(pairs, joint)
+    return results
+
+
+def _order_effect(pairs: Sequence[Pair], judged: Judged) -> OrderEffect:
+    differing = [pair for pair in pairs if pair.model_output != pair.base_output]
+    orders = [[judged.preference(pair, first) for pair in differing] for first in (True, False)]
+    return order_effect(*orders)
 
 
 def results_table(results: dict[str, Any]) -> str:
     lines = [
         f"{results['model']} against {results['baseline']}, {results['benchmark']}, judged by"
         f" {results['judge']} on {results['date']}, order {results['order']}",
-        f"{'set':<16}{'win rate':>10}{'± se':>8}{'95 %':>18}{'discrete':>10}{'n':>6}",
+        f"{'set':<16}{'win rate':>10}{'± se':>8}{'95 %':>18}{'discrete':>10}{'n':>6}"
+        f"{'length':>8}{'baseline':>10}",
     ]
     for source, rate in results["win_rate"].items():
         low, high = rate["interval_95"]
+        length = results["mean_length"][source]
         lines.append(
             f"{source:<16}{rate['win_rate']:>10.2f}{rate['standard_error']:>8.2f}"
             f"{f'{low:.1f} to {high:.1f}':>18}{rate['discrete']['win_rate']:>10.2f}{rate['n']:>6}"
+            f"{length['model']:>8.0f}{length['baseline']:>10.0f}"
         )
     overall = results["win_rate"]["overall"]["discrete"]
     lines.append(
         f"ties count as {overall['tie_rule']}; {results['n_identical']} identical pairs are ties,"
         f" {results['n_missing']} pairs have no verdict and are left out"
     )
+    if "length_controlled" in results:
+        controlled = results["length_controlled"]
+        lines.append(
+            f"length-controlled: {controlled['win_rate']['overall']:.2f} ({controlled['variant']})"
+            if controlled["win_rate"]
+            else f"length-controlled: none ({controlled['reason']})"
+        )
+    effect = results["order_effect"]
+    if effect["n"]:
+        lines.append(
+            f"the answer shown first won {effect['first_rate']:.1f} % of the verdicts; the orders"
+            f" disagree on {100 * effect['disagree_frac']:.1f} % of {effect['n']} pairs"
+        )
     return "\n".join(lines)
 
 

@@ -13,6 +13,8 @@ from lsp.checkpoint import newest_checkpoint
 from lsp.config import local_model_folder
 from lsp.runs import RUN_FILE, RunError, find_run, read_run
 
+ARTIFACT = "wandb:"
+
 
 @dataclass(frozen=True)
 class Instruction:
@@ -26,12 +28,14 @@ class Instruction:
 @dataclass(frozen=True)
 class Side:
     """Who answers. ``model`` is a folder or a Hub id; ``file`` answers that are there already;
-    ``run`` the run folder that the model comes from."""
+    ``run`` the run folder that the model comes from; ``artifact`` the W&B artifact that ``model``
+    is downloaded from before it is loaded."""
 
     name: str
     model: str | None = None
     file: Path | None = None
     run: Path | None = None
+    artifact: str | None = None
 
 
 @dataclass(frozen=True)
@@ -44,13 +48,20 @@ class Sampling:
     dtype: str
     device: str
     date_string: str | None
+    seed: int
 
 
 def resolve_side(name: str, runs_root: str) -> Side:
-    """A run (its newest checkpoint), a model folder, a file of answers, or else a Hub id.
+    """A run (its newest checkpoint), a model folder, a file of answers, a W&B artifact
+    (``wandb:[entity/]project/model-<run id>:latest``), or else a Hub id.
 
-    Raises RunError for a path that is not there.
+    Raises RunError for a path or an artifact that is not there.
     """
+    if name.startswith(ARTIFACT):
+        artifact = find_artifact(name)
+        version = f"{artifact.name.partition(':')[0]}-{artifact.version}"
+        folder = Path(runs_root) / "artifacts" / version
+        return Side(version, model=str(folder), artifact=name)
     if name.endswith((".json", ".jsonl")):
         if not Path(name).is_file():
             raise RunError(f"there is no file of answers {name}")
@@ -62,6 +73,16 @@ def resolve_side(name: str, runs_root: str) -> Side:
     if folder is not None and not (folder / "config.json").is_file():
         raise RunError(f"{name} is neither a run, a model folder nor a file of answers")
     return Side(name, model=name)
+
+
+def find_artifact(name: str) -> Any:
+    """A W&B model artifact by ``wandb:<path>``; nothing is downloaded yet."""
+    import wandb
+
+    try:
+        return wandb.Api().artifact(name.removeprefix(ARTIFACT), type="model")
+    except (wandb.errors.Error, ValueError) as error:
+        raise RunError(f"{name} cannot be had from W&B: {error}") from error
 
 
 def base_side(side: Side) -> Side:
@@ -150,12 +171,7 @@ def write_answers(
 ) -> list[str]:
     """Let a model answer, ``max_rows`` instructions at a time; what the file already holds (of a
     run that was killed) is kept. Raises ValueError where the model cannot be loaded."""
-    done: dict[int, str] = {}
-    if path.is_file():
-        for line in path.read_text(encoding="utf-8").splitlines(keepends=True):
-            if line.endswith("\n"):  # a line that a kill cut short is written again
-                row = json.loads(line)
-                done[row["index"]] = row["output"]
+    done = answers_so_far(path)
     missing = [instruction for instruction in instructions if instruction.index not in done]
     if missing:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -168,6 +184,16 @@ def write_answers(
                 stream.write(_line(instruction, text, side))
                 stream.flush()
     return [done[instruction.index] for instruction in instructions]
+
+
+def answers_so_far(path: Path) -> dict[int, str]:
+    """Index -> answer of a file that ``write_answers`` wrote; a line that a kill cut short is not
+    there."""
+    if not path.is_file():
+        return {}
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    rows = [json.loads(line) for line in lines if line.endswith("\n")]
+    return {row["index"]: row["output"] for row in rows}
 
 
 def _line(instruction: Instruction, output: str, side: Side) -> str:
@@ -189,6 +215,8 @@ def _generated(side: Side, instructions: Sequence[Instruction], sampling: Sampli
     from lsp.prompts import ChatFormat
     from lsp.rollout.engine import DrawKey, RolloutEngine
 
+    if side.artifact is not None:
+        find_artifact(side.artifact).download(root=side.model)
     settings = ModelConfig(side.model, None, sampling.dtype, sampling.date_string)
     model, tokenizer = load_model(side.model, settings, choose_device(sampling.device))
     engine = RolloutEngine(tokenizer, end_token_ids(model, tokenizer), sampling.max_rows)
@@ -197,7 +225,7 @@ def _generated(side: Side, instructions: Sequence[Instruction], sampling: Sampli
     )
     for start in range(0, len(prompts), sampling.max_rows):
         chunk = slice(start, start + sampling.max_rows)
-        key = DrawKey(0, instructions[start].index, "evaluation")
+        key = DrawKey(sampling.seed, instructions[start].index, "evaluation")
         written = engine.generate(
             model, prompts[chunk], 1, sampling.max_new_tokens, sampling.temperature, key
         )

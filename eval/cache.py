@@ -2,7 +2,8 @@
 
 The key is a hash of everything that the answer depends on, so a repeated evaluation makes no call.
 Only complete answers are stored: a failure is never cached. Write-ahead logging and one transaction
-a verdict make the file safe under ``kill -9`` and under two processes.
+a verdict make the file safe under ``kill -9`` and under two processes. Every call is counted before
+it is made, so that those whose answer a kill or a cut connection lost can be told.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import hashlib
 import json
 import sqlite3
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,10 @@ class VerdictCache:
             "CREATE TABLE IF NOT EXISTS verdicts"
             " (key TEXT PRIMARY KEY, response TEXT NOT NULL, created REAL NOT NULL)"
         )
+        self._connection.execute("PRAGMA synchronous=NORMAL")
+        self._connection.execute(
+            "CREATE TABLE IF NOT EXISTS calls (key TEXT PRIMARY KEY, count INTEGER NOT NULL)"
+        )
 
     def get(self, key: str) -> dict[str, Any] | None:
         row = self._connection.execute(
@@ -39,6 +45,19 @@ class VerdictCache:
             "INSERT OR IGNORE INTO verdicts VALUES (?, ?, ?)",
             (key, json.dumps(response), time.time()),
         )
+
+    def note_call(self, key: str) -> None:
+        """A call is about to be made."""
+        self._connection.execute(
+            "INSERT INTO calls VALUES (?, 1) ON CONFLICT (key) DO UPDATE SET count = count + 1",
+            (key,),
+        )
+
+    def calls(self, keys: Sequence[str]) -> int:
+        """Calls ever made under these keys."""
+        query = "SELECT count FROM calls WHERE key = ?"
+        found = (self._connection.execute(query, (key,)).fetchone() for key in keys)
+        return sum(row[0] for row in found if row)
 
     def close(self) -> None:
         self._connection.close()

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from eval.judge import JudgeConfig, Prices
+from eval.judge import ChatJudge, Prices
+from eval.judge_check import JudgeCheck
 from lsp.compose import CONF
 from lsp.schema import Problem, number
 from lsp.scrub import scrub
@@ -18,24 +19,14 @@ OPENAI_KEY = "OPENAI_API_KEY"
 
 
 @dataclass(frozen=True)
-class BenchmarkConfig:
-    """``conf/evaluate/eval/*.yaml``."""
-
-    name: str
-    data: str
-    split: str
-    temperature: float = number(minimum=0)
-    max_new_tokens: int = number(minimum=1)
-
-
-@dataclass(frozen=True)
 class EvaluateConfig:
     """``conf/evaluate/config.yaml``."""
 
-    run: str
+    run: str | None
     baseline: str | None
-    eval: BenchmarkConfig
-    judge: JudgeConfig
+    control: bool
+    eval: Any = field(metadata={"component": True})
+    judge: Any = field(metadata={"component": True})
     runs_root: str
     dry_run: bool
     tie_rule: Literal["half", "loss", "drop"]
@@ -46,24 +37,36 @@ class EvaluateConfig:
 
     def cross_checks(self) -> list[Problem]:
         problems = []
-        judge = self.judge
-        if judge.base_url is not None and judge.api_key_env == OPENAI_KEY:
-            fix = "name the variable that holds its own key: judge.api_key_env=…"
-            reason = "another host than OpenAI's does not get OpenAI's key"
-            problems.append(Problem("judge.api_key_env", judge.api_key_env, reason, fix))
-        for key, value in (("judge.base_url", judge.base_url), ("judge.model", judge.model)):
-            if value is not None and scrub(value) != value:
-                fix = "keys come from environment variables, never from settings"
-                problems.append(Problem(key, scrub(value), "holds what looks like a secret", fix))
-        known = known_judges().get(judge.model, {})
-        shutdown = known.get("shutdown")
-        if shutdown and judge.base_url is None and today() >= shutdown:
-            fix = f"use {known['instead']}"
-            problems.append(Problem("judge.model", judge.model, f"was shut down {shutdown}", fix))
-        if judge.max_usd is not None and prices(judge.model).input is None:
-            fix = f"add it to {EVALUATE.name}/judges.json, or leave judge.max_usd out"
-            problems.append(Problem("judge.max_usd", judge.max_usd, "needs the judge's price", fix))
+        if self.run is None and not isinstance(self.eval, JudgeCheck):
+            fix = "give run=<run folder or id, model folder, Hub id, or file of answers>"
+            problems.append(Problem("run", None, "is missing", fix))
+        if isinstance(self.judge, ChatJudge):
+            problems += _judge_problems(self.judge)
+        elif isinstance(self.eval, JudgeCheck):
+            fix = "choose judge=gpt4o or judge=compatible"
+            problems.append(Problem("judge", None, "eval=judge_check measures chat judges", fix))
         return problems
+
+
+def _judge_problems(judge: ChatJudge) -> list[Problem]:
+    problems = []
+    if judge.base_url is not None and judge.api_key_env == OPENAI_KEY:
+        fix = "name the variable that holds its own key: judge.api_key_env=…"
+        reason = "another host than OpenAI's does not get OpenAI's key"
+        problems.append(Problem("judge.api_key_env", judge.api_key_env, reason, fix))
+    for key, value in (("judge.base_url", judge.base_url), ("judge.model", judge.model)):
+        if value is not None and scrub(value) != value:
+            fix = "keys come from environment variables, never from settings"
+            problems.append(Problem(key, scrub(value), "holds what looks like a secret", fix))
+    known = known_judges().get(judge.model, {})
+    shutdown = known.get("shutdown")
+    if shutdown and judge.base_url is None and today() >= shutdown:
+        fix = f"use {known['instead']}"
+        problems.append(Problem("judge.model", judge.model, f"was shut down {shutdown}", fix))
+    if judge.max_usd is not None and prices(judge.model).input is None:
+        fix = f"add it to {EVALUATE.name}/judges.json, or leave judge.max_usd out"
+        problems.append(Problem("judge.max_usd", judge.max_usd, "needs the judge's price", fix))
+    return problems
 
 
 def today() -> str:

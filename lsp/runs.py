@@ -15,6 +15,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import json
+import math
 import os
 import re
 import secrets
@@ -60,10 +61,20 @@ def display_name(config: Config) -> str:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Atomic: the file is the old one or the new one, never half of it."""
+    """Atomic: the file is the old one or the new one, never half of it. JSON has no NaN and no
+    infinity: they are null."""
+    text = json.dumps(_finite(value), indent=2, ensure_ascii=False, allow_nan=False)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    temporary.write_text(text + "\n", encoding="utf-8")
     os.replace(temporary, path)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def create_run(config: Config, record: dict[str, Any]) -> tuple[str, Path, IO[str]]:

@@ -416,6 +416,19 @@ class WandbStub:
                       "artifact": node}  # fmt: skip
         return {"project": {"artifactCollectionMembership": member}}
 
+    def _op_GetArtifactMembershipFileUrls(self, v: dict) -> dict:
+        """Where an artifact's files are to be had."""
+        artifact = self._find(f"{v['collection']}:{v['alias']}")
+        page = {"__typename": "PageInfo", "endCursor": None, "hasNextPage": False}
+        edges = [
+            {"node": {"__typename": "File", "id": name, "name": name,
+                      "directUrl": self._upload_url(artifact.files, name)}}
+            for name in artifact.files
+        ]  # fmt: skip
+        files = {"pageInfo": page, "edges": edges}
+        collection = {"__typename": "ArtifactSequence", "artifactMembership": {"files": files}}
+        return {"project": {"artifactCollection": collection}}
+
     def _op_ArtifactByID(self, v: dict) -> dict:
         return {"artifact": self._node(self.artifacts[v["id"]])}
 

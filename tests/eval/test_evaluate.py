@@ -3,8 +3,11 @@
 import json
 import os
 import shutil
+import sqlite3
 import subprocess
 import sys
+import time
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -107,7 +110,7 @@ def test_ready_answers_identical_pairs_and_missing_verdicts(command, data, tmp_p
     assert results["win_rate"]["overall"]["win_rate"] == pytest.approx(100 * 8.8 / 12)
     discrete = results["win_rate"]["overall"]["discrete"]
     assert (discrete["wins"], discrete["ties"], discrete["losses"]) == (7, 5, 0)
-    assert "7 pairs" not in results_table(results)
+    assert "7 pairs have no verdict" not in results_table(results)
     # Unreadable verdicts are left out and counted.
     server.always = "not a verdict"
     unread = run_eval([*overrides[1:], *sides, "judge.model=judge-2", "judge.max_tries=1"])
@@ -120,7 +123,7 @@ def test_killed_answers_go_on(small_run, data, tmp_path):
     side = resolve_side(str(small_run[0]), "outputs")
     from eval.answers import Sampling
 
-    sampling = Sampling(0.01, 8, 4, "float32", "cpu", None)
+    sampling = Sampling(0.01, 8, 4, "float32", "cpu", None, 0)
     path = tmp_path / "answers.jsonl"
     whole = write_answers(side, instructions, sampling, path)
     lines = path.read_text().splitlines(keepends=True)
@@ -135,7 +138,7 @@ def test_a_dry_run_says_calls_tokens_and_dollars_and_needs_no_key(command, capsy
     dry = [text for text in overrides if not text.startswith("judge")]
     main([*dry, "dry_run=true"])
     out = capsys.readouterr().out
-    assert "12 instructions, 24 calls" in out and "dollars (table of judges)" in out
+    assert "12 instructions, 24 calls" in out and "dollars (judges.json)" in out
     main([*overrides, "dry_run=true"])
     assert "dollars unknown" in capsys.readouterr().out
     assert not server.requests
@@ -150,6 +153,7 @@ def test_a_dry_run_says_calls_tokens_and_dollars_and_needs_no_key(command, capsy
         (["judge.concurrency=0"], ConfigError, "must be at least 1"),
         (["run=nowhere.json"], RunError, "there is no file of answers"),
         (["run=./nowhere"], RunError, "neither a run, a model folder nor a file"),
+        (["run=null"], ConfigError, "run: is missing. Give run="),
         (["run=pocket"], RunError, "is no run, so its base is not known"),
         (["eval.data=gone.json"], RunError, "cannot be read as JSON"),
     ],
@@ -250,3 +254,86 @@ def test_an_evaluation_is_linked_to_the_model_in_wandb(small, command, tmp_path,
     table = evaluation.summary["eval/alpaca_eval/pairs"]
     assert table["nrows"] == 2 * (12 - results["n_identical"])
     assert evaluation.config["judge.model"] == "judge-1" and evaluation.exit_code == 0
+    # The model as W&B has it answers like the one on disk.
+    artifact = f"wandb:lsp/model-{runs['train'].name}:latest"
+    execute("-m", "eval", *overrides[1:], f"run={artifact}", sides[1])
+    (again,) = (tmp_path / "runs" / "eval").glob("model-*/eval/alpaca_eval")
+    assert json.loads((again / "results.json").read_text())["win_rate"] == results["win_rate"]
+
+
+def test_killed_three_times_no_committed_verdict_is_asked_again(data, tmp_path, judge_server):
+    """kill -9 while calls are in flight: at most ``concurrency`` a kill are paid twice, counted."""
+    concurrency, root = 4, Path(__file__).parents[2]
+    server = judge_server(delay=0.03)
+    rows = [{"instruction": f"question {i}", "dataset": "koala"} for i in range(60)]
+    for name, text in (("instructions", None), ("long", "a long answer"), ("short", "b")):
+        answers = [row if text is None else {**row, "output": text} for row in rows]
+        (tmp_path / f"{name}.json").write_text(json.dumps(answers))
+    command = [
+        sys.executable, "-m", "eval", f"run={tmp_path / 'long.json'}",
+        f"baseline={tmp_path / 'short.json'}", f"eval.data={tmp_path / 'instructions.json'}",
+        "judge=compatible", f"judge.base_url={server.url}", "judge.model=judge-1",
+        "judge.api_key_env=JUDGE_KEY", "judge.requests_per_minute=1000000",
+        f"judge.concurrency={concurrency}", f"runs_root={tmp_path}",
+    ]  # fmt: skip
+    settings = {"cwd": root, "env": {**os.environ, "JUDGE_KEY": "k"}, "text": True}
+    cache = tmp_path / "verdicts.sqlite"
+    for kill in (1, 2, 3):
+        process = subprocess.Popen(command, **settings, stderr=subprocess.DEVNULL)
+        while len(server.requests) < 30 * kill:
+            assert process.poll() is None
+            time.sleep(0.005)
+        process.kill()
+        process.wait()
+        time.sleep(0.1)
+        with sqlite3.connect(cache) as connection:
+            kept = connection.execute("SELECT count(*) FROM verdicts").fetchone()[0]
+        assert len(server.requests) - kept <= kill * concurrency
+    subprocess.run(command, **settings, check=True, capture_output=True)
+    results = json.loads(next(tmp_path.glob("eval/*/eval/alpaca_eval/results.json")).read_text())
+    assert results["win_rate"]["overall"]["n"] == 60 and results["n_missing"] == 0
+    asked = Counter(json.dumps(request, sort_keys=True) for request in server.requests)
+    assert len(asked) == 120 and len(server.requests) <= 120 + 3 * concurrency
+    assert len(server.requests) <= results["calls_ever"] <= len(server.requests) + 3 * concurrency
+
+
+def test_length_control_is_printed_and_its_tables_are_checked(command, data, tmp_path):
+    overrides, server = command
+    rows = json.loads(data.read_text())
+    lengths = ([3, 9, 4, 7, 2, 8, 5, 6, 1, 9, 3, 4], [5, 5, 6, 2, 7, 3, 4, 9, 8, 1, 5, 6])
+    for name, sizes in zip(("one", "two"), lengths, strict=True):
+        answers = [{**row, "output": "x" * n} for row, n in zip(rows, sizes, strict=True)]
+        (tmp_path / f"{name}.json").write_text(json.dumps(answers))
+    sides = [f"run={tmp_path / 'one.json'}", f"baseline={tmp_path / 'two.json'}"]
+    results = run_eval([*overrides[1:], *sides])
+    controlled = results["length_controlled"]
+    assert controlled["variant"] == "length_controlled_minimal"
+    assert set(controlled["win_rate"]) == {*SETS, "overall"}
+    assert "(length_controlled_minimal)" in results_table(results)
+    assert results["mean_length"]["overall"] == {"model": 61 / 12, "baseline": 61 / 12}
+    table = tmp_path / "difficulty.csv"
+    table.write_text("instruction_difficulty\n" + "\n".join(str(i / 4) for i in range(12)))
+    before = len(server.requests)
+    noreg = run_eval([*overrides[1:], *sides, f"eval.difficulty={table}"])
+    assert noreg["length_controlled"]["variant"] == "length_controlled_noreg"
+    assert len(server.requests) == before
+    table.write_text("instruction_difficulty\n1\n")
+    for change, says in (
+        ([f"eval.difficulty={table}"], "has 1 rows for 12 instructions"),
+        (["eval.gamed=x.csv"], "eval.gamed needs eval.difficulty"),
+        (["eval.difficulty=gone.csv"], "gone.csv is no CSV file with columns"),
+    ):
+        with pytest.raises(RunError, match=says):
+            run_eval([*overrides[1:], *sides, *change])
+
+
+def test_a_dry_run_counts_tokens_with_the_judges_tokenizer(command, capsys):
+    overrides, _ = command
+    folder = "lsp/pocket/base"
+    main([*overrides, "dry_run=true", f"judge.tokenizer={folder}"])
+    out = capsys.readouterr().out
+    assert f"(counted with {folder})" in out and "answers are not written yet" in out
+    main([*overrides, "dry_run=true"])
+    assert "(four characters a token; " in capsys.readouterr().out
+    with pytest.raises(SystemExit, match="judge.tokenizer=./gone cannot be loaded"):
+        main([*overrides, "dry_run=true", "judge.tokenizer=./gone"])

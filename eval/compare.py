@@ -1,0 +1,120 @@
+"""``python -m eval.compare ONE OTHER``: two evaluated runs, paired over the same instructions.
+
+    python -m eval.compare outputs/lsp-s0 outputs/grpo-s0 benchmark=alpaca_eval
+
+Both must have been judged by the same judge, under the same template and orders, against the same
+baseline. A positive difference speaks for ONE. Nothing is run or asked: it reads pairs.jsonl.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from eval.answers import read_rows
+from eval.win_rate import Comparison, by_source, compare_paired
+from lsp.runs import RunError, find_run
+
+SAME = ("benchmark", "baseline", "judge", "template", "order")
+
+
+@dataclass(frozen=True)
+class CompareSettings:
+    """What stands on the command line: two names and ``key=value`` pairs."""
+
+    runs: tuple[str, ...] = ()
+    benchmark: str = "alpaca_eval"
+    runs_root: str = "outputs"
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What ``python -m eval`` left of one run."""
+
+    folder: Path
+    results: dict[str, Any]
+    rows: list[dict[str, Any]]
+
+
+def main(arguments: Sequence[str]) -> None:
+    try:
+        settings = read_settings(arguments)
+        one, other = (
+            read_evaluation(find_run(name, settings.runs_root) / "eval" / settings.benchmark)
+            for name in settings.runs
+        )
+        print(comparison_table(one, other, compare(one, other)))
+    except RunError as error:
+        sys.exit(f"error: {error}")
+
+
+def read_settings(arguments: Sequence[str]) -> CompareSettings:
+    """Raises RunError for anything but two runs and known settings."""
+    settings = CompareSettings()
+    for text in arguments:
+        key, separator, value = text.partition("=")
+        if not separator:
+            settings = replace(settings, runs=(*settings.runs, text))
+        elif key in ("benchmark", "runs_root"):
+            settings = replace(settings, **{key: value})
+        else:
+            raise RunError(f"{key} is no setting here; they are benchmark=… and runs_root=…")
+    if len(settings.runs) != 2:
+        raise RunError(f"name two runs, not {len(settings.runs)}: python -m eval.compare ONE OTHER")
+    return settings
+
+
+def read_evaluation(folder: Path) -> Evaluation:
+    """Raises RunError where there is none."""
+    if not (folder / "results.json").is_file():
+        raise RunError(
+            f"{folder} holds no evaluation; make one with `python -m eval"
+            f" run={folder.parent.parent} eval={folder.name}`"
+        )
+    results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
+    return Evaluation(folder, results, read_rows(folder / "pairs.jsonl"))
+
+
+def compare(one: Evaluation, other: Evaluation) -> dict[str, Comparison]:
+    """Per source set and overall. Raises RunError where the two cannot stand side by side."""
+    differ = [key for key in SAME if one.results[key] != other.results[key]]
+    if differ:
+        raise RunError(
+            "the two evaluations cannot be compared: "
+            + "; ".join(f"{key} is {one.results[key]} and {other.results[key]}" for key in differ)
+        )
+    if [row["instruction"] for row in one.rows] != [row["instruction"] for row in other.rows]:
+        raise RunError("the two evaluations are of different instructions; evaluate one again")
+    both = [
+        (mine["preference"], theirs["preference"])
+        for mine, theirs in zip(one.rows, other.rows, strict=True)
+    ]
+    return by_source(
+        [row["dataset"] for row in one.rows],
+        both,
+        lambda values: compare_paired(*zip(*values, strict=True)),
+    )
+
+
+def comparison_table(one: Evaluation, other: Evaluation, found: dict[str, Comparison]) -> str:
+    names = [evaluation.results["model"] for evaluation in (one, other)]
+    lines = [
+        f"{names[0]} minus {names[1]}, win rate against {one.results['baseline']} in points, judged"
+        f" by {one.results['judge']}",
+        f"{'set':<16}{'difference':>11}{'95 %':>18}{'p':>8}{'n':>6}{'missing':>9}",
+    ]
+    for source, c in found.items():
+        lines.append(
+            f"{source:<16}{c.difference:>+11.2f}{f'{c.low:+.1f} to {c.high:+.1f}':>18}"
+            f"{c.p_value:>8.4f}{c.n:>6}{c.n_missing:>9}"
+        )
+    lines.append("p: two-sided, by sign flips, each set by itself (not corrected for their number)")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

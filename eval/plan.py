@@ -1,0 +1,171 @@
+"""What an evaluation will do, before anything loads or is paid for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from eval.answers import (
+    Instruction,
+    Sampling,
+    Side,
+    answers_file,
+    answers_so_far,
+    base_side,
+    ready_answers,
+    resolve_side,
+)
+from eval.judge import ChatJudge, Pair
+from eval.settings import EvaluateConfig, prices
+from eval.template import read_template
+from eval.win_rate import seeded_switch
+from lsp.runs import RunError
+
+
+@dataclass(frozen=True)
+class Plan:
+    """``answer_files``: where the model's and the baseline's answers are or will be."""
+
+    instructions: list[Instruction]
+    model: Side
+    base: Side
+    folder: Path
+    answer_files: tuple[Path, Path]
+    sampling: tuple[Sampling, Sampling]
+
+
+def make_plan(config: EvaluateConfig) -> Plan:
+    """Raises RunError for sides, benchmarks and templates that cannot be used."""
+    model = resolve_side(config.run, config.runs_root)
+    base = resolve_side(config.baseline, config.runs_root) if config.baseline else base_side(model)
+    instructions = config.eval.build()
+    if isinstance(config.judge, ChatJudge):
+        read_template(config.judge.template)
+    shared = Path(config.runs_root) / "answers"
+    place = model.run or Path(config.runs_root) / "eval" / model.name.replace("/", "--")
+    folder = place / "eval" / config.eval.name
+    sampling = Sampling(
+        config.eval.temperature,
+        config.eval.max_new_tokens,
+        config.max_rows,
+        config.dtype,
+        config.device,
+        config.date_string,
+        seed=0,
+    )
+    samplings, ours = (sampling, sampling), folder
+    if config.control:
+        if base.file is not None:
+            raise RunError(
+                f"control=true lets {base.name} answer twice, and a file of answers cannot; name"
+                " its model with baseline=…"
+            )
+        model = replace(base, name=f"{base.name}, a second sample")
+        samplings, ours, folder = (replace(sampling, seed=1), sampling), shared, folder / "control"
+    for side in (model, base):
+        if side.file is not None:
+            ready_answers(side.file, instructions)
+    files = tuple(
+        side.file or answers_file(side, instructions, how, where)
+        for side, how, where in ((model, samplings[0], ours), (base, samplings[1], shared))
+    )
+    return Plan(instructions, model, base, folder, files, samplings)
+
+
+def orders_of(judge: ChatJudge, pair: Pair) -> list[bool]:
+    """Whether the model's answer is shown first, for each call. The seeded order of AlpacaEval
+    shows the baseline first unless it switches."""
+    switched = seeded_switch(pair.instruction, judge.order_seed)
+    return [switched, not switched] if judge.order == "both" else [switched]
+
+
+def plan_text(config: EvaluateConfig, plan: Plan) -> str:
+    """Calls, tokens and dollars: of the answers that are there, and of answers of half the limit
+    where there are none yet."""
+    lines = [f"{plan.model.name} against {plan.base.name}, judged by {config.judge.model}"]
+    if isinstance(config.judge, ChatJudge):
+        lines.append(_cost_text(config, config.judge, plan))
+    else:
+        lines.append(f"  {len(plan.instructions)} instructions, no calls, no cost")
+    lines.append(f"  results in {plan.folder}")
+    return "\n".join(lines)
+
+
+def _cost_text(config: EvaluateConfig, judge: ChatJudge, plan: Plan) -> str:
+    guess = "x" * (2 * config.eval.max_new_tokens)  # four characters a token, half the limit
+    sides = [
+        ready_answers(file, plan.instructions) if side.file else _known(file, plan, guess)
+        for side, file in ((plan.model, plan.answer_files[0]), (plan.base, plan.answer_files[1]))
+    ]
+    guessed = sum(answer is guess for side in sides for answer in side)
+    pairs = [
+        Pair(i.index, i.source, i.text, mine, other)
+        for i, mine, other in zip(plan.instructions, *sides, strict=True)
+    ]
+    template = read_template(judge.template)
+    asked = [
+        "\n".join(message["content"] for message in template.messages(*pair.shown(first)))
+        for pair in pairs
+        if pair.model_output != pair.base_output or pair.model_output is guess
+        for first in orders_of(judge, pair)
+    ]
+    count, how = token_counter(judge)
+    tokens = count(asked)
+    price = prices(judge.model)
+    if price.input is None:
+        dollars = "dollars unknown: the judge is not in conf/evaluate/judges.json"
+    else:
+        dollars = f"{price.usd(tokens, len(asked) * judge.max_tokens):.2f} dollars (judges.json)"
+    text = (
+        f"  {len(plan.instructions)} instructions, {len(asked)} calls, {tokens:,} prompt tokens"
+        f" ({how}), {dollars}"
+    )
+    if guessed:
+        text += f"\n  {guessed} answers are not written yet: taken as half of the limit's length"
+    return text
+
+
+def _known(file: Path, plan: Plan, otherwise: str) -> list[str]:
+    done = answers_so_far(file)
+    return [done.get(instruction.index, otherwise) for instruction in plan.instructions]
+
+
+def token_counter(judge: ChatJudge) -> tuple[Callable[[Sequence[str]], int], str]:
+    """(a function that counts the tokens of texts, how it does): the judge's own tokenizer where it
+    is named or known and can be loaded, else four characters a token."""
+    if judge.tokenizer is not None:
+        from transformers import AutoTokenizer
+
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(judge.tokenizer)
+        except (OSError, ValueError) as error:
+            raise RunError(
+                f"judge.tokenizer={judge.tokenizer} cannot be loaded: {error}"
+            ) from error
+
+        def count(texts: Sequence[str]) -> int:
+            encoded = (
+                tokenizer(list(texts), add_special_tokens=False) if texts else {"input_ids": []}
+            )
+            return sum(map(len, encoded["input_ids"]))
+
+        return count, f"counted with {judge.tokenizer}"
+
+    def estimate(texts: Sequence[str]) -> int:
+        return sum(map(len, texts)) // 4
+
+    try:
+        import tiktoken
+
+        encoding = tiktoken.encoding_for_model(judge.model)
+    except ImportError:
+        return estimate, "four characters a token; pip install '.[judge]' counts OpenAI's"
+    except KeyError:
+        return estimate, "four characters a token; judge.tokenizer=… counts them"
+    except OSError as error:  # its vocabulary is a download
+        return estimate, f"four characters a token; the vocabulary did not load: {error!r:.80}"
+    return (
+        lambda texts: sum(map(len, encoding.encode_batch(list(texts), disallowed_special=()))),
+        "counted with tiktoken",
+    )
