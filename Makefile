@@ -12,7 +12,7 @@ READY := $(VENV)/.ready
 export OMP_WAIT_POLICY ?= PASSIVE
 export GOMP_SPINCOUNT ?= 0
 
-.PHONY: help run test test-all compare base lint setup clean
+.PHONY: help run test test-all compare reproduce base lint setup clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
@@ -28,6 +28,9 @@ test-all: $(READY)  ## the slow tests and, where there is a GPU, its tests too
 
 compare: $(READY)  ## methods and controls over seeds and bases: README's table and picture (ARGS="…")
 	$(BIN)/python -m sweeps.compare $(ARGS)
+
+reproduce: $(READY)  ## the paper's figures in the pocket world, PASS or FAIL for each claim (6 minutes)
+	$(BIN)/python -m sweeps.reproduce
 
 base: $(READY)  ## school the pocket world's base model again (ARGS="seed=1 out=outputs/base-1")
 	$(BIN)/python -m lsp.pocket.school $(ARGS)

@@ -11,22 +11,22 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from eval.answers import read_rows
 from eval.win_rate import Comparison, by_source, compare_paired
+from lsp.command import read_command
 from lsp.runs import RunError, find_run
 
 SAME = ("benchmark", "baseline", "judge", "template", "order")
 
 
-@dataclass(frozen=True)
+@dataclass
 class CompareSettings:
-    """What stands on the command line: two names and ``key=value`` pairs."""
+    """Where the two are looked for: ``<run>/eval/<benchmark>/``."""
 
-    runs: tuple[str, ...] = ()
     benchmark: str = "alpaca_eval"
     runs_root: str = "outputs"
 
@@ -42,30 +42,16 @@ class Evaluation:
 
 def main(arguments: Sequence[str]) -> None:
     try:
-        settings = read_settings(arguments)
+        names, settings = read_command(CompareSettings, arguments)
+        if len(names) != 2:
+            raise RunError(f"name two runs, not {len(names)}: python -m eval.compare ONE OTHER")
         one, other = (
             read_evaluation(find_run(name, settings.runs_root) / "eval" / settings.benchmark)
-            for name in settings.runs
+            for name in names
         )
         print(comparison_table(one, other, compare(one, other)))
     except RunError as error:
         sys.exit(f"error: {error}")
-
-
-def read_settings(arguments: Sequence[str]) -> CompareSettings:
-    """Raises RunError for anything but two runs and known settings."""
-    settings = CompareSettings()
-    for text in arguments:
-        key, separator, value = text.partition("=")
-        if not separator:
-            settings = replace(settings, runs=(*settings.runs, text))
-        elif key in ("benchmark", "runs_root"):
-            settings = replace(settings, **{key: value})
-        else:
-            raise RunError(f"{key} is no setting here; they are benchmark=… and runs_root=…")
-    if len(settings.runs) != 2:
-        raise RunError(f"name two runs, not {len(settings.runs)}: python -m eval.compare ONE OTHER")
-    return settings
 
 
 def read_evaluation(folder: Path) -> Evaluation:

@@ -43,10 +43,10 @@ def compose_as(
     groups = [o for o in kept if _is_group(o, root)]
     values = [o for o in kept if not _is_group(o, root)]
     groups = [o for o in groups if _group_exists(o, root, problems)]
-    tree = _compose(root, [o.input_line for o in groups], problems)
-    if tree is None:
+    chosen = _compose(root, [o.input_line for o in groups], problems)
+    if chosen is None:
         raise ConfigError(problems)
-    values = [o for o in values if _key_exists(o, tree, problems)]
+    values = [o for o in values if _key_exists(o, chosen, problems)]
     tree = _compose(root, [o.input_line for o in [*groups, *values]], problems)
     if tree is None:
         raise ConfigError(problems)
@@ -54,7 +54,7 @@ def compose_as(
     config, found = check_tree(kind, tree, trusted)
     problems += found
     if isinstance(config, Config):
-        problems += _choice_problems(groups, config)
+        problems += _choice_problems(chosen, config)
     if problems or config is None:
         raise ConfigError(problems)
     return config
@@ -138,10 +138,10 @@ def _compose(root: Path, overrides: list[str], problems: list[Problem]) -> dict[
         return None
 
 
-def _choice_problems(groups: Sequence[Override], config: Config) -> list[Problem]:
-    """A method's file that no longer describes its values: the run would bear a false name."""
-    chosen = {o.key_or_group: o.value() for o in groups}.get("method", "lsp")
-    if chosen == "lsp" and config.method.label == "lsp_zero":
+def _choice_problems(chosen: dict[str, Any], config: Config) -> list[Problem]:
+    """A method's file that no longer describes its values: the run would bear a false name.
+    ``chosen``: the tree of the chosen files, before single settings."""
+    if chosen["method"]["self_reward_weight"] != 0 and config.method.label == "lsp_zero":
         return [
             Problem(
                 "method.self_reward_weight",

@@ -23,13 +23,14 @@ EXACT_KL_VOCABULARY = 8192
 
 @dataclass(frozen=True)
 class InitConfig:
-    """Where the policy (and so the reference) starts: ``source=base|grpo|checkpoint``.
+    """Where the policy (and so the reference) starts: the base, a run of a method, a checkpoint.
 
-    ``grpo`` takes the newest finished GRPO run of the same base unless ``run`` names one;
-    ``checkpoint`` needs ``run``: a run's folder or id, a checkpoint's, or a model folder.
+    A method's name takes the newest finished run of that method from the same base unless ``run``
+    names one; ``checkpoint`` needs ``run``: a run's folder or id, a checkpoint's, or a model
+    folder.
     """
 
-    source: Literal["base", "grpo", "checkpoint"]
+    source: Literal["base", "grpo", "lsp", "lsp_zero", "checkpoint"]
     run: str | None
 
 

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from lsp.config import Config, local_model_folder
-from lsp.init import NoGrpoRun, resolve_init
+from lsp.init import NoEarlierRun, resolve_init
 from lsp.runs import RunError, display_name, dump_config
 
 
@@ -37,9 +37,9 @@ def plan(config: Config) -> str:
 def _init_text(config: Config) -> str:
     try:
         return resolve_init(config).text
-    except NoGrpoRun as error:
+    except NoEarlierRun as error:
         if config.world == "pocket":
-            return "a GRPO run, made first: there is none yet"
+            return f"a run of method={config.init.source}, made first: there is none yet"
         return f"missing: {error}"
     except RunError as error:
         return f"missing: {error}"

@@ -13,7 +13,7 @@ from typing import IO, Any
 
 from lsp.compose import compose
 from lsp.config import Config, warnings
-from lsp.init import Init, NoGrpoRun, resolve_init
+from lsp.init import Init, NoEarlierRun, resolve_init
 from lsp.plan import plan
 from lsp.provenance import code_diff, provenance
 from lsp.resume import Resumed, find_resumed, supersede
@@ -55,10 +55,10 @@ def begin(config: Config, overrides: Sequence[str]) -> dict[str, Any]:
     """A new run of a valid config."""
     try:
         init = resolve_init(config)
-    except NoGrpoRun:
+    except NoEarlierRun:
         if config.world != "pocket":
             raise
-        init = _make_grpo_run(config, overrides)
+        init = _make_earlier_run(config, overrides)
     record = {
         "method": config.method.label,
         "world": config.world,
@@ -144,20 +144,21 @@ def announce(config: Config, folder: Path, init: Init) -> None:
         print(f"warning: {text}", file=sys.stderr, flush=True)
 
 
-def _make_grpo_run(config: Config, overrides: Sequence[str]) -> Init:
-    """init=grpo in the pocket world with no GRPO run yet: make one with the same settings."""
+def _make_earlier_run(config: Config, overrides: Sequence[str]) -> Init:
+    """init=<method> in the pocket world with no run of it yet: make one, the settings the same."""
+    method = config.init.source
     print(
-        "init=grpo: no finished GRPO run of this base yet; training one first"
-        f" (python run.py method=grpo), kept under {config.runs_root}/",
+        f"init={method}: no finished run of it from this base yet; training one first"
+        f" (python run.py method={method}), kept under {config.runs_root}/",
         flush=True,
     )
-    own = ("method", "init", "run_dir", "run_name", "resume", "init.run")
+    own = ("method", "init", "experiment", "run_dir", "run_name", "resume", "init.run")
     kept = [
         text
         for text in overrides
         if text.partition("=")[0].lstrip("+") not in own and not text.startswith("method.")
     ]
-    first = [*kept, "method=grpo", "init=base"]
+    first = [*kept, f"method={method}", "init=base"]
     agent_id = os.environ.pop("WANDB_RUN_ID", None)  # a sweep agent's, meant for the run itself
     begin(compose(first), first)
     if agent_id is not None:

@@ -15,17 +15,17 @@ import json
 import os
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean, stdev
 
 import numpy as np
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
+from lsp.command import read_command
 from lsp.query_river import draw_river
+from lsp.runs import RunError
 from lsp.tracking.reader import read_summary
-from sweeps.parallel import run_all
+from sweeps.parallel import require_all
 
 METHODS = {
     "grpo": ["method=grpo"],
@@ -108,24 +108,16 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def read_settings(arguments: Sequence[str]) -> CompareSettings:
+    """Ends the command with one message for anything that is no setting."""
     try:
-        given = OmegaConf.from_cli(list(arguments))
-        settings = OmegaConf.to_object(
-            OmegaConf.merge(OmegaConf.structured(CompareSettings), given)
-        )
-    except OmegaConfBaseException as error:
-        names = ", ".join(field.name for field in fields(CompareSettings))
-        sys.exit(f"error: {str(error).splitlines()[0]}; settings are {names}")
+        names, settings = read_command(CompareSettings, arguments)
+    except RunError as error:
+        sys.exit(f"error: {error}")
+    if names:
+        sys.exit(f"error: {names[0]} is no setting; write key=value")
     if settings.part not in ("methods", "signs"):
         sys.exit(f"error: part={settings.part}: it is methods or signs")
     return settings
-
-
-def require_all(commands: Sequence[list[str]], workers: int) -> None:
-    """Run commands; end with the first failure's words where one failed."""
-    for command, failure in zip(commands, run_all(commands, workers), strict=True):
-        if failure is not None:
-            sys.exit(f"error: python {' '.join(command)} failed:\n{failure}")
 
 
 def school_bases(runs: Sequence[Run], settings: CompareSettings) -> None:

@@ -40,3 +40,10 @@ def run_all(commands: Sequence[Sequence[str]], workers: int) -> list[str | None]
 
     with ThreadPoolExecutor(workers) as pool:
         return list(pool.map(run, commands))
+
+
+def require_all(commands: Sequence[list[str]], workers: int) -> None:
+    """Run commands; end with the first failure's words where one failed."""
+    for command, failure in zip(commands, run_all(commands, workers), strict=True):
+        if failure is not None:
+            sys.exit(f"error: python {' '.join(command)} failed:\n{failure}")

@@ -222,4 +222,4 @@ def test_dry_run_says_what_a_config_comes_to(tmp_path):
     grpo = replace(compose(["init=grpo"]), runs_root=str(tmp_path))
     assert "a GRPO run, made first" in plan(grpo)
     paper = replace(compose(["init=grpo", "world=paper"]), runs_root=str(tmp_path))
-    assert "missing: init=grpo: there is no finished GRPO run" in plan(paper)
+    assert "missing: init=grpo: there is no finished run of method=grpo" in plan(paper)

@@ -9,7 +9,7 @@ import pytest
 
 from lsp.checkpoint import checkpoint_folders, newest_checkpoint, verified
 from lsp.compose import compose
-from lsp.init import NoGrpoRun, resolve_init
+from lsp.init import NoEarlierRun, resolve_init
 from lsp.resume import find_resumed, supersede
 from lsp.runs import RunError, create_run, find_run, lock_run, read_run, resume_hint
 from lsp.start import start
@@ -205,7 +205,7 @@ def test_init_grpo_makes_a_run_first_in_the_pocket_world_and_then_takes_it(small
     shape = [*small, f"runs_root={tmp_path}", "tracker=none", "eval=none"]
     shape = [text for text in shape if not text.startswith("eval.")]
     config = compose([*shape, "init=grpo"])
-    with pytest.raises(NoGrpoRun, match="make one with `python run.py method=grpo"):
+    with pytest.raises(NoEarlierRun, match="make one with `python run.py method=grpo"):
         resolve_init(config)
     start([*shape, "init=grpo", "method=lsp_zero"])
     out = capsys.readouterr().out

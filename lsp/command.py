@@ -1,0 +1,26 @@
+"""Command lines of the smaller commands: names, and ``key=value`` settings of a dataclass."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import fields
+from typing import TypeVar
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from lsp.runs import RunError
+
+Settings = TypeVar("Settings")
+
+
+def read_command(kind: type[Settings], arguments: Sequence[str]) -> tuple[list[str], Settings]:
+    """(words without ``=``, the settings). Raises RunError for an unknown or unfit setting."""
+    names = [text for text in arguments if "=" not in text]
+    try:
+        given = OmegaConf.from_cli([text for text in arguments if "=" in text])
+        merged = OmegaConf.merge(OmegaConf.structured(kind), given)
+        return names, OmegaConf.to_object(merged)
+    except OmegaConfBaseException as error:
+        known = ", ".join(field.name for field in fields(kind))
+        raise RunError(f"{str(error).splitlines()[0]}; settings are {known}") from error

@@ -1,0 +1,125 @@
+"""``python -m sweeps.paper figure=2``: every bar of a figure, every seed, and the picture.
+
+    python -m sweeps.paper figure=2 world=pocket seeds=3             # minutes on a laptop
+    python -m sweeps.paper figure=3 world=pocket seeds=3 num_steps=50
+    python -m sweeps.paper figure=2 world=paper benchmark=alpaca_eval workers=1     # GPUs, a key
+
+Each bar is a file of ``conf/experiment/`` (both versions' bars are drawn; ``paper`` says whose
+numbers stand beside them). Bars that start from another bar's runs take the run of the same seed.
+Everything that is no setting here goes to the runs. Runs resume and evaluations are cached, so a
+command that was stopped goes on where it was.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+from eval.figures import COPY, FIGURES, FigureSettings, make_figures
+from lsp.command import read_command
+from lsp.compose import CONF
+from lsp.runs import RunError
+from sweeps.parallel import require_all
+
+EXPERIMENTS = CONF / "experiment"
+
+
+@dataclass
+class PaperSettings:
+    """``folder``: of runs, answers and pictures; null is outputs/paper-<world>, so that the two
+    figures share their runs."""
+
+    figure: int = 2
+    paper: str = "v1"
+    world: str = "pocket"
+    benchmark: str = "pocket"
+    seeds: int = 3
+    workers: int = os.cpu_count() or 1
+    folder: str | None = None
+
+
+def main(arguments: Sequence[str]) -> None:
+    own = {field.name for field in fields(PaperSettings)}
+    ours = [text for text in arguments if text.partition("=")[0] in own]
+    overrides = [text for text in arguments if text not in ours]
+    try:
+        _, settings = read_command(PaperSettings, ours)
+        print(run_figure(settings, overrides))
+    except RunError as error:
+        sys.exit(f"error: {error}")
+
+
+def run_figure(settings: PaperSettings, overrides: Sequence[str]) -> str:
+    """Train, evaluate, draw; what ``eval.figures`` says. Raises RunError, and ends the command
+    where a run fails."""
+    if settings.figure not in FIGURES:
+        raise RunError(f"figure={settings.figure}: the paper has figures 2 and 3")
+    if settings.seeds < 1 or settings.workers < 1:
+        raise RunError("seeds and workers must be 1 or more")
+    folder = Path(settings.folder or f"outputs/paper-{settings.world}").resolve()
+    places = {
+        (bar, seed): folder / f"{bar}-seed-{seed}"
+        for bar in bars_needed(settings.figure)
+        for seed in range(settings.seeds)
+    }
+    for stage in (False, True):
+        commands = [
+            run_command(bar, seed, place, folder, settings.world, overrides)
+            for (bar, seed), place in places.items()
+            if ("_from_" in bar) == stage
+        ]
+        require_all(commands, settings.workers)
+    drawn = [place for (bar, _), place in places.items() if bar in FIGURES[settings.figure]]
+    evaluate = ["-m", "eval", f"eval={settings.benchmark}", f"runs_root={folder}"]
+    # The control first: it writes the base's answers, which the others then find.
+    require_all([[*evaluate, f"run={drawn[0]}", "control=true"]], 1)
+    require_all([[*evaluate, f"run={place}"] for place in drawn], settings.workers)
+    return make_figures(
+        [str(place) for place in drawn],
+        FigureSettings(
+            figure=settings.figure,
+            paper=settings.paper,
+            benchmark=settings.benchmark,
+            out=str(folder),
+        ),
+    )
+
+
+def bars_needed(figure: int) -> list[str]:
+    """The figure's trained bars, and those that they start from."""
+    drawn = [bar for bar in FIGURES[figure] if bar != COPY]
+    starts = [bar.partition("_from_")[2] for bar in drawn if "_from_" in bar]
+    return list(dict.fromkeys([*starts, *drawn]))
+
+
+def experiment_of(bar: str) -> str:
+    """The file under conf/experiment that a bar is run by."""
+    for version in ("paper_v1", "paper_v3"):
+        if (EXPERIMENTS / version / f"{bar}.yaml").is_file():
+            return f"{version}/{bar}"
+    raise RunError(f"there is no file for {bar} under {EXPERIMENTS}")
+
+
+def run_command(
+    bar: str, seed: int, place: Path, folder: Path, world: str, overrides: Sequence[str]
+) -> list[str]:
+    command = [
+        "run.py",
+        f"experiment={experiment_of(bar)}",
+        f"world={world}",
+        f"seed={seed}",
+        f"run_dir={place}",
+        f"runs_root={folder}",
+        "resume=auto",
+    ]
+    start = bar.partition("_from_")[2]
+    if start:
+        command.append(f"init.run={folder / f'{start}-seed-{seed}'}")
+    return [*command, *overrides]
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

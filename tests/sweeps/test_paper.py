@@ -1,0 +1,74 @@
+"""All bars of a figure as commands and, slowly, as runs; the claims that are reproduced."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from lsp.runs import RunError
+from sweeps.paper import PaperSettings, bars_needed, main, run_command, run_figure
+from sweeps.reproduce import Claim, claims_table, read_claims, verdicts
+from sweeps.reproduce import main as reproduce
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_bars_and_the_runs_that_they_start_from():
+    assert bars_needed(2) == ["grpo", "lsp_zero", "lsp"]
+    after = ["lsp_zero_from_grpo", "lsp_from_grpo", "grpo_from_lsp_zero", "grpo_from_lsp"]
+    assert set(bars_needed(3)) == {"grpo", "lsp_zero", "lsp", *after}
+
+
+def test_a_later_stage_takes_the_run_of_the_same_seed():
+    folder = Path("/f")
+    command = run_command("lsp_from_grpo", 2, folder / "x", folder, "pocket", ["num_steps=3"])
+    assert command[1:4] == ["experiment=paper_v1/lsp_from_grpo", "world=pocket", "seed=2"]
+    assert "init.run=/f/grpo-seed-2" in command and command[-1] == "num_steps=3"
+    command = run_command("grpo_from_lsp", 0, folder / "x", folder, "pocket", [])
+    assert command[1] == "experiment=paper_v3/grpo_from_lsp"
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["figure=1"], "figure=1: the paper has figures 2 and 3"),
+        (["seeds=0"], "seeds and workers must be 1 or more"),
+        (["seeds=many"], "settings are figure, paper"),
+        (["folder=/nowhere/x", "num_stepz=1", "seeds=1"], "failed:\n.*no such setting"),
+    ],
+)
+def test_bad_input(words, says):
+    with pytest.raises(SystemExit, match=f"(?s){says}"):
+        main(words)
+
+
+@pytest.mark.slow
+def test_a_figure_from_nothing(tmp_path):
+    settings = PaperSettings(figure=3, paper="v3", seeds=1, folder=str(tmp_path))
+    text = run_figure(settings, ["num_steps=2", "num_queries=4", "group_size=2", "tracker=none",
+                                 "eval=none"])  # fmt: skip
+    assert "LSP from GRPO" in text and (tmp_path / "figure-3.pdf").is_file()
+    init = json.loads((tmp_path / "lsp_from_grpo-seed-0" / "run.json").read_text())["init"]
+    assert init["method"] == "grpo"
+
+
+def test_the_docs_show_the_claims():
+    assert claims_table(*read_claims()) in (ROOT / "docs" / "reproduce.md").read_text()
+
+
+def test_claims_pass_and_fail(tmp_path):
+    (tmp_path / "s.json").write_text('{"final/accuracy": 0.8}')
+    (tmp_path / "f.csv").write_text("bar,set,win_rate\nlsp,overall,45.0\n")
+    good = Claim("learns", "s.json", "final/accuracy", 0.79, 0.02)
+    bad = Claim("wins", "f.csv", "lsp/overall", 40.0, 4.9)
+    lines, whole = verdicts([good, bad], tmp_path)
+    assert lines == ["PASS  learns: 0.800 (expected 0.79 ± 0.02)",
+                     "FAIL  wins: 45.000 (expected 40 ± 4.9)"] and not whole  # fmt: skip
+    assert verdicts([good], tmp_path)[1]
+    with pytest.raises(SystemExit, match=r"python -m sweeps.reproduce \[table\]"):
+        reproduce(["now"])
+
+
+def test_settings_of_a_figure_that_is_none():
+    with pytest.raises(RunError, match="figures 2 and 3"):
+        run_figure(PaperSettings(figure=5), [])
