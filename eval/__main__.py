@@ -7,12 +7,16 @@ answers, verdicts.jsonl (one row a call), pairs.jsonl (one row an instruction), 
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +24,8 @@ from eval.answers import ready_answers, write_answers
 from eval.benchmarks import AlpacaEval
 from eval.cache import VerdictCache
 from eval.judge import BudgetReached, ChatJudge, Pair, Verdict
-from eval.judge_check import JudgeCheck, agreement, check_table, longer_rate
-from eval.plan import Plan, make_plan, orders_of, plan_text
+from eval.judge_check import JudgeCheck, Published, agreement, check_table, longer_rate
+from eval.plan import Plan, cost_text, make_plan, orders_of, plan_text
 from eval.settings import (
     EVALUATE,
     EvaluateConfig,
@@ -43,25 +47,38 @@ from eval.win_rate import (
 )
 from lsp.compose import compose_as
 from lsp.progress import duration
-from lsp.runs import RunError, write_json
+from lsp.runs import RunError, lock_run, write_json
 from lsp.schema import ConfigError, Problem
+
+IDENTITY = ("judge", "template", "order", "answers", "baseline_answers")
+"""What makes two evaluations in one folder the same."""
 
 
 @dataclass(frozen=True)
 class Judged:
-    """Verdicts of all calls; ``usd_now``: dollars of this process; ``calls_ever``: calls begun for
-    these verdicts, those of killed processes and those that failed among them."""
+    """Verdicts of all calls. ``usd_now``: dollars of this process; ``usd_ever`` and
+    ``calls_ever``: of every call begun for these verdicts, in killed processes too, one whose
+    answer was lost at its worst."""
 
     verdicts: list[Verdict]
     usd_now: float
+    usd_ever: float
     calls_ever: int
 
-    def preference(self, pair: Pair, model_first: bool) -> float | None:
-        return self._found.get((pair.index, model_first))
-
-    @property
-    def _found(self) -> dict[tuple[int, bool], float | None]:
+    @cached_property
+    def preferences(self) -> dict[tuple[int, bool], float | None]:
+        """By (index of the pair, whether the model's answer was shown first)."""
         return {(v.index, v.model_first): v.preference for v in self.verdicts}
+
+    def record(self) -> dict[str, Any]:
+        """What results.json says of them."""
+        return {
+            "verdict_dates": sorted({v.date for v in self.verdicts if v.date}),
+            "problems": Counter(v.problem for v in self.verdicts if v.problem),
+            "calls_ever": self.calls_ever,
+            "usd_ever": self.usd_ever,
+            "usd_now": self.usd_now,
+        }
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -73,6 +90,17 @@ def main(arguments: Sequence[str]) -> None:
     if results is not None:
         is_check = isinstance(config.eval, JudgeCheck)
         print(check_table(results) if is_check else results_table(results))
+        for problem, count in results["problems"].most_common(5):
+            print(f"no verdict, {count} times: {printable(problem)}")
+        if not any(
+            found["n"] for found in results["agreement" if is_check else "win_rate"].values()
+        ):
+            sys.exit("error: there is no verdict at all")
+
+
+def printable(text: str) -> str:
+    """Text of a server, without control characters."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 def evaluate(config: EvaluateConfig) -> dict[str, Any] | None:
@@ -95,11 +123,11 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any] | None:
         Pair(i.index, i.source, i.text, mine, other)
         for i, mine, other in zip(plan.instructions, ours, theirs, strict=True)
     ]
-    judged = ask_judge(config, pairs, key, plan.folder)
-    rows = pair_rows(config, pairs, judged)
-    results = summarise(config, plan, pairs, rows, judged)
-    write_lines(plan.folder / "pairs.jsonl", rows)
-    write_json(plan.folder / "results.json", results)
+    with evaluation_folder(plan.folder):
+        judged = ask_judge(config, pairs, key, plan.folder)
+        rows = pair_rows(config, pairs, judged)
+        results = summarise(config, plan, pairs, rows, judged)
+        save(plan.folder, results, rows, judged)
     if plan.model.run is not None:
         track_evaluation(plan.model.run, config, results, judged_rows(pairs, judged.verdicts))
     return results
@@ -114,27 +142,44 @@ def api_key(config: EvaluateConfig) -> str:
         reason = f"the judge's key is not in the environment ({name})"
         fix = f"set {name}, or name another judge: judge=compatible (eval=pocket needs none)"
         raise ConfigError([Problem("judge.api_key_env", None, reason, fix)])
-    return os.environ[name]
+    key = os.environ[name]
+    if not key or not key.isascii() or not key.isprintable() or " " in key:
+        reason = f"what {name} holds is no key: it is empty, or has blanks or other characters"
+        raise ConfigError([Problem("judge.api_key_env", None, reason, f"set {name} to the key")])
+    return key
 
 
 def check_judge(config: EvaluateConfig, key: str) -> dict[str, Any] | None:
     """``eval=judge_check``: the judge's verdicts on pairs whose verdicts are published."""
     published = config.eval.build()
     if config.dry_run:
-        calls = len(published.pairs) * (2 if config.judge.order == "both" else 1)
-        print(f"{config.judge.model} on {len(published.pairs)} pairs, {calls} calls")
+        print(f"{config.judge.model} on {len(published.pairs)} pairs")
+        print(cost_text(config.judge, published.pairs))
         return None
     folder = (
         Path(config.runs_root) / "eval" / config.eval.name / config.judge.model.replace("/", "--")
     )
-    judged = ask_judge(config, published.pairs, key, folder)
-    joint = [row["preference"] for row in pair_rows(config, published.pairs, judged)]
+    with evaluation_folder(folder):
+        judged = ask_judge(config, published.pairs, key, folder)
+        rows = pair_rows(config, published.pairs, judged)
+        results = check_results(config, published, rows, judged)
+        save(folder, results, rows, judged)
+    return results
+
+
+def check_results(
+    config: EvaluateConfig, published: Published, rows: Sequence[dict[str, Any]], judged: Judged
+) -> dict[str, Any]:
+    joint = [row["preference"] for row in rows]
     compared = list(zip(joint, published.preferences, strict=True))
-    results = {
+    return {
         "judge": config.judge.model,
         "template": config.judge.template,
         "date": today(),
         "data": config.eval.data,
+        "answers": digest(
+            [[p.instruction, p.model_output, p.base_output] for p in published.pairs]
+        ),
         "order": config.judge.order,
         "agreement": by_source(
             [pair.source for pair in published.pairs],
@@ -149,11 +194,45 @@ def check_judge(config: EvaluateConfig, key: str) -> dict[str, Any] | None:
         "n_identical": published.n_identical,
         "n_unpublished": published.n_missing,
         "n_missing": sum(preference is None for preference in joint),
-        "calls_ever": judged.calls_ever,
-        "usd_now": judged.usd_now,
+        **judged.record(),
     }
+
+
+@contextmanager
+def evaluation_folder(folder: Path) -> Iterator[None]:
+    """Hold a folder of results for this process. Raises RunError where another one holds it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with lock_run(folder):
+        yield
+
+
+def save(
+    folder: Path, results: dict[str, Any], rows: Sequence[dict[str, Any]], judged: Judged
+) -> None:
+    """Write an evaluation; one of other answers, baseline or judge that is there already moves to
+    ``earlier-K/``, so nothing is lost."""
+    try:
+        old = json.loads((folder / "results.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        old = None
+    if old is not None and any(old.get(key) != results.get(key) for key in IDENTITY):
+        number = 1
+        while (folder / f"earlier-{number}").exists():
+            number += 1
+        earlier = folder / f"earlier-{number}"
+        earlier.mkdir()
+        for name in ("results.json", "pairs.jsonl", "verdicts.jsonl"):
+            if (folder / name).exists():
+                (folder / name).rename(earlier / name)
+        print(f"an earlier evaluation that differs is now in {earlier}", file=sys.stderr)
+    write_lines(folder / "verdicts.jsonl", [asdict(verdict) for verdict in judged.verdicts])
+    write_lines(folder / "pairs.jsonl", rows)
     write_json(folder / "results.json", results)
-    return results
+
+
+def digest(value: Any) -> str:
+    """A short hash of plain values."""
+    return hashlib.sha256(json.dumps(value).encode()).hexdigest()[:16]
 
 
 def side_answers(plan: Plan, number: int) -> list[str]:
@@ -168,22 +247,19 @@ def side_answers(plan: Plan, number: int) -> list[str]:
 def ask_judge(config: EvaluateConfig, pairs: Sequence[Pair], key: str, folder: Path) -> Judged:
     """Verdicts of every pair whose answers differ, in the orders asked for."""
     cache = VerdictCache(Path(config.runs_root) / "verdicts.sqlite")
-    judge = config.judge.build(key, cache, prices(config.judge.model))
     asked = [
         (pair, first)
         for pair in pairs
         if pair.model_output != pair.base_output
         for first in orders_of(config.judge, pair)
     ]
-    folder.mkdir(parents=True, exist_ok=True)
     started, done, said = time.monotonic(), 0, 0.0
-    with (folder / "verdicts.jsonl").open("w", encoding="utf-8") as stream:
+    try:
+        judge = config.judge.build(key, cache, prices(config.judge.model))
 
         def on_verdict(verdict: Verdict) -> None:
             nonlocal done, said
             done += 1
-            stream.write(json.dumps(asdict(verdict)) + "\n")
-            stream.flush()
             now = time.monotonic()
             if now - said >= 2 or done == len(asked):
                 said = now
@@ -192,19 +268,18 @@ def ask_judge(config: EvaluateConfig, pairs: Sequence[Pair], key: str, folder: P
                 text = f"{done}/{len(asked)} verdicts  {rate:.1f}/s  {left} left"
                 print(f"{text}  {judge.usd:.2f} dollars", file=sys.stderr, flush=True)
 
-        try:
-            verdicts = asyncio.run(judge.judge_all(asked, on_verdict))
-        except BudgetReached:
-            raise RunError(
-                f"judge.max_usd={config.judge.max_usd} is reached after {done} of {len(asked)}"
-                " verdicts; they are kept, so the same command with a higher limit goes on"
-            ) from None
-        except judge.errors as error:
-            raise RunError(judge.explain(error)) from error
-        else:
-            return Judged(verdicts, judge.usd, judge.calls_ever(asked))
-        finally:
-            cache.close()
+        verdicts = asyncio.run(judge.judge_all(asked, on_verdict))
+        calls, usd = judge.totals(asked)
+        return Judged(verdicts, judge.usd, usd, calls)
+    except BudgetReached:
+        raise RunError(
+            f"judge.max_usd={config.judge.max_usd} is reached after {done} of {len(asked)}"
+            " verdicts; they are kept, so the same command with a higher limit goes on"
+        ) from None
+    except config.judge.errors as error:
+        raise RunError(config.judge.explain(error)) from error
+    finally:
+        cache.close()
 
 
 def pair_rows(
@@ -215,7 +290,9 @@ def pair_rows(
     rows = []
     for pair in pairs:
         identical = pair.model_output == pair.base_output
-        got = [judged.preference(pair, first) for first in orders_of(config.judge, pair)]
+        got = [
+            judged.preferences.get((pair.index, first)) for first in orders_of(config.judge, pair)
+        ]
         rows.append(
             {
                 "index": pair.index,
@@ -232,7 +309,10 @@ def pair_rows(
 
 
 def write_lines(path: Path, rows: Sequence[dict[str, Any]]) -> None:
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    """JSON lines, in one step."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    temporary.replace(path)
 
 
 def judged_rows(pairs: Sequence[Pair], verdicts: Sequence[Verdict]) -> list[dict[str, Any]]:
@@ -271,6 +351,11 @@ def summarise(
         "model": plan.model.name,
         "baseline": plan.base.name,
         "benchmark": config.eval.name,
+        "checkpoint": plan.model.model,
+        "answers": digest([pair.model_output for pair in pairs]),
+        "baseline_answers": digest([pair.base_output for pair in pairs]),
+        "temperature": config.eval.temperature,
+        "max_new_tokens": config.eval.max_new_tokens,
         "judge": config.judge.model,
         "template": getattr(config.judge, "template", None),
         "date": today(),
@@ -283,8 +368,7 @@ def summarise(
         ),
         "order_effect": asdict(_order_effect(pairs, judged)),
         "mean_length": by_source(sources, pairs, lengths),
-        "calls_ever": judged.calls_ever,
-        "usd_now": judged.usd_now,
+        **judged.record(),
     }
     if isinstance(config.eval, AlpacaEval):
         results["length_controlled"] = config.eval.length_controlled(pairs, joint)
@@ -293,7 +377,10 @@ def summarise(
 
 def _order_effect(pairs: Sequence[Pair], judged: Judged) -> OrderEffect:
     differing = [pair for pair in pairs if pair.model_output != pair.base_output]
-    orders = [[judged.preference(pair, first) for pair in differing] for first in (True, False)]
+    orders = [
+        [judged.preferences.get((pair.index, first)) for pair in differing]
+        for first in (True, False)
+    ]
     return order_effect(*orders)
 
 

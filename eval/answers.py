@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 from collections.abc import Sequence
@@ -9,11 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from eval.win_rate import OVERALL
 from lsp.checkpoint import newest_checkpoint
 from lsp.config import local_model_folder
-from lsp.runs import RUN_FILE, RunError, find_run, read_run
+from lsp.runs import RUN_FILE, RunError, find_run, read_run, weights_identity
 
-ARTIFACT = "wandb:"
+ARTIFACT, HUB = "wandb:", "hub:"
 
 
 @dataclass(frozen=True)
@@ -29,13 +31,14 @@ class Instruction:
 class Side:
     """Who answers. ``model`` is a folder or a Hub id; ``file`` answers that are there already;
     ``run`` the run folder that the model comes from; ``artifact`` the W&B artifact that ``model``
-    is downloaded from before it is loaded."""
+    is downloaded from before it is loaded. ``identity``: what answers, weights by hash."""
 
     name: str
     model: str | None = None
     file: Path | None = None
     run: Path | None = None
     artifact: str | None = None
+    identity: str = ""
 
 
 @dataclass(frozen=True)
@@ -51,28 +54,53 @@ class Sampling:
     seed: int
 
 
-def resolve_side(name: str, runs_root: str) -> Side:
+def resolve_side(name: str, runs_root: str, look_up: bool = True) -> Side:
     """A run (its newest checkpoint), a model folder, a file of answers, a W&B artifact
     (``wandb:[entity/]project/model-<run id>:latest``), or else a Hub id.
 
-    Raises RunError for a path or an artifact that is not there.
+    ``look_up``: ask the Hub what a Hub id stands for now; a dry run need not. Raises RunError for
+    a path, an artifact or a Hub id that is not there.
     """
     if name.startswith(ARTIFACT):
         artifact = find_artifact(name)
         version = f"{artifact.name.partition(':')[0]}-{artifact.version}"
         folder = Path(runs_root) / "artifacts" / version
-        return Side(version, model=str(folder), artifact=name)
+        return Side(version, str(folder), artifact=name, identity=artifact.digest)
     if name.endswith((".json", ".jsonl")):
         if not Path(name).is_file():
             raise RunError(f"there is no file of answers {name}")
-        return Side(Path(name).stem, file=Path(name))
+        # Files of many models bear one name; their folders tell them apart.
+        path = Path(name).resolve()
+        return Side(f"{path.parent.name}-{path.stem}", file=path)
     if (Path(name) / RUN_FILE).is_file() or (Path(runs_root) / name / RUN_FILE).is_file():
         run = find_run(name, runs_root)
-        return Side(read_run(run)["id"], model=str(newest_checkpoint(run)), run=run)
+        checkpoint = newest_checkpoint(run)
+        identity = weights_identity(checkpoint)
+        return Side(read_run(run)["id"], str(checkpoint), run=run, identity=identity)
     folder = local_model_folder(name)
     if folder is not None and not (folder / "config.json").is_file():
         raise RunError(f"{name} is neither a run, a model folder nor a file of answers")
-    return Side(name, model=name)
+    return _model_side(name, folder, look_up)
+
+
+def _model_side(name: str, folder: Path | None, look_up: bool) -> Side:
+    if folder is not None:
+        return Side(name, model=name, identity=weights_identity(folder))
+    return Side(name, model=name, identity=f"{name}@{hub_commit(name) if look_up else 'main'}")
+
+
+def hub_commit(name: str) -> str:
+    """The commit that a Hub id stands for now. Raises RunError where it cannot be looked up."""
+    from huggingface_hub import hf_hub_download
+
+    try:
+        # <cache>/snapshots/<commit>/config.json; offline the commit that was downloaded last.
+        return Path(hf_hub_download(name, "config.json")).parent.name
+    except Exception as error:  # the hub's client has no one class of errors, and httpx its own
+        raise RunError(
+            f"{name} is neither a run nor a model folder here, nor can it be looked up on the Hub"
+            f" ({type(error).__name__}); check the name, your access and the network"
+        ) from error
 
 
 def find_artifact(name: str) -> Any:
@@ -85,39 +113,64 @@ def find_artifact(name: str) -> Any:
         raise RunError(f"{name} cannot be had from W&B: {error}") from error
 
 
-def base_side(side: Side) -> Side:
+def base_side(side: Side, look_up: bool = True) -> Side:
     """The base model of a run. Raises RunError where there is no run to ask."""
     if side.run is None:
         raise RunError(
             f"{side.name} is no run, so its base is not known: give baseline=<model or answers>"
         )
     model = read_run(side.run)["model"]
-    return Side(model, model=model)
+    return _model_side(model, local_model_folder(model), look_up)
 
 
-def read_instructions(data: str, split: str) -> list[Instruction]:
-    """A benchmark from a local .json / .jsonl, or from the Hub. Raises RunError where a column
-    lacks or an instruction stands twice."""
-    if data.endswith((".json", ".jsonl")):
-        rows = read_rows(Path(data))
-    else:
-        try:
-            from datasets import load_dataset
-        except ImportError as error:
-            raise RunError(
-                f"reading {data!r} from the Hub needs the extra: pip install '.[hub]'"
-            ) from error
-        rows = list(load_dataset(data, split=split))
+def local_file(name: str) -> Path:
+    """A file here, or one of a data set on the Hub: ``hub:<owner>/<data set>/<file>``, downloaded
+    once. Raises RunError where it cannot be had."""
+    if not name.startswith(HUB):
+        return Path(name)
+    from huggingface_hub import hf_hub_download
+
+    repository, _, file = name.removeprefix(HUB).rpartition("/")
+    try:
+        return Path(hf_hub_download(repository, file, repo_type="dataset"))
+    except Exception as error:  # the hub's client has no one class of errors, and httpx its own
+        raise RunError(
+            f"{name} cannot be had from the Hub ({type(error).__name__}: {error}); give a local"
+            " file instead"
+        ) from error
+
+
+def read_instructions(data: str) -> list[Instruction]:
+    """A benchmark from a .json / .jsonl file, here or on the Hub. Raises RunError for what would
+    fail later: a column that lacks, an instruction that stands twice, text that is no Unicode."""
+    rows = read_rows(local_file(data))
+    if not rows:
+        raise RunError(f"{data} holds no instructions")
+    with_set = sum("dataset" in row for row in rows)
+    if with_set not in (0, len(rows)):
+        raise RunError(f"{data}: {len(rows) - with_set} of {len(rows)} rows have no 'dataset'")
     for number, row in enumerate(rows):
+        name = row.get("dataset", "all")
         if not isinstance(row.get("instruction"), str):
             raise RunError(f"{data}: row {number} has no text column 'instruction'")
+        if not isinstance(name, str) or not name.isprintable() or name in ("", OVERALL):
+            raise RunError(
+                f"{data}: dataset={name!r} of row {number} is no name of a set (printable text, and"
+                f" not {OVERALL!r}, which is the total)"
+            )
+        if _no_unicode(row["instruction"]):
+            raise RunError(f"{data}: the instruction of row {number} holds half a character")
     found = [
-        Instruction(i, str(row.get("dataset", "all")), row["instruction"])
-        for i, row in enumerate(rows)
+        Instruction(i, row.get("dataset", "all"), row["instruction"]) for i, row in enumerate(rows)
     ]
     if len({instruction.text for instruction in found}) < len(found):
         raise RunError(f"{data}: some instructions stand twice, so answers cannot be told apart")
     return found
+
+
+def _no_unicode(text: str) -> bool:
+    """Whether it holds a lone surrogate."""
+    return any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
@@ -127,8 +180,8 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
         if path.suffix == ".json":
             rows = json.loads(text)
         else:
-            rows = [json.loads(line) for line in text.splitlines() if line.strip()]
-    except (OSError, json.JSONDecodeError) as error:
+            rows = [json.loads(line) for line in text.split("\n") if line.strip()]
+    except (OSError, ValueError) as error:
         raise RunError(f"{path} cannot be read as JSON: {error}") from error
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise RunError(f"{path} is no list of objects")
@@ -159,9 +212,9 @@ def ready_answers(file: Path, instructions: Sequence[Instruction]) -> list[str]:
 def answers_file(
     side: Side, instructions: Sequence[Instruction], sampling: Sampling, folder: Path
 ) -> Path:
-    """Where a model's answers go: named by all that they depend on, so that another run finds the
-    base's answers again."""
-    what = [side.model, vars(sampling), [instruction.text for instruction in instructions]]
+    """Where a model's answers go: named by all that they depend on, the weights by their hash, so
+    that another run finds the base's answers again and a changed model does not."""
+    what = [side.identity, vars(sampling), [instruction.text for instruction in instructions]]
     digest = hashlib.sha256(json.dumps(what).encode()).hexdigest()[:16]
     return folder / f"answers-{digest}.jsonl"
 
@@ -170,19 +223,20 @@ def write_answers(
     side: Side, instructions: Sequence[Instruction], sampling: Sampling, path: Path
 ) -> list[str]:
     """Let a model answer, ``max_rows`` instructions at a time; what the file already holds (of a
-    run that was killed) is kept. Raises ValueError where the model cannot be loaded."""
-    done = answers_so_far(path)
-    missing = [instruction for instruction in instructions if instruction.index not in done]
-    if missing:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        kept = [i for i in instructions if i.index in done]
-        with path.open("w", encoding="utf-8") as stream:
-            for instruction in kept:
-                stream.write(_line(instruction, done[instruction.index], side))
-            for instruction, text in _generated(side, missing, sampling):
-                done[instruction.index] = text
-                stream.write(_line(instruction, text, side))
-                stream.flush()
+    run that was killed) is kept. A second process that wants the same file waits for the first.
+    Raises ValueError where the model cannot be loaded."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        done = answers_so_far(path)
+        missing = [instruction for instruction in instructions if instruction.index not in done]
+        if missing:
+            cut_torn_line(path)
+            with path.open("a", encoding="utf-8") as stream:
+                for instruction, text in _generated(side, missing, sampling):
+                    done[instruction.index] = text
+                    stream.write(_line(instruction, text, side))
+                    stream.flush()
     return [done[instruction.index] for instruction in instructions]
 
 
@@ -191,9 +245,16 @@ def answers_so_far(path: Path) -> dict[int, str]:
     there."""
     if not path.is_file():
         return {}
-    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-    rows = [json.loads(line) for line in lines if line.endswith("\n")]
-    return {row["index"]: row["output"] for row in rows}
+    lines = path.read_text(encoding="utf-8").split("\n")[:-1]
+    return {row["index"]: row["output"] for row in map(json.loads, lines)}
+
+
+def cut_torn_line(path: Path) -> None:
+    """Take off a last line without its end; the lines before it stay where they are."""
+    if path.is_file():
+        whole = path.read_bytes().rfind(b"\n") + 1
+        with path.open("r+b") as stream:
+            stream.truncate(whole)
 
 
 def _line(instruction: Instruction, output: str, side: Side) -> str:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from eval.answers import Instruction, read_instructions
+from eval.answers import Instruction, local_file, read_instructions
 from eval.judge import Pair
 from eval.length_control import GamedRows, length_controlled_win_rate
 from eval.win_rate import by_source, weighted_win_rate
@@ -24,13 +24,13 @@ GAMED_COLUMNS = ("preference", "std_delta_len", DIFFICULTY)
 class AlpacaEval:
     """AlpacaEval's 805 instructions, or any file of the same columns.
 
-    ``difficulty`` and ``gamed`` are the two tables that its length-controlled rate needs beside the
-    verdicts (CSV; the Hub data set has both); without them the minimal variant is fitted.
+    ``difficulty`` and ``gamed`` are the tables that its length-controlled rate needs beside the
+    verdicts (CSV, here or ``hub:…``). ``gamed`` with a column ``index`` tells the difficulties too;
+    without both the minimal variant is fitted.
     """
 
     name: str
     data: str
-    split: str
     temperature: float = number(minimum=0)
     max_new_tokens: int = number(minimum=1)
     difficulty: str | None = None
@@ -38,25 +38,29 @@ class AlpacaEval:
 
     def build(self) -> list[Instruction]:
         """Raises RunError for a table that cannot be used, before anything is paid for."""
-        instructions = read_instructions(self.data, self.split)
+        instructions = read_instructions(self.data)
         self._tables(len(instructions))
         return instructions
 
     def _tables(self, n: int) -> tuple[list[float] | None, GamedRows | None]:
-        if self.difficulty is None:
-            if self.gamed is not None:
-                raise RunError("eval.gamed needs eval.difficulty: the variant with it needs both")
+        gamed = None
+        if self.gamed is not None:
+            columns = read_columns(self.gamed, GAMED_COLUMNS)
+            gamed = GamedRows(Path(self.gamed).stem, *columns.values())
+        if self.difficulty is not None:
+            difficulties = read_columns(self.difficulty, (DIFFICULTY,))[DIFFICULTY]
+        elif self.gamed is not None:
+            table = read_columns(self.gamed, ("index", DIFFICULTY))
+            by_index = dict(zip(*table.values(), strict=True))
+            difficulties = [by_index[index] for index in sorted(by_index)]
+        else:
             return None, None
-        difficulties = read_columns(self.difficulty, (DIFFICULTY,))[DIFFICULTY]
         if len(difficulties) != n:
             raise RunError(
-                f"{self.difficulty} has {len(difficulties)} rows for {n} instructions; it is of"
-                " another benchmark"
+                f"{self.difficulty or self.gamed} has difficulties of {len(difficulties)}"
+                f" instructions, and there are {n}; it is of another benchmark"
             )
-        if self.gamed is None:
-            return difficulties, None
-        columns = read_columns(self.gamed, GAMED_COLUMNS)
-        return difficulties, GamedRows(Path(self.gamed).stem, *columns.values())
+        return difficulties, gamed
 
     def length_controlled(
         self, pairs: Sequence[Pair], preferences: Sequence[float | None]
@@ -101,7 +105,7 @@ class PocketBenchmark:
 def read_columns(file: str, names: Sequence[str]) -> dict[str, list[float]]:
     """Columns of numbers of a CSV file. Raises RunError where one is missing or no number."""
     try:
-        with Path(file).open(encoding="utf-8", newline="") as stream:
+        with local_file(file).open(encoding="utf-8", newline="") as stream:
             rows = list(csv.DictReader(stream))
         return {name: [float(row[name]) for row in rows] for name in names}
     except (OSError, UnicodeDecodeError, csv.Error, KeyError, TypeError, ValueError) as error:

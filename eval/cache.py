@@ -8,6 +8,7 @@ it is made, so that those whose answer a kill or a cut connection lost can be to
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import sqlite3
@@ -16,28 +17,39 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from lsp.runs import RunError
+
+TABLES = (
+    "verdicts (key TEXT PRIMARY KEY, response TEXT NOT NULL, created REAL NOT NULL)",
+    "calls (key TEXT PRIMARY KEY, count INTEGER NOT NULL, usd REAL NOT NULL)",
+)
+
 
 class VerdictCache:
-    """Content hash -> response, on disk."""
+    """Content hash -> response, on disk. Raises RunError for a file that is no such cache."""
 
     def __init__(self, path: Path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._connection = sqlite3.connect(path, timeout=60, isolation_level=None)
-        self._connection.execute("PRAGMA journal_mode=WAL")
-        self._connection.execute(
-            "CREATE TABLE IF NOT EXISTS verdicts"
-            " (key TEXT PRIMARY KEY, response TEXT NOT NULL, created REAL NOT NULL)"
-        )
-        self._connection.execute("PRAGMA synchronous=NORMAL")
-        self._connection.execute(
-            "CREATE TABLE IF NOT EXISTS calls (key TEXT PRIMARY KEY, count INTEGER NOT NULL)"
-        )
+        try:
+            with path.with_suffix(".lock").open("w") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX)  # write-ahead logging is set up by one at a time
+                self._connection = sqlite3.connect(path, timeout=60, isolation_level=None)
+                self._connection.execute("PRAGMA journal_mode=WAL")
+                self._connection.execute("PRAGMA synchronous=NORMAL")
+                for table in TABLES:
+                    self._connection.execute(f"CREATE TABLE IF NOT EXISTS {table}")
+        except sqlite3.DatabaseError as error:
+            raise RunError(
+                f"the verdicts in {path} cannot be read ({error}); restore the file, or move it"
+                " away and pay for its verdicts again"
+            ) from error
 
     def get(self, key: str) -> dict[str, Any] | None:
+        """The response, with ``created``, the time that it came at (seconds since 1970)."""
         row = self._connection.execute(
-            "SELECT response FROM verdicts WHERE key = ?", (key,)
+            "SELECT response, created FROM verdicts WHERE key = ?", (key,)
         ).fetchone()
-        return json.loads(row[0]) if row else None
+        return {**json.loads(row[0]), "created": row[1]} if row else None
 
     def put(self, key: str, response: dict[str, Any]) -> None:
         """Store a response; the first one stays where two processes asked the same."""
@@ -46,18 +58,27 @@ class VerdictCache:
             (key, json.dumps(response), time.time()),
         )
 
-    def note_call(self, key: str) -> None:
-        """A call is about to be made."""
+    def begin_call(self, key: str, worst_usd: float) -> None:
+        """A call is about to be made; until it is settled it counts as its worst."""
         self._connection.execute(
-            "INSERT INTO calls VALUES (?, 1) ON CONFLICT (key) DO UPDATE SET count = count + 1",
-            (key,),
+            "INSERT INTO calls VALUES (?, 1, ?) ON CONFLICT (key) DO UPDATE"
+            " SET count = count + 1, usd = usd + excluded.usd",
+            (key, worst_usd),
         )
 
-    def calls(self, keys: Sequence[str]) -> int:
-        """Calls ever made under these keys."""
-        query = "SELECT count FROM calls WHERE key = ?"
-        found = (self._connection.execute(query, (key,)).fetchone() for key in keys)
-        return sum(row[0] for row in found if row)
+    def settle_call(self, key: str, worst_usd: float, usd: float) -> None:
+        """What the call did cost."""
+        self._connection.execute(
+            "UPDATE calls SET usd = usd + ? WHERE key = ?", (usd - worst_usd, key)
+        )
+
+    def totals(self, keys: Sequence[str]) -> tuple[int, float]:
+        """(calls ever begun under these keys, dollars: those whose answer was lost at their
+        worst)."""
+        query = "SELECT count, usd FROM calls WHERE key = ?"
+        rows = [self._connection.execute(query, (key,)).fetchone() for key in set(keys)]
+        found = [row for row in rows if row]
+        return sum(row[0] for row in found), sum(row[1] for row in found)
 
     def close(self) -> None:
         self._connection.close()

@@ -20,7 +20,8 @@ from eval.win_rate import Comparison, by_source, compare_paired
 from lsp.command import read_command
 from lsp.runs import RunError, find_run
 
-SAME = ("benchmark", "baseline", "judge", "template", "order")
+SAME = ("benchmark", "baseline", "judge", "template", "order", "temperature", "max_new_tokens")
+"""What two evaluations that stand side by side have in common, beside the baseline's answers."""
 
 
 @dataclass
@@ -61,7 +62,14 @@ def read_evaluation(folder: Path) -> Evaluation:
             f"{folder} holds no evaluation; make one with `python -m eval"
             f" run={folder.parent.parent} eval={folder.name}`"
         )
-    results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
+    try:
+        results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
+        if missing := {*SAME, "baseline_answers", "model", "checkpoint"} - set(results):
+            raise ValueError(f"it lacks {', '.join(sorted(missing))}")
+    except ValueError as error:
+        raise RunError(
+            f"{folder / 'results.json'} cannot be used: {error}; evaluate again"
+        ) from error
     return Evaluation(folder, results, read_rows(folder / "pairs.jsonl"))
 
 
@@ -73,6 +81,8 @@ def compare(one: Evaluation, other: Evaluation) -> dict[str, Comparison]:
             "the two evaluations cannot be compared: "
             + "; ".join(f"{key} is {one.results[key]} and {other.results[key]}" for key in differ)
         )
+    if one.results["baseline_answers"] != other.results["baseline_answers"]:
+        raise RunError("the two evaluations are against other answers of the baseline")
     if [row["instruction"] for row in one.rows] != [row["instruction"] for row in other.rows]:
         raise RunError("the two evaluations are of different instructions; evaluate one again")
     both = [

@@ -20,11 +20,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import yaml
 
-from eval.compare import Evaluation, read_evaluation
+from eval.compare import SAME, Evaluation, read_evaluation
 from eval.win_rate import OVERALL, to_discrete
+from lsp.checkpoint import newest_checkpoint
 from lsp.command import read_command
 from lsp.runs import RunError, find_run, read_run
+from lsp.schema import flat_tree
 from lsp.tracking.reader import read_metrics
 
 PAPER = Path(__file__).with_name("paper.csv")
@@ -64,6 +67,8 @@ CURVES = {
     "rollout/query_length/mean": "query length (tokens)",
 }
 DRAWS = 4000
+FREE = ("seed", "run_", "runs_root", "resume", "init.run", "tracker.", "eval", "checkpoint.")
+"""Settings that may differ between the runs of one bar."""
 
 
 @dataclass
@@ -111,8 +116,6 @@ def main(arguments: Sequence[str]) -> None:
 
 def make_figures(names: Sequence[str], settings: FigureSettings) -> str:
     """Draw and write; the text is for the reader. Raises RunError for runs that do not serve."""
-    if settings.figure not in FIGURES:
-        raise RunError(f"figure={settings.figure}: the paper has figures 2 and 3")
     paper = paper_values(settings.paper, settings.figure)
     if not names:
         raise RunError("name the runs: python -m eval.figures RUN [RUN …] figure=2")
@@ -122,11 +125,17 @@ def make_figures(names: Sequence[str], settings: FigureSettings) -> str:
         bar: [read_evaluation(run / "eval" / settings.benchmark) for run in own]
         for bar, own in runs.items()
     }
+    for bar, own in runs.items():
+        for run, evaluation in zip(own, evaluations[bar], strict=True):
+            check_current(run, evaluation)
     evaluations = {COPY: [read_control(folders, settings.benchmark)], **evaluations}
     check_alike([e for own in evaluations.values() for e in own])
     bars = all_bars(evaluations, paper)
     out = Path(settings.out)
-    out.mkdir(parents=True, exist_ok=True)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunError(f"out={out} cannot be made: {error}; name another folder") from error
     stem = out / f"figure-{settings.figure}"
     write_csv(stem.with_suffix(".csv"), bars)
     judge = evaluations[COPY][0].results["judge"]
@@ -136,7 +145,10 @@ def make_figures(names: Sequence[str], settings: FigureSettings) -> str:
 
 
 def paper_values(version: str, figure: int) -> dict[tuple[str, str], tuple[float, str]]:
-    """(bar, set) -> (percent, how it was read) of one version of the paper."""
+    """(bar, set) -> (percent, how it was read) of one version of the paper. Raises RunError for a
+    figure or a version that is not there."""
+    if figure not in FIGURES:
+        raise RunError(f"figure={figure}: the paper has figures 2 and 3")
     with PAPER.open(encoding="utf-8", newline="") as stream:
         rows = list(csv.DictReader(stream))
     if version not in {row["version"] for row in rows}:
@@ -155,17 +167,53 @@ def bar_of(run: dict[str, Any]) -> str:
 
 
 def by_bar(folders: Sequence[Path], figure: int) -> dict[str, list[Path]]:
-    """Run folders of each bar of the figure, in its order; others are refused."""
+    """Run folders of each bar of the figure, in its order. Raises RunError for a run of no bar, and
+    for runs of one bar that are not the same but for their seeds."""
     found: dict[str, list[Path]] = {}
+    seeds: dict[tuple[str, int], Path] = {}
     for folder in folders:
-        bar = bar_of(read_run(folder))
+        run = read_run(folder)
+        bar = bar_of(run)
         if bar not in FIGURES[figure]:
             raise RunError(
                 f"{folder} is {LABELS.get(bar, bar)}, no bar of figure {figure}; its bars are"
                 f" {', '.join(LABELS[name] for name in FIGURES[figure])}"
             )
-        found.setdefault(bar, []).append(folder)
+        first = found.setdefault(bar, [folder])[0]
+        twin = seeds.setdefault((bar, run["seed"]), folder)
+        if twin is not folder:
+            raise RunError(f"{twin} and {folder} are both {LABELS[bar]} of seed {run['seed']}")
+        if differ := differences(first, folder):
+            raise RunError(
+                f"{first} and {folder} are both {LABELS[bar]}, and differ in {', '.join(differ)}:"
+                " only seeds are averaged"
+            )
+        if first is not folder:
+            found[bar].append(folder)
     return {bar: found[bar] for bar in FIGURES[figure] if bar in found}
+
+
+def differences(one: Path, other: Path) -> list[str]:
+    """Settings in which two runs differ, but for seeds, names and what does not touch training."""
+    trees = [
+        yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8")) for run in (one, other)
+    ]
+    flat = [flat_tree(tree) for tree in trees]
+    return sorted(
+        key
+        for key in flat[0].keys() | flat[1].keys()
+        if flat[0].get(key) != flat[1].get(key) and not key.startswith(FREE)
+    )
+
+
+def check_current(run: Path, evaluation: Evaluation) -> None:
+    """Raises RunError where the run has gone on since it was evaluated."""
+    newest = newest_checkpoint(run).name
+    if Path(evaluation.results["checkpoint"]).name != newest:
+        raise RunError(
+            f"{evaluation.folder} is of {Path(evaluation.results['checkpoint']).name}, and {run} is"
+            f" at {newest}; evaluate it again"
+        )
 
 
 def read_control(folders: Sequence[Path], benchmark: str) -> Evaluation:
@@ -185,7 +233,7 @@ def check_alike(evaluations: Sequence[Evaluation]) -> None:
     first = evaluations[0]
     instructions = [row["instruction"] for row in first.rows]
     for other in evaluations[1:]:
-        for key in ("judge", "template", "order", "baseline"):
+        for key in (*SAME, "baseline_answers"):
             if other.results[key] != first.results[key]:
                 raise RunError(
                     f"{other.folder} has {key}={other.results[key]}, and {first.folder}"
@@ -209,8 +257,9 @@ def all_bars(
             low, high = interval(wins)
             known = paper.get((bar, source), (None, None))
             missing = int(np.isnan(wins).sum())
+            rate = float(np.nanmean(wins)) if missing < wins.size else math.nan
             bars.append(
-                Bar(source, bar, float(np.nanmean(wins)), low, high, len(own),
+                Bar(source, bar, rate, low, high, len(own),
                     wins.size - missing, missing, *known)
             )  # fmt: skip
     return bars
@@ -225,6 +274,8 @@ def win_values(evaluation: Evaluation) -> list[float]:
 def interval(wins: np.ndarray, seed: int = 0) -> tuple[float, float]:
     """95 % interval of the mean of [seeds, n] by drawing seeds and instructions anew, each on its
     own; with one seed it is over instructions alone."""
+    if np.isnan(wins).all():
+        return math.nan, math.nan
     seeds, n = wins.shape
     generator = np.random.default_rng(seed)
     there = ~np.isnan(wins)

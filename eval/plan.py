@@ -37,8 +37,12 @@ class Plan:
 
 def make_plan(config: EvaluateConfig) -> Plan:
     """Raises RunError for sides, benchmarks and templates that cannot be used."""
-    model = resolve_side(config.run, config.runs_root)
-    base = resolve_side(config.baseline, config.runs_root) if config.baseline else base_side(model)
+    look_up = not config.dry_run
+    model = resolve_side(config.run, config.runs_root, look_up)
+    if config.baseline:
+        base = resolve_side(config.baseline, config.runs_root, look_up)
+    else:
+        base = base_side(model, look_up)
     instructions = config.eval.build()
     if isinstance(config.judge, ChatJudge):
         read_template(config.judge.template)
@@ -62,7 +66,8 @@ def make_plan(config: EvaluateConfig) -> Plan:
                 " its model with baseline=…"
             )
         model = replace(base, name=f"{base.name}, a second sample")
-        samplings, ours, folder = (replace(sampling, seed=1), sampling), shared, folder / "control"
+        samplings = (replace(sampling, seed=1), sampling)
+        ours, folder = shared, folder / "control"
     for side in (model, base):
         if side.file is not None:
             ready_answers(side.file, instructions)
@@ -84,15 +89,16 @@ def plan_text(config: EvaluateConfig, plan: Plan) -> str:
     """Calls, tokens and dollars: of the answers that are there, and of answers of half the limit
     where there are none yet."""
     lines = [f"{plan.model.name} against {plan.base.name}, judged by {config.judge.model}"]
+    lines.append(f"  {len(plan.instructions)} instructions")
     if isinstance(config.judge, ChatJudge):
-        lines.append(_cost_text(config, config.judge, plan))
+        lines += _costs(config, config.judge, plan)
     else:
-        lines.append(f"  {len(plan.instructions)} instructions, no calls, no cost")
+        lines.append("  no calls, no cost")
     lines.append(f"  results in {plan.folder}")
     return "\n".join(lines)
 
 
-def _cost_text(config: EvaluateConfig, judge: ChatJudge, plan: Plan) -> str:
+def _costs(config: EvaluateConfig, judge: ChatJudge, plan: Plan) -> list[str]:
     guess = "x" * (2 * config.eval.max_new_tokens)  # four characters a token, half the limit
     sides = [
         ready_answers(file, plan.instructions) if side.file else _known(file, plan, guess)
@@ -103,11 +109,21 @@ def _cost_text(config: EvaluateConfig, judge: ChatJudge, plan: Plan) -> str:
         Pair(i.index, i.source, i.text, mine, other)
         for i, mine, other in zip(plan.instructions, *sides, strict=True)
     ]
+    different = [p for p in pairs if p.model_output != p.base_output or p.model_output is guess]
+    lines = [cost_text(judge, different)]
+    if guessed:
+        lines.append(
+            f"  {guessed} answers are not written yet: taken as half of the limit's length"
+        )
+    return lines
+
+
+def cost_text(judge: ChatJudge, pairs: Sequence[Pair]) -> str:
+    """Calls, tokens and dollars of judging these pairs."""
     template = read_template(judge.template)
     asked = [
         "\n".join(message["content"] for message in template.messages(*pair.shown(first)))
         for pair in pairs
-        if pair.model_output != pair.base_output or pair.model_output is guess
         for first in orders_of(judge, pair)
     ]
     count, how = token_counter(judge)
@@ -117,13 +133,7 @@ def _cost_text(config: EvaluateConfig, judge: ChatJudge, plan: Plan) -> str:
         dollars = "dollars unknown: the judge is not in conf/evaluate/judges.json"
     else:
         dollars = f"{price.usd(tokens, len(asked) * judge.max_tokens):.2f} dollars (judges.json)"
-    text = (
-        f"  {len(plan.instructions)} instructions, {len(asked)} calls, {tokens:,} prompt tokens"
-        f" ({how}), {dollars}"
-    )
-    if guessed:
-        text += f"\n  {guessed} answers are not written yet: taken as half of the limit's length"
-    return text
+    return f"  {len(asked)} calls, {tokens:,} prompt tokens ({how}), {dollars}"
 
 
 def _known(file: Path, plan: Plan, otherwise: str) -> list[str]:

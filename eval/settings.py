@@ -7,8 +7,9 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
-from eval.judge import ChatJudge, Prices
+from eval.judge import OPENAI_URL, ChatJudge, Prices
 from eval.judge_check import JudgeCheck
 from lsp.compose import CONF
 from lsp.schema import Problem, number
@@ -42,7 +43,11 @@ class EvaluateConfig:
             problems.append(Problem("run", None, "is missing", fix))
         if isinstance(self.judge, ChatJudge):
             problems += _judge_problems(self.judge)
-        elif isinstance(self.eval, JudgeCheck):
+        given = [key for key in ("run", "baseline", "control") if getattr(self, key)]
+        if isinstance(self.eval, JudgeCheck) and given:
+            fix = "leave it out: the answers are those of eval.data"
+            problems += [Problem(k, getattr(self, k), "is not judge_check's", fix) for k in given]
+        if isinstance(self.eval, JudgeCheck) and not isinstance(self.judge, ChatJudge):
             fix = "choose judge=gpt4o or judge=compatible"
             problems.append(Problem("judge", None, "eval=judge_check measures chat judges", fix))
         return problems
@@ -50,7 +55,8 @@ class EvaluateConfig:
 
 def _judge_problems(judge: ChatJudge) -> list[Problem]:
     problems = []
-    if judge.base_url is not None and judge.api_key_env == OPENAI_KEY:
+    elsewhere = judge.base_url is not None and not judge.base_url.startswith(OPENAI_URL)
+    if elsewhere and judge.api_key_env == OPENAI_KEY:
         fix = "name the variable that holds its own key: judge.api_key_env=…"
         reason = "another host than OpenAI's does not get OpenAI's key"
         problems.append(Problem("judge.api_key_env", judge.api_key_env, reason, fix))
@@ -58,15 +64,27 @@ def _judge_problems(judge: ChatJudge) -> list[Problem]:
         if value is not None and scrub(value) != value:
             fix = "keys come from environment variables, never from settings"
             problems.append(Problem(key, scrub(value), "holds what looks like a secret", fix))
+    if judge.base_url is not None and not _is_url(judge.base_url):
+        fix = "write it whole, such as http://host:8000/v1"
+        problems.append(Problem("judge.base_url", judge.base_url, "is no http(s) address", fix))
     known = known_judges().get(judge.model, {})
     shutdown = known.get("shutdown")
-    if shutdown and judge.base_url is None and today() >= shutdown:
+    if shutdown and not elsewhere and today() >= shutdown:
         fix = f"use {known['instead']}"
         problems.append(Problem("judge.model", judge.model, f"was shut down {shutdown}", fix))
     if judge.max_usd is not None and prices(judge.model).input is None:
         fix = f"add it to {EVALUATE.name}/judges.json, or leave judge.max_usd out"
         problems.append(Problem("judge.max_usd", judge.max_usd, "needs the judge's price", fix))
     return problems
+
+
+def _is_url(text: str) -> bool:
+    try:
+        parts = urlsplit(text)
+        _ = parts.port  # raises where it is out of range
+    except ValueError:
+        return False
+    return parts.scheme in ("http", "https") and bool(parts.hostname)
 
 
 def today() -> str:

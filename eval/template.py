@@ -40,11 +40,11 @@ class Template:
     turns: tuple[tuple[str, str], ...]
 
     def messages(self, instruction: str, first: str, second: str) -> list[dict[str, str]]:
-        """The chat messages that ask about two outputs. Outside JSON a lone surrogate, which has no
-        UTF-8 form, is written as its backslash escape."""
+        """The chat messages that ask about two outputs. A lone surrogate, which has no UTF-8 form,
+        is written as its backslash escape (in JSON that is the same text)."""
         data = {"instruction": instruction, "output_m": first, "output_M": second}
         values = {
-            "data": json.dumps(data, ensure_ascii=True, indent=1),
+            "data": _utf8(json.dumps(data, ensure_ascii=False, indent=1)),
             "instruction": _utf8(instruction),
             "output_1": _utf8(first),
             "output_2": _utf8(second),

@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from lsp.runs import read_run
-from lsp.schema import flat
+from lsp.schema import flat, flat_tree
 from lsp.tracking.wandb import WandbTracker, keep_in_run_folder, model_artifact
 
 
@@ -19,6 +19,8 @@ def track_evaluation(run: Path, config: Any, results: dict[str, Any], rows: list
     The tracker's settings are those of the run. Online, ``use_artifact`` links the evaluation to
     the run's model. An error of W&B is said and ends nothing: the results are on disk.
     """
+    import wandb
+
     settings = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))["tracker"]
     if settings.pop("_target_") != f"{WandbTracker.__module__}.{WandbTracker.__qualname__}":
         return
@@ -26,11 +28,9 @@ def track_evaluation(run: Path, config: Any, results: dict[str, Any], rows: list
     mode, _ = tracker.resolved_mode()
     if mode == "disabled":
         return
-    import wandb
-
     keep_in_run_folder(run)
     run_id = read_run(run)["id"]
-    name = results["benchmark"]
+    name = results["benchmark"] + ("-control" if config.control else "")
     try:
         with wandb.init(
             project=tracker.project,
@@ -54,12 +54,18 @@ def track_evaluation(run: Path, config: Any, results: dict[str, Any], rows: list
         ) as evaluation:
             if mode == "online":
                 evaluation.use_artifact(f"{model_artifact(run_id)}:latest", type="model")
-            for source, rate in results["win_rate"].items():
-                for key in ("win_rate", "standard_error", "n", "n_missing"):
-                    evaluation.summary[f"eval/{name}/{source}/{key}"] = rate[key]
+            for key, value in flat_tree(summary_of(results)).items():
+                evaluation.summary[f"eval/{name}/{key.replace('.', '/')}"] = value
             columns = list(rows[0]) if rows else ["index"]
             data = [[row[column] for column in columns] for row in rows]
             evaluation.log({f"eval/{name}/pairs": wandb.Table(columns=columns, data=data)})
-    except wandb.errors.Error as error:
+    except (wandb.errors.Error, TimeoutError, OSError) as error:
         print(f"warning: W&B did not take the evaluation ({error}); its results are on disk",
               file=sys.stderr)  # fmt: skip
+
+
+def summary_of(results: dict[str, Any]) -> dict[str, Any]:
+    """Sets first: ``overall/win_rate``, ``koala/discrete/wins``, …; then what is of all sets."""
+    sets = dict(results["win_rate"])
+    others = {key: value for key, value in results.items() if key not in ("win_rate", "problems")}
+    return {**others, **sets}

@@ -32,8 +32,8 @@ class VerifierJudge:
     def explain(self, error: Exception) -> str:
         return str(error)
 
-    def calls_ever(self, asked: Sequence[tuple[Pair, bool]]) -> int:
-        return 0
+    def totals(self, asked: Sequence[tuple[Pair, bool]]) -> tuple[int, float]:
+        return 0, 0.0
 
     def verdict(self, pair: Pair, model_first: bool) -> Verdict:
         """Raises NotAPocketTask where nothing is right or wrong."""
@@ -47,9 +47,7 @@ class VerifierJudge:
             for output in (pair.model_output, pair.base_output)
         ]
         preference = TIE + (right[0] - right[1]) / 2
-        return Verdict(
-            pair.index, pair.source, model_first, preference, None, cached=False, usd=0.0
-        )
+        return Verdict(pair.index, pair.source, model_first, preference, None, False, 0.0, None)
 
     async def judge_all(
         self, asked: Sequence[tuple[Pair, bool]], on_verdict: Callable[[Verdict], None]

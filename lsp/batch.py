@@ -61,29 +61,49 @@ def training_rows(
 
 
 def pack(rows: Sequence[TrainingRow], max_tokens: int) -> Iterator[list[int]]:
-    """Indices of the rows of each micro-batch, longest first, so that rows x width stays within
-    ``max_tokens``. A row longer than the budget travels alone."""
-    order = sorted(range(len(rows)), key=lambda i: -rows[i].length)
-    start = 0
-    while start < len(order):
-        stop = start + max(1, max_tokens // rows[order[start]].length)
-        yield order[start:stop]
-        start = stop
+    """Indices of the rows of each micro-batch, the longest completions first, so that its padded
+    tokens (each distinct prompt once) stay within ``max_tokens``. A row longer than that travels
+    alone."""
+    order = sorted(range(len(rows)), key=lambda i: -len(rows[i].completion_ids))
+    chosen: list[int] = []
+    prompts: set[tuple[int, ...]] = set()
+    for i in order:
+        more = prompts | {rows[i].prompt_ids}
+        longest = len(rows[chosen[0] if chosen else i].completion_ids)
+        padded = len(more) * max(map(len, more)) + (len(chosen) + 1) * longest
+        if chosen and padded > max_tokens:
+            yield chosen
+            chosen, more = [], {rows[i].prompt_ids}
+        chosen.append(i)
+        prompts = more
+    if chosen:
+        yield chosen
 
 
 def pad(rows: list[TrainingRow]) -> MicroBatch:
-    """Rows -> tensors, padded on the right with id 0, which the attention mask hides."""
-    width = max(row.length for row in rows)
-    input_ids = torch.zeros(len(rows), width, dtype=torch.long)
-    attention = torch.zeros(len(rows), width, dtype=torch.long)
-    completion = torch.zeros(len(rows), width, dtype=torch.bool)
-    for i, row in enumerate(rows):
-        ids = row.prompt_ids + row.completion_ids
-        input_ids[i, : len(ids)] = torch.tensor(ids)
-        attention[i, : len(ids)] = 1
-        completion[i, len(row.prompt_ids) : len(ids)] = True
-    row_C = completion.nonzero()[:, 0]
-    return MicroBatch(rows, input_ids, attention, completion, row_C)
+    """Rows -> tensors, padded on the right with id 0, which masks hide."""
+    prompts = {prompt: k for k, prompt in enumerate(dict.fromkeys(r.prompt_ids for r in rows))}
+    prompt_ids, _ = _padded(list(prompts))
+    completion_ids, completion_mask = _padded([row.completion_ids for row in rows])
+    return MicroBatch(
+        rows,
+        prompt_ids,
+        torch.tensor([len(prompt) for prompt in prompts]),
+        torch.tensor([prompts[row.prompt_ids] for row in rows]),
+        completion_ids,
+        completion_mask,
+        completion_mask.nonzero()[:, 0],
+    )
+
+
+def _padded(sequences: Sequence[tuple[int, ...]]) -> tuple[Tensor, Tensor]:
+    """(ids, mask), both [sequences, width of the longest]."""
+    ids = torch.zeros(len(sequences), max(map(len, sequences)), dtype=torch.long)
+    mask = torch.zeros_like(ids, dtype=torch.bool)
+    for i, sequence in enumerate(sequences):
+        ids[i, : len(sequence)] = torch.tensor(sequence)
+        mask[i, : len(sequence)] = True
+    return ids, mask
 
 
 def row_sums(batch: MicroBatch, value_C: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ import torch
 
 from lsp.batch import pack, pad, row_sums
 from lsp.config import EXACT_KL_VOCABULARY, Config
-from lsp.logprobs import TokenScores, completion_scores
+from lsp.logprobs import TokenScores, completion_hidden, completion_scores, head_loss
 from lsp.losses import KL_ESTIMATORS, kl_loss, kl_per_token, policy_loss
 from lsp.players import Players
 from lsp.types import MicroBatch, TrainingRow
@@ -77,6 +77,7 @@ class Learner:
             lr=settings.lr,
             betas=(settings.beta1, settings.beta2),
             weight_decay=settings.weight_decay,
+            fused=True,
         )
 
     def update(self, rows: list[TrainingRow], step: int) -> UpdateStats:
@@ -128,21 +129,36 @@ class Learner:
     def _backward(self, batch: MicroBatch, stats: UpdateStats) -> None:
         method, temperature = self.config.method, self.config.rollout.temperature
         exact = method.kl_estimator == "exact"
+        policy = self.players.policy
         with torch.no_grad():
             ref = completion_scores(self.players.reference, batch, temperature, exact)
-        own = completion_scores(self.players.policy, batch, temperature, exact)
-        device = own.logprobs_C.device
-        policy_weight_B = torch.tensor([row.policy_weight for row in batch.rows], device=device)
-        kl_weight_B = torch.tensor([row.kl_weight for row in batch.rows], device=device)
-        kl_C = kl_per_token(
-            own.logprobs_C,
-            ref.logprobs_C,
-            method.kl_estimator,
-            own.distribution_CV,
-            ref.distribution_CV,
-        )
-        loss = policy_loss(own.logprobs_C, policy_weight_B[batch.row_C])
-        loss = loss + kl_loss(kl_C, kl_weight_B[batch.row_C], method.beta)
+        device = ref.logprobs_C.device
+        weights = [[row.policy_weight, row.kl_weight] for row in batch.rows]
+        policy_weight_C, kl_weight_C = torch.tensor(weights, device=device)[batch.row_C].unbind(1)
+
+        def kl_of(logprobs: torch.Tensor, part: slice) -> torch.Tensor:
+            return kl_per_token(logprobs, ref.logprobs_C[part], method.kl_estimator)
+
+        def token_loss(logprobs: torch.Tensor, part: slice) -> torch.Tensor:
+            kl = kl_loss(kl_of(logprobs, part), kl_weight_C[part], method.beta)
+            return policy_loss(logprobs, policy_weight_C[part]) + kl
+
+        if exact:
+            own = completion_scores(policy, batch, temperature, with_distribution=True)
+            kl_C = kl_per_token(
+                own.logprobs_C, ref.logprobs_C, "exact", own.distribution_CV, ref.distribution_CV
+            )
+            loss = policy_loss(own.logprobs_C, policy_weight_C)
+            loss = loss + kl_loss(kl_C, kl_weight_C, method.beta)
+        else:
+            loss, own = head_loss(
+                completion_hidden(policy, batch),
+                policy.get_output_embeddings(),
+                batch.completion_ids_BT[batch.completion_mask_BT],
+                temperature,
+                token_loss,
+            )
+            kl_C = kl_of(own.logprobs_C, slice(None))
         loss.backward()
         stats.loss += loss.item()
         self._measure(batch, own, ref, kl_C.detach(), stats)
@@ -167,10 +183,10 @@ class Learner:
         rollout = [x for row in batch.rows for x in row.rollout_logprobs]
         difference = own.logprobs_C - torch.tensor(rollout, device=own.logprobs_C.device)
         stats.max_mismatch = max(stats.max_mismatch, difference.abs().max().item())
-        stats.padded_tokens += batch.input_ids_BT.numel()
+        stats.tokens += batch.tokens
+        stats.padded_tokens += batch.padded_tokens
         for i, row in enumerate(batch.rows):
             tokens = len(row.completion_ids)
-            stats.tokens += row.length
             sums = stats.sums
             sums[f"tokens/{row.role}"] += tokens * row.count
             sums[f"policy/{row.role}"] -= row.policy_weight * tokens

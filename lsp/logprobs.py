@@ -1,22 +1,31 @@
-"""Log-probabilities and entropy at completion positions only, the vocabulary head in tiles.
+"""Log-probabilities, entropy and the loss at completion positions only, the head in tiles.
 
-No [rows x tokens x V] tensor is ever made: hidden states are gathered at the positions that
-predict completion tokens, and the head runs over them a tile at a time, again in the backward
-pass. Plain tensors in, plain tensors out.
+No [rows x tokens x V] tensor is ever made. Hidden states are gathered at the positions that predict
+completion tokens; each prompt is computed once, and its completions attend to its keys and values
+(exact: a prompt's states do not depend on what follows). The vocabulary head runs over a tile of
+positions at a time, and in training the head's gradients are formed in the same pass: what a
+token's log-probability weighs in the loss follows from that log-probability alone, so neither are
+logits kept nor computed again. Plain tensors in, plain tensors out.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
+from transformers.cache_utils import Cache
 
+from lsp.onednn import OneDnnLinear, product
 from lsp.types import MicroBatch
 
-TILE_ELEMENTS = 2**24
-"""Logits held at once (64 MB in fp32); the tile has this many elements over V positions."""
+TILE_ELEMENTS = 2**23
+"""Logits held at once (32 MB in fp32, twice that with their probabilities)."""
+
+TokenLoss = Callable[[Tensor, slice], Tensor]
+"""(log-probs of some completion tokens, which ones) -> their part of the loss, a scalar."""
 
 
 class TokenScores(NamedTuple):
@@ -28,6 +37,73 @@ class TokenScores(NamedTuple):
     distribution_CV: Tensor | None
 
 
+class SharedPrompts(Cache):
+    """Keys and values of K prompts, then shown to B rows as the beginning of each; gradients flow
+    through it. ``owner_B`` is None while the prompts themselves are computed."""
+
+    def __init__(self):
+        super().__init__(layers=[])
+        self.layers_of_prompts: list[tuple[Tensor, Tensor]] = []
+        self.owner_B: Tensor | None = None
+
+    def update(self, key_states, value_states, layer_idx, *args, **kwargs):
+        if self.owner_B is None:
+            self.layers_of_prompts.append((key_states, value_states))
+            return key_states, value_states
+        keys, values = self.layers_of_prompts[layer_idx]
+        return (
+            torch.cat([keys[self.owner_B], key_states], dim=2),
+            torch.cat([values[self.owner_B], value_states], dim=2),
+        )
+
+    def get_seq_length(self, layer_idx: int = 0) -> int:
+        return 0 if self.owner_B is None else self.layers_of_prompts[0][0].shape[2]
+
+
+def completion_hidden(model: nn.Module, batch: MicroBatch) -> Tensor:
+    """Hidden states of the positions that predict completion tokens, [C, D], row-major."""
+    decoder = model.get_decoder()
+    shared = SharedPrompts()
+    # Prompts are padded on the right: no token of theirs sees padding under a causal mask.
+    hidden_KPD = decoder(
+        input_ids=batch.prompt_ids_KP, past_key_values=shared, use_cache=True
+    ).last_hidden_state
+    prompts = torch.arange(len(hidden_KPD), device=hidden_KPD.device)
+    first_BD = hidden_KPD[prompts, batch.prompt_length_K - 1][batch.owner_B]
+    inputs_BT = batch.completion_ids_BT[:, :-1]  # the last token predicts nothing
+    if not inputs_BT.shape[1]:
+        return first_BD
+    shared.owner_B = batch.owner_B
+    rows, width = inputs_BT.shape
+    positions = torch.arange(width, device=inputs_BT.device)
+    length_B = batch.prompt_length_K[batch.owner_B]
+    columns = torch.arange(batch.prompt_ids_KP.shape[1], device=inputs_BT.device)
+    sees_prompt = (columns < length_B[:, None])[:, None, None, :].expand(-1, 1, width, -1)
+    causal = (positions[:, None] >= positions)[None, None].expand(rows, 1, -1, -1)
+    hidden_BTD = decoder(
+        input_ids=inputs_BT,
+        attention_mask=torch.cat([sees_prompt, causal], dim=-1),
+        position_ids=length_B[:, None] + positions,
+        past_key_values=shared,
+        use_cache=True,
+    ).last_hidden_state
+    all_BTD = torch.cat([first_BD[:, None], hidden_BTD], dim=1)
+    return all_BTD[batch.completion_mask_BT]
+
+
+def completion_scores(
+    model: nn.Module, batch: MicroBatch, temperature: float, with_distribution: bool = False
+) -> TokenScores:
+    """Scores of a micro-batch's completion tokens under a causal language model."""
+    return score_tokens(
+        completion_hidden(model, batch),
+        model.get_output_embeddings(),
+        batch.completion_ids_BT[batch.completion_mask_BT],
+        temperature,
+        with_distribution,
+    )
+
+
 def score_tokens(
     hidden_CD: Tensor,
     head: nn.Module,
@@ -37,37 +113,117 @@ def score_tokens(
 ) -> TokenScores:
     """Scores of ``target_C`` under softmax(head(hidden) / temperature), in fp32.
 
-    Entropy is a measurement: it carries no gradient.
+    Log-probabilities are differentiable, a tile computed again in the backward pass; a loss that
+    is a sum over tokens is cheaper by ``head_loss``. Entropy is a measurement without gradient.
     """
 
     def tile(hidden: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         log_distribution = (head(hidden).float() / temperature).log_softmax(dim=-1)
-        chosen = log_distribution.gather(1, target.unsqueeze(1)).squeeze(1)
-        with torch.no_grad():
-            entropy = -(log_distribution.exp() * log_distribution).sum(dim=-1)
-        return chosen, entropy, log_distribution
+        return _chosen(log_distribution, target), _entropy(log_distribution), log_distribution
 
-    size = max(1, TILE_ELEMENTS // head.weight.shape[0])
-    if with_distribution or len(target_C) <= size:
+    parts = _tiles(len(target_C), head)
+    if with_distribution or len(parts) == 1:
         chosen, entropy, log_distribution = tile(hidden_CD, target_C)
         return TokenScores(chosen, entropy, log_distribution if with_distribution else None)
     pieces = [
-        checkpoint(lambda h, t: tile(h, t)[:2], hidden, target, use_reentrant=False)
-        for hidden, target in zip(hidden_CD.split(size), target_C.split(size), strict=True)
+        checkpoint(lambda h, t: tile(h, t)[:2], hidden_CD[p], target_C[p], use_reentrant=False)
+        for p in parts
     ]
     chosen, entropy = (torch.cat(column) for column in zip(*pieces, strict=True))
     return TokenScores(chosen, entropy, None)
 
 
-def completion_scores(
-    model: nn.Module, batch: MicroBatch, temperature: float, with_distribution: bool = False
-) -> TokenScores:
-    """Scores of a micro-batch's completion tokens under a causal language model."""
-    hidden_BTD = model.get_decoder()(
-        input_ids=batch.input_ids_BT, attention_mask=batch.attention_mask_BT, use_cache=False
-    ).last_hidden_state
-    predicts_BT = batch.completion_mask_BT[:, 1:]
-    hidden_CD = hidden_BTD[:, :-1][predicts_BT]
-    target_C = batch.input_ids_BT[:, 1:][predicts_BT]
-    head = model.get_output_embeddings()
-    return score_tokens(hidden_CD, head, target_C, temperature, with_distribution)
+def head_loss(
+    hidden_CD: Tensor, head: nn.Linear, target_C: Tensor, temperature: float, token_loss: TokenLoss
+) -> tuple[Tensor, TokenScores]:
+    """(loss, scores): ``token_loss`` of the scores' log-probabilities, summed over tiles.
+
+    The loss is differentiable in the hidden states and the head's parameters, whose gradients are
+    formed on the way forward, in fp32; the scores are not.
+    """
+    loss, logprobs, entropy = _HeadLoss.apply(
+        hidden_CD, head.weight, head.bias, head, target_C, temperature, token_loss
+    )
+    return loss, TokenScores(logprobs, entropy, None)
+
+
+class _HeadLoss(torch.autograd.Function):
+    """With g = d loss / d log p(target) of a token, d loss / d logits = g (onehot - p) / T."""
+
+    @staticmethod
+    def forward(ctx, hidden_CD, weight, bias, head, target_C, temperature, token_loss):
+        wants_hidden, wants_weight, wants_bias = ctx.needs_input_grad[:3]
+        for_hidden = torch.empty_like(hidden_CD) if wants_hidden else None
+        for_weight = torch.zeros_like(weight, dtype=torch.float32) if wants_weight else None
+        for_bias = torch.zeros_like(bias, dtype=torch.float32) if wants_bias else None
+        total = hidden_CD.new_zeros((), dtype=torch.float32)
+        chosen, entropies = [], []
+        for part in _tiles(len(target_C), head):
+            hidden, target = hidden_CD[part], target_C[part, None]
+            log_distribution = _log_distribution(hidden, head, temperature)
+            with torch.enable_grad():
+                logprobs = _chosen(log_distribution, target_C[part]).requires_grad_()
+                loss = token_loss(logprobs, part)
+                (slope,) = torch.autograd.grad(loss, logprobs)
+            total += loss.detach()
+            chosen.append(logprobs.detach())
+            probability = log_distribution.exp()
+            entropies.append(-torch.linalg.vecdot(probability, log_distribution))
+            slope = (slope / temperature)[:, None]
+            # The tile of probabilities becomes that of d loss / d logits.
+            for_logits = probability.mul_(-slope)
+            for_logits.scatter_add_(1, target, slope)
+            if wants_bias:
+                for_bias += for_logits.sum(0)
+            for_logits = for_logits.to(weight.dtype)
+            if wants_hidden:
+                for_hidden[part] = _matmul(for_logits, weight, head)
+            if wants_weight:
+                for_weight += _matmul(for_logits.t(), hidden, head)
+        ctx.save_for_backward(for_hidden, for_weight, for_bias)
+        ctx.dtype = weight.dtype
+        logprobs, entropy = torch.cat(chosen), torch.cat(entropies)
+        ctx.mark_non_differentiable(logprobs, entropy)
+        return total, logprobs, entropy
+
+    @staticmethod
+    def backward(ctx, for_loss, *unused):
+        for_hidden, for_weight, for_bias = ctx.saved_tensors
+        if for_loss != 1:
+            for_hidden, for_weight, for_bias = (
+                None if gradient is None else gradient * for_loss
+                for gradient in (for_hidden, for_weight, for_bias)
+            )
+        for_weight, for_bias = (
+            None if gradient is None else gradient.to(ctx.dtype)
+            for gradient in (for_weight, for_bias)
+        )
+        return for_hidden, for_weight, for_bias, None, None, None, None
+
+
+def _tiles(count: int, head: nn.Linear) -> list[slice]:
+    """Parts of ``count`` positions, of at most TILE_ELEMENTS logits each."""
+    size = max(1, TILE_ELEMENTS // head.weight.shape[0])
+    return [slice(start, start + size) for start in range(0, count, size)]
+
+
+def _log_distribution(hidden: Tensor, head: nn.Linear, temperature: float) -> Tensor:
+    """A tile of log-probabilities in fp32, [tile, V]; the logits' memory is used again."""
+    logits = head(hidden).float()
+    if temperature != 1:
+        logits /= temperature
+    return logits.sub_(logits.logsumexp(dim=-1, keepdim=True))
+
+
+def _matmul(one: Tensor, other: Tensor, head: nn.Linear) -> Tensor:
+    """one @ other, by the head's own kind of product."""
+    return product(one, other.t()) if isinstance(head, OneDnnLinear) else one @ other
+
+
+def _chosen(log_distribution: Tensor, target: Tensor) -> Tensor:
+    return log_distribution.gather(1, target.unsqueeze(1)).squeeze(1)
+
+
+@torch.no_grad()
+def _entropy(log_distribution: Tensor) -> Tensor:
+    return -torch.linalg.vecdot(log_distribution.exp(), log_distribution)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from lsp.config import ModelConfig, local_model_folder
+from lsp.onednn import use_onednn
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -54,6 +55,7 @@ def load_model(
     # A padding index drops the gradient of that id's embedding, and a rollout can sample it.
     embedding.padding_idx = None
     model = model.to(device).eval()
+    use_onednn(model)
     check_head(model)
     return model, tokenizer
 

@@ -188,6 +188,11 @@ def base_identity(config: Config) -> str:
     folder = local_model_folder(config.model.name)
     if folder is None:
         return f"{config.model.name}@{config.model.revision or 'main'}"
+    return weights_identity(folder)
+
+
+def weights_identity(folder: Path) -> str:
+    """A folder's weights by hash."""
     digest = hashlib.sha256()
     weights = [f for f in folder.iterdir() if f.suffix in (".safetensors", ".bin")]
     for file in sorted(weights):

@@ -86,6 +86,11 @@ def to_tree(value: Any) -> Any:
 
 def flat(config: Any) -> dict[str, Any]:
     """Dotted key -> value, the form in which trackers and comparisons want a config."""
+    return flat_tree(to_tree(config))
+
+
+def flat_tree(tree: dict[str, Any]) -> dict[str, Any]:
+    """``flat`` of a config that is plain dicts already."""
 
     def walk(prefix: str, node: Any) -> dict[str, Any]:
         if not isinstance(node, dict):
@@ -95,7 +100,7 @@ def flat(config: Any) -> dict[str, Any]:
             items |= walk(f"{prefix}.{key}" if prefix else key, value)
         return items
 
-    return walk("", to_tree(config))
+    return walk("", tree)
 
 
 def _convert(

@@ -120,15 +120,38 @@ class TrainingRow:
 
 @dataclass(frozen=True)
 class MicroBatch:
-    """Rows padded on the right to one width. ``completion_mask_BT`` is true at completion
-    tokens; ``row_C`` gives the row of each of those C tokens, in row-major order."""
+    """Rows of the loss with each distinct prompt once.
+
+    ``prompt_ids_KP`` are K prompts and ``completion_ids_BT`` the rows' completions, both padded on
+    the right with id 0; ``owner_B`` is the prompt of each row. ``completion_mask_BT`` is true at
+    completion tokens; ``row_C`` gives the row of each of those C tokens, in row-major order.
+    """
 
     rows: list[TrainingRow]
-    input_ids_BT: Tensor
-    attention_mask_BT: Tensor
+    prompt_ids_KP: Tensor
+    prompt_length_K: Tensor
+    owner_B: Tensor
+    completion_ids_BT: Tensor
     completion_mask_BT: Tensor
     row_C: Tensor = field(repr=False)
 
+    @property
+    def padded_tokens(self) -> int:
+        """Positions of the tensors, padding included."""
+        return self.prompt_ids_KP.numel() + self.completion_ids_BT.numel()
+
+    @property
+    def tokens(self) -> int:
+        """Those that are no padding."""
+        return int(self.prompt_length_K.sum()) + len(self.row_C)
+
     def to(self, device: torch.device) -> MicroBatch:
-        tensors = (self.input_ids_BT, self.attention_mask_BT, self.completion_mask_BT, self.row_C)
-        return MicroBatch(self.rows, *(tensor.to(device) for tensor in tensors))
+        return MicroBatch(
+            self.rows,
+            self.prompt_ids_KP.to(device),
+            self.prompt_length_K.to(device),
+            self.owner_B.to(device),
+            self.completion_ids_BT.to(device),
+            self.completion_mask_BT.to(device),
+            self.row_C.to(device),
+        )

@@ -6,8 +6,8 @@
 
 Each bar is a file of ``conf/experiment/`` (both versions' bars are drawn; ``paper`` says whose
 numbers stand beside them). Bars that start from another bar's runs take the run of the same seed.
-Everything that is no setting here goes to the runs. Runs resume and evaluations are cached, so a
-command that was stopped goes on where it was.
+Settings that begin with ``judge`` go to the evaluations, everything else that is no setting here
+goes to the runs. Runs resume and evaluations are cached, so a command that was stopped goes on.
 """
 
 from __future__ import annotations
@@ -18,13 +18,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 
-from eval.figures import COPY, FIGURES, FigureSettings, make_figures
+from eval.figures import COPY, FIGURES, FigureSettings, make_figures, paper_values
 from lsp.command import read_command
 from lsp.compose import CONF
 from lsp.runs import RunError
 from sweeps.parallel import require_all
 
 EXPERIMENTS = CONF / "experiment"
+OURS = ("seed", "run_dir", "runs_root", "resume", "experiment", "method", "init", "init.run")
 
 
 @dataclass
@@ -55,8 +56,12 @@ def main(arguments: Sequence[str]) -> None:
 def run_figure(settings: PaperSettings, overrides: Sequence[str]) -> str:
     """Train, evaluate, draw; what ``eval.figures`` says. Raises RunError, and ends the command
     where a run fails."""
-    if settings.figure not in FIGURES:
-        raise RunError(f"figure={settings.figure}: the paper has figures 2 and 3")
+    paper_values(settings.paper, settings.figure)  # refuses what is not there
+    for text in overrides:
+        if text.partition("=")[0] in OURS:
+            raise RunError(f"{text} is set by this command for each run; leave it out")
+    judged = [text for text in overrides if text.startswith("judge")]
+    trained = [text for text in overrides if text not in judged]
     if settings.seeds < 1 or settings.workers < 1:
         raise RunError("seeds and workers must be 1 or more")
     folder = Path(settings.folder or f"outputs/paper-{settings.world}").resolve()
@@ -67,16 +72,18 @@ def run_figure(settings: PaperSettings, overrides: Sequence[str]) -> str:
     }
     for stage in (False, True):
         commands = [
-            run_command(bar, seed, place, folder, settings.world, overrides)
+            run_command(bar, seed, place, folder, settings.world, trained)
             for (bar, seed), place in places.items()
             if ("_from_" in bar) == stage
         ]
         require_all(commands, settings.workers)
     drawn = [place for (bar, _), place in places.items() if bar in FIGURES[settings.figure]]
-    evaluate = ["-m", "eval", f"eval={settings.benchmark}", f"runs_root={folder}"]
+    evaluate = ["-m", "eval", f"eval={settings.benchmark}", f"runs_root={folder}", *judged]
     # The control first: it writes the base's answers, which the others then find.
     require_all([[*evaluate, f"run={drawn[0]}", "control=true"]], 1)
-    require_all([[*evaluate, f"run={place}"] for place in drawn], settings.workers)
+    # A judge on a network has one rate and one budget: one evaluation at a time.
+    at_once = settings.workers if settings.benchmark == "pocket" else 1
+    require_all([[*evaluate, f"run={place}"] for place in drawn], at_once)
     return make_figures(
         [str(place) for place in drawn],
         FigureSettings(

@@ -22,6 +22,7 @@ class JudgeServer:
         self.requests: list[dict] = []
         self.keys: set[str] = set()
         self.always: str | None = None
+        self.refused: str | None = None
         self.random = random.Random(7)
         self.lock = threading.Lock()
         outer = self
@@ -65,6 +66,12 @@ class JudgeServer:
         if fault in ("401", "429", "500"):
             self.send(handler, int(fault), b'{"error": {"message": "busy"}}', {"Retry-After": "0"})
             return
+        if fault == "quota":
+            self.send(handler, 429, b'{"error": {"code": "insufficient_quota", "message": "pay"}}')
+            return
+        if self.refused and self.refused in body["messages"][1]["content"]:
+            self.send(handler, 400, b'{"error": {"message": "context length exceeded"}}')
+            return
         if fault == "slow":
             time.sleep(1.5)
         data = json.loads(body["messages"][1]["content"].split("\n\n")[1])
@@ -93,8 +100,17 @@ class JudgeServer:
             ],
             "usage": {"prompt_tokens": 100, "completion_tokens": 1, "total_tokens": 101},
         }
+        (choice,) = response["choices"]
         if fault == "wrong json":
             response = {"surprise": True}
+        elif fault == "nan":
+            top[0]["logprob"] = math.nan
+        elif fault == "null logprob":
+            top[0]["logprob"] = None
+        elif fault == "null token":
+            top[0]["token"] = None
+        elif fault == "parts":
+            choice["message"]["content"] = [{"type": "text", "text": "m"}]
         self.send(handler, 200, json.dumps(response).encode())
 
     def send(self, handler, status, content, headers=()):

@@ -20,6 +20,7 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.cache_utils import Cache
 
+from lsp.onednn import packed_weights
 from lsp.types import Completion
 
 
@@ -119,11 +120,12 @@ class RolloutEngine:
             )
         rows = [index for index in range(len(prompts)) for _ in range(samples)]
         flat: list[Completion] = []
-        for start in range(0, len(rows), self.max_rows):
-            chunk = rows[start : start + self.max_rows]
-            flat += self._decode(
-                model, [prompts[i] for i in chunk], start, max_new_tokens, temperature, key
-            )
+        with packed_weights(model, min(len(rows), self.max_rows)):
+            for start in range(0, len(rows), self.max_rows):
+                chunk = rows[start : start + self.max_rows]
+                flat += self._decode(
+                    model, [prompts[i] for i in chunk], start, max_new_tokens, temperature, key
+                )
         return [flat[i : i + samples] for i in range(0, len(flat), samples)]
 
     def _decode(

@@ -41,6 +41,7 @@ def main(faults: bool) -> None:
         model="judge", base_url=place.get(), api_key_env="X", template="own", tokenizer=None,
         logprobs=True, order="both", order_seed=0, concurrency=IN_FLIGHT,
         requests_per_minute=10**6, max_usd=None, timeout_seconds=5.0, max_tries=12, max_tokens=1,
+        max_tokens_name="max_tokens", temperature=0.0,
     )  # fmt: skip
     pairs = [Pair(i, "s", f"instruction {i}", "one answer", "another") for i in range(CALLS // 2)]
     asked = [(pair, first) for pair in pairs for first in (True, False)]

@@ -94,10 +94,22 @@ def test_differences_by_hand(evaluated, tmp_path):
     other.results["judge"] = "another"
     with pytest.raises(RunError, match="judge is verifier and another"):
         compare(one, other)
-    other.results["judge"] = "verifier"
+    other.results.update(judge="verifier", baseline_answers="others")
+    with pytest.raises(RunError, match="against other answers of the baseline"):
+        compare(one, other)
+    other.results["baseline_answers"] = one.results["baseline_answers"]
     other.rows.reverse()
     with pytest.raises(RunError, match="of different instructions"):
         compare(one, other)
+
+
+def test_a_damaged_evaluation_is_one_message(evaluated, tmp_path):
+    root, _ = evaluated
+    shutil.copytree(root / "one" / "eval" / "pocket", tmp_path / "pocket")
+    for text, says in (('{"benchmark": ', "cannot be used: "), ("{}", "it lacks baseline, ")):
+        (tmp_path / "pocket" / "results.json").write_text(text)
+        with pytest.raises(RunError, match=f"{says}.*evaluate again"):
+            read_evaluation(tmp_path / "pocket")
 
 
 @pytest.mark.parametrize(

@@ -12,8 +12,17 @@ from pathlib import Path
 
 import pytest
 
-from eval.__main__ import evaluate, main, results_table
-from eval.answers import read_instructions, ready_answers, resolve_side, write_answers
+from eval.__main__ import evaluate, evaluation_folder, main, results_table
+from eval.answers import (
+    Sampling,
+    read_instructions,
+    read_rows,
+    ready_answers,
+    resolve_side,
+    write_answers,
+)
+from eval.cache import VerdictCache
+from eval.judge import Prices
 from eval.settings import EVALUATE, EvaluateConfig, known_judges, shutdown_warning
 from lsp.compose import compose_as
 from lsp.runs import RunError
@@ -119,10 +128,8 @@ def test_ready_answers_identical_pairs_and_missing_verdicts(command, data, tmp_p
 
 
 def test_killed_answers_go_on(small_run, data, tmp_path):
-    instructions = read_instructions(str(data), "eval")
+    instructions = read_instructions(str(data))
     side = resolve_side(str(small_run[0]), "outputs")
-    from eval.answers import Sampling
-
     sampling = Sampling(0.01, 8, 4, "float32", "cpu", None, 0)
     path = tmp_path / "answers.jsonl"
     whole = write_answers(side, instructions, sampling, path)
@@ -138,7 +145,7 @@ def test_a_dry_run_says_calls_tokens_and_dollars_and_needs_no_key(command, capsy
     dry = [text for text in overrides if not text.startswith("judge")]
     main([*dry, "dry_run=true"])
     out = capsys.readouterr().out
-    assert "12 instructions, 24 calls" in out and "dollars (judges.json)" in out
+    assert "12 instructions" in out and "24 calls" in out and "dollars (judges.json)" in out
     main([*overrides, "dry_run=true"])
     assert "dollars unknown" in capsys.readouterr().out
     assert not server.requests
@@ -153,6 +160,10 @@ def test_a_dry_run_says_calls_tokens_and_dollars_and_needs_no_key(command, capsy
         (["judge.concurrency=0"], ConfigError, "must be at least 1"),
         (["run=nowhere.json"], RunError, "there is no file of answers"),
         (["run=./nowhere"], RunError, "neither a run, a model folder nor a file"),
+        (["baseline=no-such/model"], RunError, "no-such/model is neither a run nor a model folder"),
+        (["eval.data=hub:no-such/data/set.json"], RunError, "cannot be had from the Hub"),
+        (["judge.base_url=localhost:8000"], ConfigError, "is no http\\(s\\) address"),
+        (["judge.base_url=http://host:99999"], ConfigError, "is no http\\(s\\) address"),
         (["run=null"], ConfigError, "run: is missing. Give run="),
         (["run=pocket"], RunError, "is no run, so its base is not known"),
         (["eval.data=gone.json"], RunError, "cannot be read as JSON"),
@@ -184,6 +195,85 @@ def test_a_refusing_judge_is_one_message(command, data, tmp_path):
     sides = [f"run={tmp_path / 'one.json'}", f"baseline={tmp_path / 'two.json'}"]
     with pytest.raises(RunError, match="the judge refuses: .*JUDGE_KEY. Verdicts that came"):
         run_eval([*overrides[1:], *sides])
+    server.always = "not a verdict"
+    with pytest.raises(SystemExit, match="there is no verdict at all"):
+        main([*overrides[1:], *sides, "judge.max_tries=1", "judge.order=one"])
+
+
+@pytest.mark.parametrize("key", ["", "abc\n", "schlüssel", "two words"])
+def test_what_is_no_key_is_refused_before_anything(command, monkeypatch, key):
+    overrides, _ = command
+    monkeypatch.setenv("JUDGE_KEY", key)
+    with pytest.raises(ConfigError, match="what JUDGE_KEY holds is no key"):
+        run_eval(overrides)
+
+
+def test_openais_key_goes_to_openai_alone(tmp_path, monkeypatch, judge_server):
+    """The openai client reads another address from the environment; ours does not."""
+    server = judge_server()
+    monkeypatch.setenv("OPENAI_BASE_URL", server.url)
+    config = compose_as(EvaluateConfig, EVALUATE, ["run=x.json"]).judge
+    judge = config.build("sk-key", VerdictCache(tmp_path / "v.sqlite"), Prices(None, None))
+    assert str(judge.client.base_url) == "https://api.openai.com/v1/"
+    same = ["run=x.json", "judge.base_url=https://api.openai.com/v1"]
+    assert compose_as(EvaluateConfig, EVALUATE, same).judge.api_key_env == "OPENAI_API_KEY"
+
+
+def test_changed_weights_are_another_model(small_run, data, tmp_path):
+    folder = shutil.copytree(small_run[0] / "checkpoints" / "step-000003", tmp_path / "model")
+    before = resolve_side(str(folder), "outputs").identity
+    assert resolve_side(str(folder), "outputs").identity == before
+    with (folder / "model.safetensors").open("r+b") as stream:
+        stream.seek(-4, 2)
+        stream.write(b"\0\0\0\1")
+    assert resolve_side(str(folder), "outputs").identity != before
+
+
+def test_a_kill_while_the_model_loads_loses_no_answer(small_run, data, tmp_path, monkeypatch):
+    instructions = read_instructions(str(data))
+    side = resolve_side(str(small_run[0]), "outputs")
+    sampling = Sampling(0.01, 8, 4, "float32", "cpu", None, 0)
+    path = tmp_path / "answers.jsonl"
+    write_answers(side, instructions, sampling, path)
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_text("".join(lines[:5]) + lines[5][:20])
+
+    def killed(*unused):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("eval.answers._generated", killed)
+    with pytest.raises(KeyboardInterrupt):
+        write_answers(side, instructions, sampling, path)
+    assert path.read_text() == "".join(lines[:5])
+
+
+def test_answers_may_hold_every_line_separator_of_unicode(tmp_path):
+    rows = [{"instruction": "a\u2028b", "output": "c\u2029d\x85"}]
+    path = tmp_path / "a.jsonl"
+    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    assert read_rows(path) == rows
+    path.write_bytes(b'{"instruction": "\xff"}\n')
+    with pytest.raises(RunError, match="cannot be read as JSON"):
+        read_rows(path)
+
+
+def test_an_earlier_evaluation_that_differs_is_kept(command, data, tmp_path):
+    overrides, _ = command
+    first = run_eval(overrides)
+    run_eval(overrides)
+    folder = tmp_path / "runs" / "run" / "eval" / "alpaca_eval"
+    assert not list(folder.glob("earlier-*"))
+    run_eval([*overrides, "judge.model=judge-2"])
+    kept = json.loads((folder / "earlier-1" / "results.json").read_text())
+    assert kept["judge"] == "judge-1" and kept["answers"] == first["answers"]
+    assert len(lines_of(folder / "earlier-1" / "pairs.jsonl")) == 12
+
+
+def test_two_evaluations_of_one_run_at_once_are_refused(command, tmp_path):
+    overrides, _ = command
+    folder = tmp_path / "runs" / "run" / "eval" / "alpaca_eval"
+    with evaluation_folder(folder), pytest.raises(RunError, match="another process is writing"):
+        run_eval(overrides)
 
 
 @pytest.mark.parametrize(
@@ -192,13 +282,22 @@ def test_a_refusing_judge_is_one_message(command, data, tmp_path):
         ([{"prompt": "x"}], "row 0 has no text column 'instruction'"),
         ([{"instruction": "x"}, {"instruction": "x"}], "some instructions stand twice"),
         ({"instruction": "x"}, "is no list of objects"),
+        ([], "holds no instructions"),
+        (
+            [{"instruction": "x", "dataset": "a"}, {"instruction": "y"}],
+            "1 of 2 rows have no",
+        ),
+        ([{"instruction": "x", "dataset": "overall"}], "dataset='overall' of row 0 is no name"),
+        ([{"instruction": "x", "dataset": None}], "dataset=None of row 0"),
+        ([{"instruction": "x", "dataset": "a\x1b[31m"}], "of row 0 is no name of a set"),
+        ([{"instruction": "\ud800"}], "the instruction of row 0 holds half a character"),
     ],
 )
 def test_bad_benchmarks(tmp_path, rows, says):
     path = tmp_path / "data.json"
     path.write_text(json.dumps(rows))
     with pytest.raises(RunError, match=says):
-        read_instructions(str(path), "eval")
+        read_instructions(str(path))
 
 
 @pytest.mark.parametrize(
@@ -213,7 +312,7 @@ def test_bad_answer_files(data, tmp_path, rows, says):
     path = tmp_path / "answers.json"
     path.write_text(json.dumps(rows))
     with pytest.raises(RunError, match=says):
-        ready_answers(path, read_instructions(str(data), "eval"))
+        ready_answers(path, read_instructions(str(data)))
 
 
 def test_the_command_reports_as_plain_text(data):
@@ -319,8 +418,7 @@ def test_length_control_is_printed_and_its_tables_are_checked(command, data, tmp
     assert len(server.requests) == before
     table.write_text("instruction_difficulty\n1\n")
     for change, says in (
-        ([f"eval.difficulty={table}"], "has 1 rows for 12 instructions"),
-        (["eval.gamed=x.csv"], "eval.gamed needs eval.difficulty"),
+        ([f"eval.difficulty={table}"], "has difficulties of 1 instructions, and there are 12"),
         (["eval.difficulty=gone.csv"], "gone.csv is no CSV file with columns"),
     ):
         with pytest.raises(RunError, match=says):

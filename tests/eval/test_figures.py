@@ -40,7 +40,7 @@ def runs(small_run, tmp_path_factory):
     for name, method in kinds.items():
         found[name] = shutil.copytree(small_run[0], root / name)
         init = {**read_run(found[name])["init"], "method": "lsp" if name == "after-0" else None}
-        update_run(found[name], method=method, init=init)
+        update_run(found[name], method=method, init=init, seed=int(name[-1]))
         words = ["eval=pocket", "eval.per_cell=1", f"run={found[name]}", f"runs_root={root}"]
         for more in (["control=true"], []) if name == "lsp-0" else ([],):
             evaluate(compose_as(EvaluateConfig, EVALUATE, [*words, *more]))
@@ -94,6 +94,8 @@ def test_intervals_by_hand():
     assert (low, high) == pytest.approx((45.1, 54.9), abs=0.6)
     # Two seeds that disagree on everything: their means are 0, 50 or 100.
     assert interval(np.array([[0.0] * 50, [100.0] * 50])) == (0.0, 100.0)
+    # Without any verdict there is none.
+    assert all(math.isnan(end) for end in interval(np.full((2, 3), math.nan)))
     # A missing verdict is left out, not counted as a loss.
     assert interval(np.array([[100.0, math.nan]])) == (100.0, 100.0)
 
@@ -156,6 +158,7 @@ def test_figure_3_has_the_stages(runs):
         (["after-0"], "is GRPO from LSP, no bar of figure 2; its bars are base"),
         (["lsp-1"], "make it with `python -m eval run=.*lsp-1 eval=pocket control=true`"),
         (["lsp-0", "benchmark=alpaca_eval"], "holds no evaluation; make one with"),
+        (["lsp-0", "lsp-0"], "are both LSP of seed 0"),
         (["nowhere"], "there is no run 'nowhere'"),
         (["lsp-0", "colour=red"], "settings are figure, paper"),
     ],
@@ -173,3 +176,23 @@ def test_evaluations_that_differ_are_no_figure(runs, tmp_path):
     place.write_text(json.dumps({**json.loads(place.read_text()), "judge": "another"}))
     with pytest.raises(RunError, match="has judge=another, and .* cannot stand side by side"):
         make_figures([str(found["lsp-0"]), str(other)], FigureSettings(benchmark="pocket"))
+
+
+def test_only_seeds_are_averaged_and_only_what_is_current(runs, tmp_path):
+    _, found = runs
+    other = shutil.copytree(found["lsp-1"], tmp_path / "lsp-9")
+    update_run(other, seed=9)
+    text = (other / "config.yaml").read_text()
+    (other / "config.yaml").write_text(text.replace("kl_estimator: k2", "kl_estimator: k3"))
+    settings = FigureSettings(benchmark="pocket", out=str(tmp_path / "out"))
+    with pytest.raises(RunError, match="differ in method.kl_estimator: only seeds"):
+        make_figures([str(found["lsp-0"]), str(other)], settings)
+    shutil.copytree(found["lsp-0"], tmp_path / "grown")
+    shutil.rmtree(tmp_path / "grown" / "checkpoints" / "step-000003")
+    with pytest.raises(RunError, match="is of step-000003, and .* is at step-000002; evaluate it"):
+        make_figures([str(tmp_path / "grown")], settings)
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(RunError, match="cannot be made"):
+        make_figures(
+            [str(found["lsp-0"])], FigureSettings(benchmark="pocket", out=str(tmp_path / "file"))
+        )

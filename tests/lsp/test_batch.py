@@ -94,16 +94,17 @@ def test_packing_keeps_every_row_and_the_budget(lengths, budget):
     batches = list(pack(rows, budget))
     assert sorted(i for batch in batches for i in batch) == list(range(len(rows)))
     for batch in batches:
-        width = max(rows[i].length for i in batch)
-        assert len(batch) == 1 or len(batch) * width <= budget
+        assert len(batch) == 1 or pad([rows[i] for i in batch]).padded_tokens <= budget
 
 
 def test_padding_and_row_sums():
-    batch = pad(rows_of([(1, 2), (3, 1)]))
-    assert batch.input_ids_BT.tolist() == [[1, 2, 2, 0], [1, 1, 1, 2]]
-    assert batch.attention_mask_BT.tolist() == [[1, 1, 1, 0], [1, 1, 1, 1]]
-    assert batch.completion_mask_BT.int().tolist() == [[0, 1, 1, 0], [0, 0, 0, 1]]
-    assert row_sums(batch, torch.tensor([1.0, 2.0, 4.0])).tolist() == [3.0, 4.0]
+    batch = pad(rows_of([(1, 2), (3, 1), (1, 1)]))
+    assert batch.prompt_ids_KP.tolist() == [[1, 0, 0], [1, 1, 1]]  # a prompt that is there twice
+    assert batch.prompt_length_K.tolist() == [1, 3] and batch.owner_B.tolist() == [0, 1, 0]
+    assert batch.completion_ids_BT.tolist() == [[2, 2], [2, 0], [2, 0]]
+    assert batch.completion_mask_BT.int().tolist() == [[1, 1], [1, 0], [1, 0]]
+    assert (batch.tokens, batch.padded_tokens) == (8, 12)
+    assert row_sums(batch, torch.tensor([1.0, 2.0, 4.0, 8.0])).tolist() == [3.0, 4.0, 8.0]
 
 
 def played_rows(players, method, micro_batch_tokens):

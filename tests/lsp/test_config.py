@@ -220,6 +220,6 @@ def test_dry_run_says_what_a_config_comes_to(tmp_path):
     assert "at most 2,880 sampled tokens" in text and "1,920 answers" in text
     assert "pocket (llama, 0.5 MB of weights)" in text
     grpo = replace(compose(["init=grpo"]), runs_root=str(tmp_path))
-    assert "a GRPO run, made first" in plan(grpo)
+    assert "a run of method=grpo, made first" in plan(grpo)
     paper = replace(compose(["init=grpo", "world=paper"]), runs_root=str(tmp_path))
     assert "missing: init=grpo: there is no finished run of method=grpo" in plan(paper)

@@ -6,7 +6,7 @@ import torch
 from lsp import logprobs
 from lsp.batch import pad
 from lsp.config import ModelConfig
-from lsp.logprobs import completion_scores
+from lsp.logprobs import completion_hidden, completion_scores, head_loss
 from lsp.models import check_head, load_model
 from lsp.types import TrainingRow
 
@@ -64,6 +64,75 @@ def test_equal_to_the_full_computation(llama, monkeypatch, tile, temperature):
     assert torch.allclose(scores.entropy_C, entropy, atol=1e-5)
     for parameter, gradient in zip(llama.parameters(), gradients, strict=True):
         assert (parameter.grad - gradient).norm() <= 1e-5 * max(1.0, gradient.norm())
+
+
+@pytest.mark.parametrize("tile", [None, 3])
+@pytest.mark.parametrize("temperature", [1.0, 0.7])
+@pytest.mark.parametrize("bias", [False, True])
+def test_a_loss_of_the_head_equals_the_full_computation(
+    llama, monkeypatch, tile, temperature, bias
+):
+    """Loss and every gradient, for a loss that is not linear in the log-probabilities."""
+    head = llama.get_output_embeddings()
+    if bias:
+        head.bias = torch.nn.Parameter(torch.linspace(-1, 1, llama.config.vocab_size))
+        head.bias.requires_grad_()
+    if tile:
+        monkeypatch.setattr(logprobs, "TILE_ELEMENTS", tile * llama.config.vocab_size)
+    rows = ragged_rows()
+    expected, entropy = plain_scores(llama, rows, temperature)
+    weights = torch.linspace(-1, 1, len(expected))
+    full = ((expected + 2.0).square() * weights).sum()
+    (3 * full).backward()
+    gradients = [p.grad.clone() for p in llama.parameters()]
+    llama.zero_grad()
+    batch = pad(rows)
+    target = batch.completion_ids_BT[batch.completion_mask_BT]
+    loss, scores = head_loss(
+        completion_hidden(llama, batch), head, target, temperature,
+        lambda logprobs, part: ((logprobs + 2.0).square() * weights[part]).sum(),
+    )  # fmt: skip
+    assert loss.item() == pytest.approx(full.item(), rel=1e-5)
+    assert torch.allclose(scores.logprobs_C, expected, atol=1e-5)
+    assert torch.allclose(scores.entropy_C, entropy, atol=1e-5)
+    assert not scores.logprobs_C.requires_grad
+    (3 * loss).backward()
+    for parameter, gradient in zip(llama.parameters(), gradients, strict=True):
+        assert (parameter.grad - gradient).norm() <= 1e-5 * max(1.0, gradient.norm())
+
+
+def test_a_frozen_head_gets_no_gradient(llama):
+    head = torch.nn.Linear(8, 40, bias=False).requires_grad_(False)
+    hidden = torch.randn(5, 8, requires_grad=True)
+    loss, _ = head_loss(hidden, head, torch.arange(5), 1.0, lambda logprobs, part: logprobs.sum())
+    loss.backward()
+    assert head.weight.grad is None and hidden.grad.abs().sum() > 0
+
+
+def test_rows_of_one_prompt_share_it_exactly(llama):
+    """Equal to each row alone, gradients too; completions of one token and of many together."""
+    prompts, source = [(5, 6, 7, 8), (9,)], torch.Generator().manual_seed(8)
+    rows = [
+        TrainingRow("solver", prompts[i % 2], tuple(torch.randint(0, 280, (n,), generator=source)
+                    .tolist()), (0.0,) * n, 1.0, 0.1, 1)
+        for i, n in enumerate([1, 6, 3, 2])
+    ]  # fmt: skip
+    batch = pad(rows)
+    assert batch.prompt_ids_KP.shape == (2, 4)
+    expected, _ = plain_scores(llama, rows, 1.0)
+    weights = torch.linspace(-1, 1, len(expected))
+    (expected * weights).sum().backward()
+    gradients = [p.grad.clone() for p in llama.parameters()]
+    llama.zero_grad()
+    scores = completion_scores(llama, batch, 1.0)
+    (scores.logprobs_C * weights).sum().backward()
+    assert torch.allclose(scores.logprobs_C, expected, atol=1e-5)
+    for parameter, gradient in zip(llama.parameters(), gradients, strict=True):
+        assert (parameter.grad - gradient).norm() <= 1e-5 * max(1.0, gradient.norm())
+    ones = [row for row in rows if len(row.completion_ids) == 1]
+    assert torch.allclose(
+        completion_scores(llama, pad(ones), 1.0).logprobs_C, expected[:1], atol=1e-5
+    )
 
 
 def test_no_tensor_over_prompt_and_padding_is_made(llama, monkeypatch):

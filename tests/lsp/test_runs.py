@@ -209,7 +209,7 @@ def test_init_grpo_makes_a_run_first_in_the_pocket_world_and_then_takes_it(small
         resolve_init(config)
     start([*shape, "init=grpo", "method=lsp_zero"])
     out = capsys.readouterr().out
-    assert "no finished GRPO run of this base yet; training one first" in out
+    assert "no finished run of it from this base yet; training one first" in out
     runs = {read_run(p.parent)["method"]: p.parent for p in tmp_path.glob("*/run.json")}
     assert set(runs) == {"grpo", "lsp_zero"}
     init = read_run(runs["lsp_zero"])["init"]
@@ -219,7 +219,7 @@ def test_init_grpo_makes_a_run_first_in_the_pocket_world_and_then_takes_it(small
     for name in (runs["grpo"].name, runs["grpo"], newest_checkpoint(runs["grpo"])):
         named = resolve_init(compose([*shape, "init=grpo", f"init.run={name}"]))
         assert named.run_id == runs["grpo"].name
-    with pytest.raises(RunError, match="is a run of lsp_zero, not of GRPO; say init=checkpoint"):
+    with pytest.raises(RunError, match="is a run of lsp_zero, not of grpo; say init=checkpoint"):
         resolve_init(compose([*shape, "init=grpo", f"init.run={runs['lsp_zero'].name}"]))
 
 

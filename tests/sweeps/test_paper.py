@@ -7,7 +7,7 @@ import pytest
 
 from lsp.runs import RunError
 from sweeps.paper import PaperSettings, bars_needed, main, run_command, run_figure
-from sweeps.reproduce import Claim, claims_table, read_claims, verdicts
+from sweeps.reproduce import CLAIMS, Claim, claims_table, verdicts
 from sweeps.reproduce import main as reproduce
 
 ROOT = Path(__file__).parents[2]
@@ -34,6 +34,9 @@ def test_a_later_stage_takes_the_run_of_the_same_seed():
         (["figure=1"], "figure=1: the paper has figures 2 and 3"),
         (["seeds=0"], "seeds and workers must be 1 or more"),
         (["seeds=many"], "settings are figure, paper"),
+        (["paper=v9"], "paper=v9: the versions with numbers are v1 and v3"),
+        (["seed=7"], "seed=7 is set by this command for each run; leave it out"),
+        (["init.run=x"], "init.run=x is set by this command"),
         (["folder=/nowhere/x", "num_stepz=1", "seeds=1"], "failed:\n.*no such setting"),
     ],
 )
@@ -53,7 +56,7 @@ def test_a_figure_from_nothing(tmp_path):
 
 
 def test_the_docs_show_the_claims():
-    assert claims_table(*read_claims()) in (ROOT / "docs" / "reproduce.md").read_text()
+    assert claims_table() in (ROOT / "docs" / "reproduce.md").read_text()
 
 
 def test_claims_pass_and_fail(tmp_path):
@@ -65,6 +68,8 @@ def test_claims_pass_and_fail(tmp_path):
     assert lines == ["PASS  learns: 0.800 (expected 0.79 ± 0.02)",
                      "FAIL  wins: 45.000 (expected 40 ± 4.9)"] and not whole  # fmt: skip
     assert verdicts([good], tmp_path)[1]
+    lines, whole = verdicts(CLAIMS, tmp_path)  # nothing was run there
+    assert all(line.startswith("FAIL  ") and "No such file" in line for line in lines) and not whole
     with pytest.raises(SystemExit, match=r"python -m sweeps.reproduce \[table\]"):
         reproduce(["now"])
 

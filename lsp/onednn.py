@@ -1,0 +1,103 @@
+"""Linear layers through oneDNN on x86 CPUs, forward and backward.
+
+torch sends fp32 matrix products on a CPU to the BLAS that it was built with; its wheels have MKL,
+which runs at less than half of oneDNN's speed on AMD processors (docs/performance.md). oneDNN is in
+the same wheels, behind an operator that torch.compile uses and that has no public name: where it is
+missing or does not agree with torch, layers stay as they are. Results differ from torch's by
+rounding alone.
+"""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+SMALLEST = 2**14
+"""Weights of a layer below which the call costs more than the product saves."""
+
+
+def product(rows_MK: Tensor, weight_NK: Tensor) -> Tensor:
+    """rows @ weight.T, [M, N]; either may be a transposed view, and the weight one of ``pack``."""
+    return torch.ops.mkldnn._linear_pointwise(rows_MK, weight_NK, None, "none", [], "")
+
+
+def pack(weight_NK: Tensor, rows: int) -> Tensor:
+    """A copy of a weight in the layout that oneDNN wants for so many rows."""
+    return torch.ops.mkldnn._reorder_linear_weight(weight_NK, rows)
+
+
+def available() -> bool:
+    """Whether this torch has the operator on this processor and it agrees with torch's product."""
+    try:
+        rows, weight = torch.linspace(-1, 1, 3 * 8).view(3, 8), torch.linspace(1, 2, 40).view(5, 8)
+        found = (product(rows, weight), product(rows, pack(weight, 3)), product(weight, rows))
+    except (AttributeError, RuntimeError):
+        return False
+    expected = rows @ weight.T
+    agree = all(
+        torch.allclose(a, b) for a, b in zip(found, (expected, expected, expected.T), strict=True)
+    )
+    return platform.machine() in ("x86_64", "AMD64") and agree
+
+
+class _Product(torch.autograd.Function):
+    """rows @ weight.T with all three products of training in oneDNN."""
+
+    @staticmethod
+    def forward(ctx, rows: Tensor, weight: Tensor) -> Tensor:
+        ctx.save_for_backward(rows, weight)
+        return product(rows, weight)
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        rows, weight = ctx.saved_tensors
+        for_rows = product(gradient, weight.t()) if ctx.needs_input_grad[0] else None
+        for_weight = product(gradient.t(), rows.t()) if ctx.needs_input_grad[1] else None
+        return for_rows, for_weight
+
+
+class OneDnnLinear(nn.Linear):
+    """``nn.Linear`` with another product. ``packed``: its weight for decoding, while it lasts."""
+
+    packed: Tensor | None = None
+
+    def forward(self, input: Tensor) -> Tensor:
+        rows = input.reshape(-1, self.in_features)
+        if self.packed is not None:
+            out = product(rows, self.packed)
+        elif torch.is_grad_enabled():
+            out = _Product.apply(rows, self.weight)
+        else:
+            out = product(rows, self.weight)
+        if self.bias is not None:
+            out = out + self.bias
+        return out.view(*input.shape[:-1], self.out_features)
+
+
+def use_onednn(model: nn.Module) -> None:
+    """Turn the model's linear layers into ``OneDnnLinear`` where that pays and is possible: fp32 on
+    an x86 CPU. Parameters, names and what is saved stay the same."""
+    if not available():
+        return
+    for module in model.modules():
+        fits = type(module) is nn.Linear and module.weight.numel() >= SMALLEST
+        if fits and module.weight.device.type == "cpu" and module.weight.dtype == torch.float32:
+            module.__class__ = OneDnnLinear
+
+
+@contextmanager
+def packed_weights(model: nn.Module, rows: int) -> Iterator[None]:
+    """Weights packed for many products of ``rows`` rows; a copy of them, freed at the end. They
+    must not change meanwhile."""
+    layers = [module for module in model.modules() if isinstance(module, OneDnnLinear)]
+    try:
+        for layer in layers:
+            layer.packed = pack(layer.weight.detach(), rows)
+        yield
+    finally:
+        for layer in layers:
+            layer.packed = None

@@ -1,0 +1,331 @@
+"""One GRPO step of ours against one of TRL's, on the same model folder, rows and tokens.
+
+    pip install '.[bench]'
+    python -m tests.bench.step --size tiny|small [--ragged] [--lora] [--repeats 3] [--json]
+    python -m tests.bench.step --size small --lsp        # one LSP step by phase; it has no peer
+
+Each measurement is a process of its own; ours and TRL's alternate under the same process settings.
+Seconds are CPU-seconds of all threads, a step (wall beside them); memory is the process's peak, its
+imports included. Models have random weights; every prompt is answered G = 8 times, with 8 rows in
+each of our micro-batches. TRL runs with 32 rows or 8 in a micro-batch, whichever is faster, and
+with 8 for memory; in fp32, without gradient checkpointing. Ragged: so many of the vocabulary's ids
+end an answer that the mean length is a third of the limit.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections import defaultdict
+from contextlib import contextmanager
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+SIZES = {
+    "tiny": dict(vocab_size=512, hidden_size=192, intermediate_size=448, num_hidden_layers=4,
+                 num_attention_heads=4, prompt=50, limit=64, steps=4),
+    "small": dict(vocab_size=32_000, hidden_size=512, intermediate_size=1204, num_hidden_layers=8,
+                  num_attention_heads=8, prompt=60, limit=128, steps=2),
+}  # fmt: skip
+QUERIES, SAMPLES, ROWS = 4, 8, 8
+BETA, RATE = 0.05, 1e-6
+WORDS = ["<pad>", "<eos>", "<unk>", "ask", "rate", *map(str, range(8))]
+
+
+def build_model(folder: Path, size: str, ragged: bool) -> None:
+    """A random Llama with a tokenizer of one word an id; prompts are words, so both sides see the
+    same ids."""
+    import torch
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+    shape = {k: v for k, v in SIZES[size].items() if k not in ("prompt", "limit", "steps")}
+    torch.manual_seed(0)
+    model = LlamaForCausalLM(
+        LlamaConfig(**shape, tie_word_embeddings=True, max_position_embeddings=1024,
+                    bos_token_id=None, eos_token_id=1, pad_token_id=None)
+    )  # fmt: skip
+    vocabulary = shape["vocab_size"]
+    ends = [1]
+    if ragged:  # mean of min(geometric, limit) = limit / 3 where the chance is 2.75 / limit
+        ends = list(range(vocabulary - round(vocabulary * 2.75 / SIZES[size]["limit"]), vocabulary))
+    model.generation_config.eos_token_id = [1, *ends] if ragged else [1]
+    model.save_pretrained(folder)
+    words = [*WORDS, *(f"w{i}" for i in range(len(WORDS), vocabulary))]
+    inner = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, "<unk>"))
+    inner.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=inner, pad_token="<pad>", eos_token="<eos>", unk_token="<unk>"
+    )
+    tokenizer.chat_template = "{% for m in messages %}{{ m['content'] }} {% endfor %}"
+    tokenizer.save_pretrained(folder)
+
+
+def prompts_of(size: str, count: int) -> list[str]:
+    import random
+
+    source = random.Random(0)
+    last = SIZES[size]["vocab_size"] * 9 // 10  # none of the ids that may end an answer
+    return [
+        " ".join(f"w{source.randrange(len(WORDS), last)}" for _ in range(SIZES[size]["prompt"]))
+        for _ in range(count)
+    ]
+
+
+def reward_of(text: str) -> float:
+    """Share of a completion's words with an even id."""
+    ids = [int(word[1:]) for word in text.split() if word.startswith("w") and word[1:].isdigit()]
+    return sum(i % 2 == 0 for i in ids) / max(1, len(ids))
+
+
+class Phases:
+    """CPU and wall seconds by phase, in nested calls charged to the inner one."""
+
+    def __init__(self):
+        self.cpu: dict[str, float] = defaultdict(float)
+        self.wall: dict[str, float] = defaultdict(float)
+        self._stack: list[str] = []
+        self._last = (time.process_time(), time.perf_counter())
+
+    def _charge(self) -> None:
+        now = (time.process_time(), time.perf_counter())
+        name = self._stack[-1] if self._stack else "rest"
+        self.cpu[name] += now[0] - self._last[0]
+        self.wall[name] += now[1] - self._last[1]
+        self._last = now
+
+    @contextmanager
+    def phase(self, name: str):
+        self._charge()
+        self._stack.append(name)
+        try:
+            yield
+        finally:
+            self._charge()
+            self._stack.pop()
+
+    def wrap(self, owner, attribute: str, name: str) -> None:
+        inner = getattr(owner, attribute)
+
+        def timed(*args, **kwargs):
+            with self.phase(name):
+                return inner(*args, **kwargs)
+
+        setattr(owner, attribute, timed)
+
+    def start(self) -> None:
+        """Forget what came before (warm-up)."""
+        self._charge()
+        self.cpu.clear()
+        self.wall.clear()
+
+    def result(self, steps: int, **more) -> dict:
+        self._charge()
+        return {
+            "cpu_seconds": sum(self.cpu.values()) / steps,
+            "wall_seconds": sum(self.wall.values()) / steps,
+            "phases": {name: seconds / steps for name, seconds in self.cpu.items()},
+            "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+            **more,
+        }
+
+
+def ours(folder: str, size: str, lora: bool, lsp: bool) -> dict:
+    from lsp.batch import training_rows
+    from lsp.compose import compose
+    from lsp.init import resolve_init
+    from lsp.learner import Learner
+    from lsp.players import load_players
+    from lsp.train import Clock, play_queries
+    from lsp.types import Query
+
+    shape = SIZES[size]
+    budget = shape["prompt"] + ROWS * shape["limit"]
+    overrides = [
+        f"method={'lsp' if lsp else 'grpo'}", f"model.name={folder}", "eval=none", "tracker=none",
+        f"num_queries={QUERIES}", f"group_size={SAMPLES}", f"optim.lr={RATE}",
+        "optim.warmup_steps=0", f"method.beta={BETA}", "method.kl_estimator=k3",
+        f"rollout.max_new_tokens={shape['limit']}", f"rollout.max_query_tokens={shape['limit']}",
+        f"optim.micro_batch_tokens={budget}", f"rollout.max_rows={QUERIES * SAMPLES}",
+        "runtime.threads=null", *([] if lsp else ["method.log_quality=false"]),
+    ]  # fmt: skip
+    config = compose(overrides)
+    players = load_players(config, resolve_init(config), None)
+    players = players.__class__(**{**vars(players), "reward": _Reward()})
+    learner = Learner(players, config)
+    texts = prompts_of(size, QUERIES)
+    phases = Phases()
+    phases.wrap(players.engine, "generate", "generation")
+    phases.wrap(learner, "update", "update")
+    phases.wrap(players.judge, "score", "judge")
+    tokens = 0
+
+    def step(number: int) -> None:
+        nonlocal tokens
+        if lsp:
+            queries = players.step_queries(number)
+        else:
+            queries = [Query(f"q{i}", text, "dataset") for i, text in enumerate(texts)]
+        play = play_queries(players, config, queries, number, Clock())
+        rows = training_rows(play, config.method, QUERIES, shape["limit"], shape["limit"])
+        learner.update(rows, number)
+        tokens += sum(len(row.completion_ids) * row.count for row in rows)
+
+    step(1)
+    phases.start()
+    tokens = 0
+    for number in range(2, 2 + shape["steps"]):
+        step(number)
+    return phases.result(shape["steps"], tokens=tokens / shape["steps"])
+
+
+class _Reward:
+    def __call__(self, queries, answers) -> list[float]:
+        return [reward_of(answer) for answer in answers]
+
+
+def trl(folder: str, size: str, lora: bool, rows: int) -> dict:
+    import warnings
+
+    warnings.filterwarnings("ignore")
+    import datasets
+    import transformers
+    from trl import GRPOConfig, GRPOTrainer
+
+    transformers.logging.set_verbosity_error()
+    datasets.disable_progress_bars()
+    shape = SIZES[size]
+    steps = shape["steps"]
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype="float32")
+    model.train()
+    phases = Phases()
+    tokens = 0
+
+    def reward(completions, **kwargs):
+        nonlocal tokens
+        tokens += sum(len(ids) for ids in kwargs["completion_ids"])
+        return [reward_of(text) for text in completions]
+
+    class Warm(transformers.TrainerCallback):
+        def on_step_end(self, args, state, control, **kwargs):
+            nonlocal tokens
+            if state.global_step == 1:
+                phases.start()
+                tokens = 0
+
+    with tempfile.TemporaryDirectory() as out:
+        arguments = GRPOConfig(
+            output_dir=out, max_steps=1 + steps, learning_rate=RATE, beta=BETA, bf16=False,
+            per_device_train_batch_size=rows, gradient_accumulation_steps=QUERIES * SAMPLES // rows,
+            num_generations=SAMPLES, max_completion_length=shape["limit"], temperature=1.0,
+            scale_rewards="none", loss_type="grpo", use_bias_correction_kl=False,
+            gradient_checkpointing=False, report_to=[], save_strategy="no", logging_steps=10**6,
+            disable_tqdm=True, use_cpu=True, dataloader_pin_memory=False, weight_decay=0.01,
+        )  # fmt: skip
+        data = datasets.Dataset.from_dict({"prompt": prompts_of(size, QUERIES)})
+        trainer = GRPOTrainer(
+            model=model, reward_funcs=reward, args=arguments, train_dataset=data,
+            processing_class=tokenizer, callbacks=[Warm()], peft_config=_lora() if lora else None,
+        )  # fmt: skip
+        phases.wrap(trainer, "_generate_single_turn", "generation")
+        phases.wrap(trainer, "_generate_and_score_completions", "reference and rest of scoring")
+        phases.wrap(trainer, "compute_loss", "forward")
+        phases.wrap(trainer.accelerator, "backward", "backward")
+        trainer.train()
+    return phases.result(steps, tokens=tokens / steps)
+
+
+def _lora():
+    from peft import LoraConfig
+
+    return LoraConfig(r=16, lora_alpha=32, target_modules="all-linear", task_type="CAUSAL_LM")
+
+
+def measure(who: str, folder: str, options: argparse.Namespace, rows: int = ROWS) -> dict:
+    """One worker process; its last line is its result."""
+    command = [sys.executable, "-m", "tests.bench.step", "--size", options.size,
+               "--worker", who, "--folder", folder, "--rows", str(rows)]  # fmt: skip
+    command += [flag for flag in ("--lora", "--lsp") if getattr(options, flag[2:])]
+    environment = {**os.environ, "OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "0",
+                   "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}  # fmt: skip
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    if done.returncode:
+        sys.exit(f"{who} failed:\n{done.stderr[-4000:]}")
+    result = json.loads(done.stdout.splitlines()[-1])
+    print(
+        f"  {who:<8} {rows:>3} rows  {result['cpu_seconds']:8.2f} CPU-s a step"
+        f"  {result['wall_seconds']:8.2f} s  {result['peak_mb']:8.0f} MB  "
+        + "  ".join(f"{name} {seconds:.2f}" for name, seconds in result["phases"].items()),
+        flush=True,
+    )
+    return result
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--size", choices=SIZES, required=True)
+    for flag in ("ragged", "lora", "lsp", "json"):
+        parser.add_argument(f"--{flag}", action="store_true")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--worker", choices=("ours", "trl"), help=argparse.SUPPRESS)
+    parser.add_argument("--folder", help=argparse.SUPPRESS)
+    parser.add_argument("--rows", type=int, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.worker == "ours":
+        print(json.dumps(ours(options.folder, options.size, options.lora, options.lsp)))
+        return
+    if options.worker == "trl":
+        print(json.dumps(trl(options.folder, options.size, options.lora, options.rows)))
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        build_model(Path(folder), options.size, options.ragged or options.lsp)
+        if options.lsp:
+            for _ in range(options.repeats):
+                measure("ours", folder, options)
+            return
+        compare(folder, options)
+
+
+def compare(folder: str, options: argparse.Namespace) -> None:
+    runs = defaultdict(list)
+    for _ in range(options.repeats):
+        runs["ours"].append(measure("ours", folder, options))
+        for rows in (ROWS, QUERIES * SAMPLES):
+            runs[rows].append(measure("trl", folder, options, rows))
+    ours_cpu = [run["cpu_seconds"] for run in runs["ours"]]
+    best = min((ROWS, QUERIES * SAMPLES), key=lambda rows: _median(runs[rows], "cpu_seconds"))
+    ratios = [run["cpu_seconds"] / own for run, own in zip(runs[best], ours_cpu, strict=True)]
+    memory = [
+        run["peak_mb"] / own["peak_mb"] for run, own in zip(runs[ROWS], runs["ours"], strict=True)
+    ]
+    name = (
+        options.size + (", ragged" if options.ragged else "") + (", LoRA" if options.lora else "")
+    )
+    print(
+        f"{name}: TRL ({best} rows) ÷ ours {statistics.median(ratios):.2f} in CPU-seconds"
+        f" ({min(ratios):.2f} to {max(ratios):.2f}); peak memory, {ROWS} rows in a micro-batch,"
+        f" {statistics.median(memory):.2f} ({min(memory):.2f} to {max(memory):.2f})"
+    )
+    if options.json:
+        print(json.dumps({
+            "size": options.size, "ragged": options.ragged, "lora": options.lora,
+            "ratio_cpu_seconds": statistics.median(ratios),
+            "ratio_peak_memory": statistics.median(memory),
+            "ours": runs["ours"], "trl": runs[best], "trl_for_memory": runs[ROWS],
+        }))  # fmt: skip
+
+
+def _median(runs: list[dict], key: str) -> float:
+    return statistics.median(run[key] for run in runs)
+
+
+if __name__ == "__main__":
+    main()
