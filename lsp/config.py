@@ -110,10 +110,13 @@ class RolloutConfig:
     """Sampling of both roles; log-probabilities are taken at the same temperature.
 
     ``max_query_tokens`` must exceed the longest query one wants: a query cut there is not
-    played. ``max_rows``: rows decoded at once.
+    played. ``max_rows``: rows decoded at once. ``stop``: strings that end a completion, beside the
+    end tokens. ``top_p`` below 1 leaves out unlikely tokens, which the loss does not know of.
     """
 
+    stop: tuple[str, ...]
     temperature: float = number(above=0)
+    top_p: float = number(above=0, maximum=1)
     max_new_tokens: int = number(minimum=1)
     max_query_tokens: int = number(minimum=1)
     max_rows: int = number(minimum=1)
@@ -345,6 +348,11 @@ def warnings(config: Config) -> list[str]:
         found.append(
             "model.dtype=bfloat16: there are no fp32 master weights, so an update below about 0.4 %"
             " of a weight is rounded away; at a small optim.lr most are. Choose float32"
+        )
+    if config.rollout.top_p < 1:
+        found.append(
+            "rollout.top_p below 1: what is sampled is not what the loss takes log-probabilities"
+            " of, so updates are off-policy; 1 is meant for training"
         )
     if config.method.kl_estimator == "k1" and config.method.beta > 0:
         found.append(

@@ -19,7 +19,7 @@ from lsp.prompts import ChatFormat, Prompts
 from lsp.queries.challenger import challenger_queries
 from lsp.queries.dataset import step_queries
 from lsp.rewards.self_reward import SelfJudge
-from lsp.rollout.engine import DrawKey, RolloutEngine
+from lsp.rollout.engine import DrawKey, Engine, RolloutEngine
 from lsp.types import Completion, Query, TrainingRow
 
 
@@ -31,7 +31,7 @@ class Players:
     policy: PreTrainedModel
     reference: PreTrainedModel
     chat: ChatFormat
-    engine: RolloutEngine
+    engine: Engine
     judge: SelfJudge
     reward: Any
     dataset: Sequence[str]
@@ -113,9 +113,15 @@ def load_players(config: Config, init: Init, resumed_from: str | None) -> Player
     reference = frozen_copy(initial)
     policy = load_model(resumed_from, config.model, device)[0] if resumed_from else initial
     chat = ChatFormat(tokenizer, config.model.date_string)
-    engine = RolloutEngine(tokenizer, end_token_ids(initial, tokenizer), config.rollout.max_rows)
+    ends, rollout = end_token_ids(initial, tokenizer), config.rollout
+    engine = RolloutEngine(tokenizer, ends, rollout.max_rows, rollout.stop, rollout.top_p)
     judge = SelfJudge(
-        reference, chat, engine, config.prompts, config.self_reward, config.rollout.temperature
+        reference,
+        chat,
+        RolloutEngine(tokenizer, ends, rollout.max_rows),
+        config.prompts,
+        config.self_reward,
+        rollout.temperature,
     )
     dataset = config.data.build() if config.method.queries == "dataset" else ()
     reward = config.reward.build(device)

@@ -225,7 +225,7 @@ def _value(
             fix = f"choose {path}={minimum:g} or more"
             problems.append(Problem(path, value, f"must be at least {minimum:g}", fix))
         elif (maximum := limits.get("maximum")) is not None and value > maximum:
-            fix = f"choose {path}={maximum:,d} or less".replace(",", "")
+            fix = f"choose {path}={maximum:.10g} or less"
             problems.append(Problem(path, value, f"must be at most {maximum}", fix))
         elif above is not None and value <= above:
             fix = f"choose a value above {above:g}"

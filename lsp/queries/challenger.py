@@ -6,13 +6,13 @@ from transformers import PreTrainedModel
 
 from lsp.config import RolloutConfig
 from lsp.prompts import ChatFormat, Prompts, parse_query
-from lsp.rollout.engine import DrawKey, RolloutEngine
+from lsp.rollout.engine import DrawKey, Engine
 from lsp.types import Query
 
 
 def challenger_queries(
     model: PreTrainedModel,
-    engine: RolloutEngine,
+    engine: Engine,
     chat: ChatFormat,
     prompts: Prompts,
     rollout: RolloutConfig,

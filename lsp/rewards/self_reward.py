@@ -10,7 +10,7 @@ import torch
 
 from lsp.config import SelfRewardConfig
 from lsp.prompts import ChatFormat, Prompts, parse_quality
-from lsp.rollout.engine import DrawKey, RolloutEngine
+from lsp.rollout.engine import DrawKey, Engine
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -31,7 +31,7 @@ class SelfJudge:
         self,
         reference: PreTrainedModel,
         chat: ChatFormat,
-        engine: RolloutEngine,
+        engine: Engine,
         prompts: Prompts,
         settings: SelfRewardConfig,
         temperature: float,

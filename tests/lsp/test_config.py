@@ -121,6 +121,8 @@ def test_a_wrong_leaf_hides_no_rule_between_settings():
         (["model.name=5"], "model.name", "must be text"),
         (["prompts.template_tags=x"], "prompts.template_tags", "must be a list of text"),
         (["method.kl_estimator=k4"], "method.kl_estimator", "Choose one of k1, k2, k3, exact"),
+        (["rollout.top_p=1.5"], "rollout.top_p", "must be at most 1"),
+        (["rollout.stop=x"], "rollout.stop", "must be a list of text"),
         (["method.self_reward_weight=0"], "method.self_reward_weight", "Say method=lsp_zero"),
         (["method=lsp", "method.self_reward_weight=0"], "method.self_reward_weight", "LSP-Zero"),
         (["method=grpo", "method.challenger_weight=1"], "method.challenger_weight", "data set"),

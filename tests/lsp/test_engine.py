@@ -2,6 +2,8 @@
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from lsp.config import ModelConfig
 from lsp.models import load_model
@@ -78,17 +80,122 @@ def test_other_steps_roles_and_seeds_draw_otherwise():
     assert tuple(KEY.uniforms(0, 8)[:4]) == tuple(KEY.uniforms(0, 4))
 
 
-def test_sampled_frequencies_match_the_probabilities():
-    """Chi-square over 20,000 draws: 7 degrees of freedom, 99.9 % quantile 24.3."""
-    logits = torch.tensor([2.0, 1.0, 0.5, 0.0, -0.5, -1.0, 3.0, 0.2])
-    count = 20_000
+def logits_of(vocabulary):
+    return torch.randn(vocabulary, generator=torch.Generator().manual_seed(4)) * 1.5
+
+
+@pytest.mark.parametrize("vocabulary", [2, 7, 86, 1000])
+def test_sampled_frequencies_match_the_probabilities(vocabulary):
+    """Chi-square over 50,000 draws, rare tokens taken together: below the 99.9 % quantile, which is
+    about df + 3.1 sqrt(2 df) + 6."""
+    count = 50_000
+    logits = logits_of(vocabulary)
     uniform = torch.from_numpy(DrawKey(3, 1, "x").uniforms(0, count))
     token, logprob = sample(logits.expand(count, -1), 0.7, uniform)
-    probability = (logits / 0.7).softmax(0)
-    expected = probability * count
-    observed = torch.bincount(token, minlength=8)
-    assert ((observed - expected) ** 2 / expected).sum() < 24.3
-    assert torch.allclose(logprob, probability.log()[token], atol=1e-6)
+    probability = (logits.double() / 0.7).softmax(0)
+    expected, observed = probability * count, torch.bincount(token, minlength=vocabulary).double()
+    common = expected >= 5
+    cells = [(observed[common], expected[common])]
+    if (~common).any():
+        cells.append((observed[~common].sum()[None], expected[~common].sum()[None]))
+    chi_square = sum(((o - e) ** 2 / e).sum() for o, e in cells)
+    freedom = sum(len(o) for o, _ in cells) - 1
+    assert chi_square < freedom + 3.1 * (2 * freedom) ** 0.5 + 6
+    assert torch.allclose(logprob, probability.log()[token].float(), atol=1e-5)
+
+
+@given(st.integers(1, 700), st.floats(0, 1, exclude_max=True), st.integers(0, 99))
+def test_two_levels_find_the_token_of_one_level(vocabulary, uniform, seed):
+    logits = torch.randn(1, vocabulary, generator=torch.Generator().manual_seed(seed)) * 3
+    logits[:, ::3] = -torch.inf if vocabulary > 1 else 0.0
+    cumulative = (logits - logits.amax()).exp().double().cumsum(-1)
+    distance = (cumulative / cumulative[:, -1:] - uniform).abs().min()
+    token, _ = sample(logits, 1.0, torch.tensor([uniform], dtype=torch.float64))
+    assert logits[0, token] > -torch.inf
+    if distance > 1e-9:  # at a boundary rounding decides
+        threshold = torch.tensor([[uniform]], dtype=torch.float64) * cumulative[:, -1:]
+        assert token.item() == torch.searchsorted(cumulative, threshold, right=True).item()
+
+
+def test_top_p_keeps_the_likeliest_and_the_log_probabilities_of_all():
+    logits = torch.tensor([[0.1, 0.5, 0.4]]).log()  # the nucleus of 0.6 is 0.5 and 0.4
+    uniform = torch.linspace(0, 0.999, 90, dtype=torch.float64)
+    token, logprob = sample(logits.expand(90, -1), 1.0, uniform, top_p=0.6)
+    assert torch.bincount(token, minlength=3).tolist() == [0, 50, 40]
+    assert torch.allclose(logprob.exp(), torch.tensor([0.1, 0.5, 0.4])[token])
+    token, _ = sample(logits.expand(90, -1), 1.0, uniform, top_p=1e-9)
+    assert set(token.tolist()) == {1}
+
+
+def test_a_stop_string_ends_at_the_token_that_completes_it(players):
+    """Greedy text cut where the string first appears; ids right to that token."""
+    chat, policy = players.chat, players.policy
+    prompts = chat.encode([[("user", "copy abcabc")], [("user", "copy bbbb")]])
+    engine = RolloutEngine(chat.tokenizer, players.engine.stop_ids.tolist(), 8, ["ca", "zz"])
+    (cut,), (whole,) = engine.generate(policy, prompts, 1, 12, 0.0, KEY)
+    (plain,), (same,) = players.engine.generate(policy, prompts, 1, 12, 0.0, KEY)
+    assert plain.text == "abcabc" and cut.text == "ab" and cut.finish_reason == "stop"
+    assert cut.ids == plain.ids[: len(cut.ids)] and chat.tokenizer.decode(cut.ids) == "abca"
+    assert (whole.ids, whole.text) == (same.ids, same.text)
+
+
+def test_all_rows_may_end_at_once(llama):
+    model, tokenizer = llama
+    engine = RolloutEngine(tokenizer, range(model.config.vocab_size), 8)
+    found = engine.generate(model, prompts_of([3, 5]), 2, 9, 1.0, KEY)
+    assert all(len(c.ids) == 1 and c.text == "" for group in found for c in group)
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"stop_strings": [""]}, "the stop string '' can never occur"),
+        ({"stop_strings": ["ab\x07\u4e00"]}, "can never occur: the tokenizer cannot write it"),
+        ({"top_p": 0.0}, "top_p=0.0: it is a share of probability"),
+        ({"top_p": 1.5}, "top_p=1.5"),
+    ],
+)
+def test_engines_that_cannot_be(players, settings, says):
+    with pytest.raises(ValueError, match=says):
+        RolloutEngine(players.chat.tokenizer, {1}, 8, **settings)
+
+
+@pytest.mark.parametrize(
+    ("prompts", "samples", "limit", "temperature", "says"),
+    [
+        ([[5]], 1, 4, -0.5, "temperature=-0.5: it is 0"),
+        ([[5]], 1, 4, float("nan"), "temperature=nan"),
+        ([[5]], 1, 0, 1.0, "at most 0 tokens: there must be one or more"),
+        ([[5], []], 1, 4, 1.0, "after a prompt of one token or more"),
+        ([[5]], 0, 4, 1.0, "0 samples"),
+    ],
+)
+def test_what_cannot_be_generated(llama, prompts, samples, limit, temperature, says):
+    model, tokenizer = llama
+    with pytest.raises(ValueError, match=says):
+        RolloutEngine(tokenizer, {1}, 8).generate(model, prompts, samples, limit, temperature, KEY)
+
+
+def test_no_prompts_no_completions(llama):
+    model, tokenizer = llama
+    assert RolloutEngine(tokenizer, {1}, 8).generate(model, [], 2, 4, 1.0, KEY) == []
+
+
+def test_decoded_tokens_are_those_kept_but_for_compaction(llama):
+    """Finished rows leave the batch: rows decoded against tokens kept."""
+    model, tokenizer = llama
+    decoded = []
+    hook = model.get_decoder().register_forward_hook(
+        lambda module, args, kwargs, out: decoded.append(out.last_hidden_state.shape[:2]),
+        with_kwargs=True,
+    )
+    engine = RolloutEngine(tokenizer, range(0, model.config.vocab_size, 8), 64)
+    found = engine.generate(model, prompts_of([6, 6]), 16, 40, 1.0, KEY)
+    hook.remove()
+    assert decoded[0][0] == 2  # each prompt once, not 16 times
+    steps = sum(rows for rows, width in decoded[1:] if width == 1)
+    kept = sum(len(c.ids) - 1 for group in found for c in group)  # the last one decodes nothing
+    assert kept <= steps <= 1.3 * kept
 
 
 def test_the_ends_of_the_unit_interval_give_tokens_with_probability():
