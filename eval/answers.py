@@ -270,7 +270,6 @@ def _line(instruction: Instruction, output: str, side: Side) -> str:
 
 def _generated(side: Side, instructions: Sequence[Instruction], sampling: Sampling):
     """(instruction, answer) pairs, a chunk at a time."""
-    from lsp.config import ModelConfig
     from lsp.models import end_token_ids, load_model
     from lsp.players import choose_device
     from lsp.prompts import ChatFormat
@@ -278,8 +277,7 @@ def _generated(side: Side, instructions: Sequence[Instruction], sampling: Sampli
 
     if side.artifact is not None:
         find_artifact(side.artifact).download(root=side.model)
-    settings = ModelConfig(side.model, None, sampling.dtype, sampling.date_string)
-    model, tokenizer = load_model(side.model, settings, choose_device(sampling.device))
+    model, tokenizer = load_model(side.model, sampling.dtype, choose_device(sampling.device))
     engine = RolloutEngine(tokenizer, end_token_ids(model, tokenizer), sampling.max_rows)
     prompts = ChatFormat(tokenizer, sampling.date_string).encode(
         [[("user", instruction.text)] for instruction in instructions]

@@ -78,6 +78,7 @@ def save_checkpoint(
     run: Path,
     step: int,
     model: PreTrainedModel,
+    reference: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     optimizer: torch.optim.Optimizer,
     state: dict[str, Any],
@@ -85,10 +86,14 @@ def save_checkpoint(
     best_step: int | None,
 ) -> Path:
     """Write ``checkpoints/step-NNNNNN``, then remove all but the newest ``keep`` and the one of
-    ``best_step``. ``state`` is plain values, but for the collapse detector's signatures."""
+    ``best_step``. ``state`` is plain values, but for the collapse detector's signatures. Under LoRA
+    the model's folder holds merged weights, in the shape of the reference, and the adapters lie
+    beside the optimizer's state."""
     import torch
     from safetensors import SafetensorError
     from safetensors.torch import save_file
+
+    from lsp.lora import lora_layers, merged_state
 
     final = run / "checkpoints" / f"step-{step:06d}"
     if (final / MANIFEST).is_file():  # this very step was saved a moment ago
@@ -100,7 +105,12 @@ def save_checkpoint(
     signatures = torch.from_numpy(collapse.pop("signatures").astype("int64"))
     tensors = {**_moments(model, optimizer), SIGNATURES: signatures}
     try:
-        model.save_pretrained(temporary)
+        if lora_layers(model):
+            trained = {n: p.detach() for n, p in model.named_parameters() if p.requires_grad}
+            tensors |= {f"adapter/{name}": value for name, value in trained.items()}
+            reference.save_pretrained(temporary, state_dict=merged_state(model))
+        else:
+            model.save_pretrained(temporary)
         tokenizer.save_pretrained(temporary)
         save_file(tensors, temporary / "trainer.safetensors")
     except SafetensorError as error:  # how a full disk shows itself there
@@ -122,8 +132,8 @@ def save_checkpoint(
 def load_training_state(
     folder: Path, model: PreTrainedModel, optimizer: torch.optim.Optimizer
 ) -> dict[str, Any]:
-    """Put the optimizer's moments into place (the weights come by ``from_pretrained``); returns
-    what was saved as ``state``."""
+    """Put the optimizer's moments and, under LoRA, the adapters into place (all other weights come
+    by ``from_pretrained``); returns what was saved as ``state``."""
     from safetensors.torch import load_file
 
     tensors = load_file(folder / "trainer.safetensors")
@@ -133,6 +143,8 @@ def load_training_state(
             for kind in ("step", "exp_avg", "exp_avg_sq")
             if f"{kind}/{name}" in tensors
         }
+        if f"adapter/{name}" in tensors:
+            parameter.data.copy_(tensors[f"adapter/{name}"])
         if moments:
             moments["step"] = moments["step"].cpu()
             optimizer.state[parameter] = moments

@@ -35,6 +35,15 @@ class InitConfig:
 
 
 @dataclass(frozen=True)
+class LoraSettings:
+    """Adapters beside every linear layer but the head; ``rank`` 0 trains all weights instead. What
+    they add is scaled by ``alpha`` / ``rank``."""
+
+    rank: int = number(minimum=0)
+    alpha: float = number(above=0)
+
+
+@dataclass(frozen=True)
 class ModelConfig:
     """The base model. ``name``: ``pocket`` (the shipped one), a folder, or a Hub id.
 
@@ -46,6 +55,7 @@ class ModelConfig:
     revision: str | None
     dtype: Literal["float32", "bfloat16"]
     date_string: str | None
+    lora: LoraSettings
 
 
 @dataclass(frozen=True)

@@ -72,8 +72,9 @@ class Learner:
                 " expected gradient is the same"
             )
         settings = config.optim
+        self.trained = [p for p in players.policy.parameters() if p.requires_grad]
         self.optimizer = torch.optim.AdamW(
-            players.policy.parameters(),
+            self.trained,
             lr=settings.lr,
             betas=(settings.beta1, settings.beta2),
             weight_decay=settings.weight_decay,
@@ -94,8 +95,7 @@ class Learner:
                 self._backward(batch, stats)
             if own and every and step % every == 0:
                 before = self._measure_gradient(role, before, stats)
-        parameters = self.players.policy.parameters()
-        norm = torch.nn.utils.clip_grad_norm_(parameters, self.config.optim.max_grad_norm)
+        norm = torch.nn.utils.clip_grad_norm_(self.trained, self.config.optim.max_grad_norm)
         stats.grad_norm = norm.item()
         stats.skipped = not (math.isfinite(stats.loss) and math.isfinite(stats.grad_norm))
         if rows and not stats.skipped:
@@ -114,7 +114,7 @@ class Learner:
         The roles' gradients add up in one buffer; ``before`` is a copy of it from before this
         role, so the update itself is the same whether this is measured or not.
         """
-        gradients = [p.grad for p in self.players.policy.parameters() if p.grad is not None]
+        gradients = [p.grad for p in self.trained if p.grad is not None]
         if before is None:
             stats.role_gradients[f"optim/grad_norm/{role}"] = _norm(gradients)
             return [gradient.clone() for gradient in gradients]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from lsp.config import ModelConfig, local_model_folder
+from lsp.config import local_model_folder
 from lsp.onednn import use_onednn
 
 if TYPE_CHECKING:
@@ -16,12 +16,13 @@ if TYPE_CHECKING:
 
 
 def load_model(
-    source: str | Path, settings: ModelConfig, device: torch.device
+    source: str | Path, dtype: str, device: torch.device, revision: str | None = None
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """A causal language model in eval mode and its tokenizer; no code from the files is run.
 
-    ``source``: ``pocket``, a folder, or a Hub id. Raises ValueError with the way out where it
-    is missing, damaged, or not a model whose log-probabilities this project computes right.
+    ``source``: ``pocket``, a folder, or a Hub id; ``revision`` is of the latter. Raises ValueError
+    with the way out where it is missing, damaged, or not a model whose log-probabilities this
+    project computes right.
     """
     from transformers import AutoModelForCausalLM, AutoTokenizer
     from transformers.utils import logging
@@ -34,13 +35,13 @@ def load_model(
             f"no model in {folder}: it has no config.json; give a folder written by"
             " save_pretrained, a Hub id, or a run"
         )
-    revision = None if folder else settings.revision
+    revision = None if folder else revision
     try:
         tokenizer = AutoTokenizer.from_pretrained(name, revision=revision)
         model = AutoModelForCausalLM.from_pretrained(
             name,
             revision=revision,
-            dtype=getattr(torch, settings.dtype),
+            dtype=getattr(torch, dtype),
             use_safetensors=True,
             attn_implementation="sdpa",
         )

@@ -16,6 +16,8 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from lsp.lora import lora_layers, merged_weight
+
 SMALLEST = 2**14
 """Weights of a layer below which the call costs more than the product saves."""
 
@@ -90,14 +92,23 @@ def use_onednn(model: nn.Module) -> None:
 
 
 @contextmanager
-def packed_weights(model: nn.Module, rows: int) -> Iterator[None]:
-    """Weights packed for many products of ``rows`` rows; a copy of them, freed at the end. They
-    must not change meanwhile."""
+def decoding_weights(model: nn.Module, rows: int) -> Iterator[None]:
+    """Weights packed for many products of ``rows`` rows, adapters merged into them: copies, freed
+    at the end; the model must not change meanwhile. Layers that oneDNN does not compute (on a GPU,
+    in bfloat16) keep their adapters apart, since rounding would change what is merged there."""
+    adapters = {id(layer.base_layer): layer for layer in lora_layers(model).values()}
     layers = [module for module in model.modules() if isinstance(module, OneDnnLinear)]
+    adapted = [adapters[id(layer)] for layer in layers if id(layer) in adapters]
     try:
         for layer in layers:
-            layer.packed = pack(layer.weight.detach(), rows)
+            adapter = adapters.get(id(layer))
+            weight = merged_weight(adapter) if adapter is not None else layer.weight.detach()
+            layer.packed = pack(weight, rows)
+        for adapter in adapted:
+            adapter.enable_adapters(False)
         yield
     finally:
+        for adapter in adapted:
+            adapter.enable_adapters(True)
         for layer in layers:
             layer.packed = None

@@ -14,6 +14,7 @@ from lsp.batch import pack, pad, row_sums
 from lsp.config import Config
 from lsp.init import Init
 from lsp.logprobs import completion_scores
+from lsp.lora import add_lora, shared_copy
 from lsp.models import end_token_ids, frozen_copy, load_model
 from lsp.prompts import ChatFormat, Prompts
 from lsp.queries.challenger import challenger_queries
@@ -106,14 +107,20 @@ class Players:
 
 
 def load_players(config: Config, init: Init, resumed_from: str | None) -> Players:
-    """Load the models. The reference is exactly the init; the policy is the init, or a
-    checkpoint of this very run where one is resumed."""
+    """Load the models. The reference is exactly the init; the policy is the init (with adapters
+    under LoRA), or a checkpoint of this very run where one is resumed."""
     device = choose_device(config.runtime.device)
-    initial, tokenizer = load_model(init.source, config.model, device)
-    reference = frozen_copy(initial)
-    policy = load_model(resumed_from, config.model, device)[0] if resumed_from else initial
+    model = config.model
+    policy, tokenizer = load_model(init.source, model.dtype, device, model.revision)
+    if model.lora.rank:  # a resumed run's adapters come with its optimizer's state
+        reference = shared_copy(policy)
+        add_lora(policy, model.lora)
+    else:
+        reference = frozen_copy(policy)
+        if resumed_from:
+            policy = load_model(resumed_from, model.dtype, device)[0]
     chat = ChatFormat(tokenizer, config.model.date_string)
-    ends, rollout = end_token_ids(initial, tokenizer), config.rollout
+    ends, rollout = end_token_ids(policy, tokenizer), config.rollout
     engine = RolloutEngine(tokenizer, ends, rollout.max_rows, rollout.stop, rollout.top_p)
     judge = SelfJudge(
         reference,

@@ -95,8 +95,8 @@ class Session:
         """The base to compare with: the reference itself unless the run starts elsewhere."""
         if self.init.source == self.config.model.name:
             return self.players.reference
-        device = choose_device(self.config.runtime.device)
-        return load_model(self.config.model.name, self.config.model, device)[0]
+        device, model = choose_device(self.config.runtime.device), self.config.model
+        return load_model(model.name, model.dtype, device, model.revision)[0]
 
     def begin(self) -> None:
         """Listen for Ctrl-C, SIGTERM and SIGUSR2 (what Slurm and submitit send before a time
@@ -238,6 +238,7 @@ class Session:
             self.folder,
             step,
             self.players.policy,
+            self.players.reference,
             self.players.chat.tokenizer,
             self.learner.optimizer,
             state,

@@ -22,7 +22,7 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.cache_utils import Cache
 
-from lsp.onednn import packed_weights
+from lsp.onednn import decoding_weights
 from lsp.types import Completion
 
 
@@ -166,7 +166,7 @@ class RolloutEngine:
             )
         rows = [index for index in range(len(prompts)) for _ in range(samples)]
         flat: list[Completion] = []
-        with packed_weights(model, min(len(rows), self.max_rows)):
+        with decoding_weights(model, min(len(rows), self.max_rows)):
             for start in range(0, len(rows), self.max_rows):
                 chunk = rows[start : start + self.max_rows]
                 flat += self._decode(

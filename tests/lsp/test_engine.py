@@ -5,17 +5,15 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lsp.config import ModelConfig
 from lsp.models import load_model
 from lsp.rollout.engine import DrawKey, RolloutEngine, sample
 
-SETTINGS = ModelConfig("unused", None, "float32", None)
 KEY = DrawKey(0, 1, "solver")
 
 
 @pytest.fixture(scope="module")
 def llama(llama_folder):
-    return load_model(llama_folder, SETTINGS, torch.device("cpu"))
+    return load_model(llama_folder, "float32", torch.device("cpu"))
 
 
 def prompts_of(lengths, vocabulary=280):

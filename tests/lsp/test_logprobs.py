@@ -5,7 +5,6 @@ import torch
 
 from lsp import logprobs
 from lsp.batch import pad
-from lsp.config import ModelConfig
 from lsp.logprobs import completion_hidden, completion_scores, head_loss
 from lsp.models import check_head, load_model
 from lsp.types import TrainingRow
@@ -13,8 +12,7 @@ from lsp.types import TrainingRow
 
 @pytest.fixture
 def llama(llama_folder):
-    settings = ModelConfig("unused", None, "float32", None)
-    return load_model(llama_folder, settings, torch.device("cpu"))[0]
+    return load_model(llama_folder, "float32", torch.device("cpu"))[0]
 
 
 def ragged_rows():

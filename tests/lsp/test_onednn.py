@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from lsp import onednn
-from lsp.onednn import OneDnnLinear, available, packed_weights, use_onednn
+from lsp.onednn import OneDnnLinear, available, decoding_weights, use_onednn
 
 here = pytest.mark.skipif(not available(), reason="this torch has no oneDNN product here")
 
@@ -62,15 +62,15 @@ def test_a_frozen_weight_gets_no_gradient(nets):
 
 
 @here
-def test_packed_weights_last_as_long_as_they_are_asked_for(nets):
+def test_decoding_weights_last_as_long_as_they_are_asked_for(nets):
     ours, theirs = nets
     x = torch.randn(32, 160)
-    with torch.no_grad(), packed_weights(ours, 32):
+    with torch.no_grad(), decoding_weights(ours, 32):
         assert ours.wide.packed is not None
         for rows in (x, x[:5]):
             assert torch.allclose(ours.wide(rows), theirs.wide(rows), atol=1e-5)
     assert ours.wide.packed is None
-    with pytest.raises(RuntimeError), packed_weights(ours, 32):
+    with pytest.raises(RuntimeError), decoding_weights(ours, 32):
         raise RuntimeError
     assert ours.wide.packed is None
 

@@ -1,0 +1,77 @@
+"""LoRA by peft: a policy that is the frozen init and small adapters (arXiv 2106.09685).
+
+The reference shares the init's tensors, so there is no second copy of them, and it is exactly the
+init: adapters begin as zero, and KL with them. Weights are never merged in place and taken apart
+again, which rounding makes another model of; whatever needs merged weights gets new ones.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from lsp.config import LoraSettings
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+ADAPTER = "default"
+
+
+def shared_copy(model: PreTrainedModel) -> PreTrainedModel:
+    """A model of its own modules over the same parameters and buffers, frozen."""
+    tensors = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
+    return copy.deepcopy(model, tensors).eval().requires_grad_(False)
+
+
+def add_lora(model: PreTrainedModel, settings: LoraSettings) -> None:
+    """Put adapters beside every linear layer but the vocabulary head; only they are trained.
+
+    Raises ValueError for a model that peft cannot adapt.
+    """
+    from peft import LoraConfig
+
+    model.add_adapter(
+        LoraConfig(
+            r=settings.rank,
+            lora_alpha=settings.alpha,
+            target_modules="all-linear",
+            lora_dropout=0.0,
+            task_type="CAUSAL_LM",
+        ),
+        ADAPTER,
+    )
+    model.eval()
+
+
+def lora_layers(model: nn.Module) -> dict[str, nn.Module]:
+    """Name -> layer with an adapter; empty for a model without."""
+    return {
+        name: module
+        for name, module in model.named_modules()
+        if hasattr(module, "base_layer") and hasattr(module, "get_delta_weight")
+    }
+
+
+@torch.no_grad()
+def merged_weight(layer: nn.Module) -> Tensor:
+    """W + (alpha / rank) B A, a new tensor."""
+    weight = layer.base_layer.weight
+    return (weight.float() + layer.get_delta_weight(ADAPTER).float()).to(weight.dtype)
+
+
+def merged_state(model: nn.Module) -> dict[str, Tensor]:
+    """The state of the plain model that computes the same, under the plain model's names."""
+    layers = lora_layers(model)
+    state = {}
+    for name, tensor in model.state_dict().items():
+        if ".lora_" in name:
+            continue
+        owner, _, kind = name.rpartition(".base_layer.")
+        plain = f"{owner}.{kind}" if owner else name
+        merges = owner in layers and kind == "weight"
+        state[plain] = merged_weight(layers[owner]) if merges else tensor
+    return state
