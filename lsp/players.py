@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import resource
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -138,6 +140,14 @@ def load_players(config: Config, init: Init, resumed_from: str | None) -> Player
 def device_name(device: torch.device) -> str:
     """``cpu``, or what the GPU calls itself."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+
+
+def peak_memory_mb(device: torch.device) -> float:
+    """The most that this process has held so far: of the GPU's memory on one, else its own."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    unit = 1 if sys.platform == "darwin" else 2**10  # bytes there, kB on Linux
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
 
 
 def choose_device(name: str) -> torch.device:

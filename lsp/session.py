@@ -20,7 +20,7 @@ from lsp.config import Config
 from lsp.init import Init
 from lsp.learner import Learner
 from lsp.models import load_model
-from lsp.players import choose_device, device_name, load_players
+from lsp.players import choose_device, device_name, load_players, peak_memory_mb
 from lsp.progress import Progress
 from lsp.runs import Interrupted, RunError, display_name, read_run, resume_hint, update_run
 from lsp.tracking.base import Rows, RunIdentity, Trackers
@@ -146,6 +146,7 @@ class Session:
             "optim/lr": self.learner.optimizer.param_groups[0]["lr"],
             "runtime/world_size": 1,
             "runtime/elapsed": self.seconds,
+            "runtime/peak_memory_mb": peak_memory_mb(self.players.policy.device),
         }
         if self._truncated is not None:
             metrics["reward/external/truncated"] = self._truncated

@@ -30,10 +30,12 @@ def hf_greedy(model, prompt, limit, stop):
     return out[0, len(prompt) :].tolist()
 
 
+@pytest.mark.parametrize("order", [(0, 1, 2, 3, 4, 5), (5, 4, 3, 2, 1, 0), (2, 0, 5, 3, 1, 4)])
 @pytest.mark.parametrize("max_rows", [1, 2, 64])
-def test_greedy_equals_hf_generate_over_ragged_prompts(llama, max_rows):
+def test_greedy_equals_hf_generate_over_ragged_prompts(llama, max_rows, order):
     model, tokenizer = llama
-    prompts = prompts_of([3, 17, 1, 8, 8, 30])
+    ragged = prompts_of([3, 17, 1, 8, 8, 30])
+    prompts = [ragged[i] for i in order]
     engine = RolloutEngine(tokenizer, {1, 7, 9}, max_rows)
     found = engine.generate(model, prompts, 1, 12, 0.0, KEY)
     for prompt, (completion,) in zip(prompts, found, strict=True):

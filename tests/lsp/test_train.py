@@ -35,6 +35,7 @@ def test_metrics_are_one_object_a_step_with_path_keys(small_run):
     evaluated = [line["step"] for line in lines if "eval/pocket/win_rate" in line]
     assert evaluated == [0, 2, 3]
     expected = {"loss/total", "optim/grad_norm", "runtime/world_size", "reward/solver/mean",
+                "runtime/peak_memory_mb",
                 "advantage/challenger/std", "loss/kl/challenger", "kl/challenger/k1",
                 "kl/solver/k3", "entropy/solver", "rollout/answer_length/mean",
                 "rollout/distinct_query_frac", "quality/mean", "quality/unparsed_frac",
