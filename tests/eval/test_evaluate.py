@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from eval.__main__ import evaluate, evaluation_folder, main, results_table
+from eval.__main__ import evaluate, evaluation_folder, main
 from eval.answers import (
     Sampling,
     read_instructions,
@@ -23,6 +23,7 @@ from eval.answers import (
 )
 from eval.cache import VerdictCache
 from eval.judge import Prices
+from eval.results import results_table
 from eval.settings import EVALUATE, EvaluateConfig, known_judges, shutdown_warning
 from lsp.compose import compose_as
 from lsp.runs import RunError

@@ -1,0 +1,259 @@
+"""What an evaluation comes to: rows, rates and tables from verdicts, and where they are written."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from eval.benchmarks import AlpacaEval
+from eval.judge import Pair, Verdict
+from eval.judge_check import Published, agreement, longer_rate
+from eval.plan import Plan, orders_of
+from eval.settings import EvaluateConfig, today
+from eval.win_rate import (
+    TIE,
+    OrderEffect,
+    bootstrap_interval,
+    both_orders,
+    by_source,
+    discrete_win_rate,
+    mean_length,
+    order_effect,
+    weighted_win_rate,
+)
+from lsp.runs import write_json
+
+IDENTITY = ("judge", "template", "order", "answers", "baseline_answers")
+"""What makes two evaluations in one folder the same."""
+
+
+@dataclass(frozen=True)
+class Judged:
+    """Verdicts of all calls. ``usd_now``: dollars of this process; ``usd_ever`` and
+    ``calls_ever``: of every call begun for these verdicts, in killed processes too, one whose
+    answer was lost at its worst."""
+
+    verdicts: list[Verdict]
+    usd_now: float
+    usd_ever: float
+    calls_ever: int
+
+    @cached_property
+    def preferences(self) -> dict[tuple[int, bool], float | None]:
+        """By (index of the pair, whether the model's answer was shown first)."""
+        return {(v.index, v.model_first): v.preference for v in self.verdicts}
+
+    def record(self) -> dict[str, Any]:
+        """What results.json says of them."""
+        return {
+            "verdict_dates": sorted({v.date for v in self.verdicts if v.date}),
+            "problems": Counter(v.problem for v in self.verdicts if v.problem),
+            "calls_ever": self.calls_ever,
+            "usd_ever": self.usd_ever,
+            "usd_now": self.usd_now,
+        }
+
+
+def pair_rows(
+    config: EvaluateConfig, pairs: Sequence[Pair], judged: Judged
+) -> list[dict[str, Any]]:
+    """One row an instruction: ``preference`` over the orders asked for, that of AlpacaEval's order,
+    lengths. Identical answers are ties that nobody judged, and marked."""
+    rows = []
+    for pair in pairs:
+        identical = pair.model_output == pair.base_output
+        got = [
+            judged.preferences.get((pair.index, first)) for first in orders_of(config.judge, pair)
+        ]
+        rows.append(
+            {
+                "index": pair.index,
+                "dataset": pair.source,
+                "instruction": pair.instruction,
+                "identical": identical,
+                "preference": TIE if identical else both_orders(*got) if got[1:] else got[0],
+                "alpaca_eval_preference": TIE if identical else got[0],
+                "model_length": len(pair.model_output),
+                "baseline_length": len(pair.base_output),
+            }
+        )
+    return rows
+
+
+def write_lines(path: Path, rows: Sequence[dict[str, Any]]) -> None:
+    """JSON lines, in one step."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    temporary.replace(path)
+
+
+def judged_rows(pairs: Sequence[Pair], verdicts: Sequence[Verdict]) -> list[dict[str, Any]]:
+    """One row a verdict: the instruction, both answers, the order, the verdict, its cost."""
+    by_index = {pair.index: pair for pair in pairs}
+    return [{**asdict(by_index[v.index]), **asdict(v)} for v in verdicts]
+
+
+def summarise(
+    config: EvaluateConfig,
+    plan: Plan,
+    pairs: Sequence[Pair],
+    rows: Sequence[dict[str, Any]],
+    judged: Judged,
+) -> dict[str, Any]:
+    """Every rate with its n; identical answers are ties and counted apart."""
+    joint = [row["preference"] for row in rows]
+    sources = [pair.source for pair in pairs]
+
+    def rates(values: Sequence[float | None]) -> dict[str, Any]:
+        low, high = bootstrap_interval(values)
+        discrete = discrete_win_rate(values, config.tie_rule)
+        return {
+            **asdict(weighted_win_rate(values)),
+            "interval_95": [low, high],
+            "discrete": asdict(discrete),
+        }
+
+    def lengths(own: Sequence[Pair]) -> dict[str, float]:
+        return {
+            "model": mean_length([pair.model_output for pair in own]),
+            "baseline": mean_length([pair.base_output for pair in own]),
+        }
+
+    results = {
+        "model": plan.model.name,
+        "baseline": plan.base.name,
+        "benchmark": config.eval.name,
+        "checkpoint": plan.model.model,
+        "answers": digest([pair.model_output for pair in pairs]),
+        "baseline_answers": digest([pair.base_output for pair in pairs]),
+        "temperature": config.eval.temperature,
+        "max_new_tokens": config.eval.max_new_tokens,
+        "judge": config.judge.model,
+        "template": getattr(config.judge, "template", None),
+        "date": today(),
+        "order": config.judge.order,
+        "n_identical": sum(row["identical"] for row in rows),
+        "n_missing": sum(value is None for value in joint),
+        "win_rate": by_source(sources, joint, rates),
+        "alpaca_eval_order": by_source(
+            sources, [row["alpaca_eval_preference"] for row in rows], rates
+        ),
+        "order_effect": asdict(_order_effect(pairs, judged)),
+        "mean_length": by_source(sources, pairs, lengths),
+        **judged.record(),
+    }
+    if isinstance(config.eval, AlpacaEval):
+        results["length_controlled"] = config.eval.length_controlled(pairs, joint)
+    return results
+
+
+def _order_effect(pairs: Sequence[Pair], judged: Judged) -> OrderEffect:
+    differing = [pair for pair in pairs if pair.model_output != pair.base_output]
+    orders = [
+        [judged.preferences.get((pair.index, first)) for pair in differing]
+        for first in (True, False)
+    ]
+    return order_effect(*orders)
+
+
+def results_table(results: dict[str, Any]) -> str:
+    lines = [
+        f"{results['model']} against {results['baseline']}, {results['benchmark']}, judged by"
+        f" {results['judge']} on {results['date']}, order {results['order']}",
+        f"{'set':<16}{'win rate':>10}{'± se':>8}{'95 %':>18}{'discrete':>10}{'n':>6}"
+        f"{'length':>8}{'baseline':>10}",
+    ]
+    for source, rate in results["win_rate"].items():
+        low, high = rate["interval_95"]
+        length = results["mean_length"][source]
+        lines.append(
+            f"{source:<16}{rate['win_rate']:>10.2f}{rate['standard_error']:>8.2f}"
+            f"{f'{low:.1f} to {high:.1f}':>18}{rate['discrete']['win_rate']:>10.2f}{rate['n']:>6}"
+            f"{length['model']:>8.0f}{length['baseline']:>10.0f}"
+        )
+    overall = results["win_rate"]["overall"]["discrete"]
+    lines.append(
+        f"ties count as {overall['tie_rule']}; {results['n_identical']} identical pairs are ties,"
+        f" {results['n_missing']} pairs have no verdict and are left out"
+    )
+    if "length_controlled" in results:
+        controlled = results["length_controlled"]
+        lines.append(
+            f"length-controlled: {controlled['win_rate']['overall']:.2f} ({controlled['variant']})"
+            if controlled["win_rate"]
+            else f"length-controlled: none ({controlled['reason']})"
+        )
+    effect = results["order_effect"]
+    if effect["n"]:
+        lines.append(
+            f"the answer shown first won {effect['first_rate']:.1f} % of the verdicts; the orders"
+            f" disagree on {100 * effect['disagree_frac']:.1f} % of {effect['n']} pairs"
+        )
+    return "\n".join(lines)
+
+
+def check_results(
+    config: EvaluateConfig, published: Published, rows: Sequence[dict[str, Any]], judged: Judged
+) -> dict[str, Any]:
+    joint = [row["preference"] for row in rows]
+    compared = list(zip(joint, published.preferences, strict=True))
+    return {
+        "judge": config.judge.model,
+        "template": config.judge.template,
+        "date": today(),
+        "data": config.eval.data,
+        "answers": digest(
+            [[p.instruction, p.model_output, p.base_output] for p in published.pairs]
+        ),
+        "order": config.judge.order,
+        "agreement": by_source(
+            [pair.source for pair in published.pairs],
+            compared,
+            lambda both: asdict(agreement(*zip(*both, strict=True))),
+        ),
+        "order_effect": asdict(_order_effect(published.pairs, judged)),
+        "longer_rate": {
+            "judge": longer_rate(published.pairs, joint),
+            "published": longer_rate(published.pairs, published.preferences),
+        },
+        "n_identical": published.n_identical,
+        "n_unpublished": published.n_missing,
+        "n_missing": sum(preference is None for preference in joint),
+        **judged.record(),
+    }
+
+
+def save(
+    folder: Path, results: dict[str, Any], rows: Sequence[dict[str, Any]], judged: Judged
+) -> None:
+    """Write an evaluation; one of other answers, baseline or judge that is there already moves to
+    ``earlier-K/``, so nothing is lost."""
+    try:
+        old = json.loads((folder / "results.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        old = None
+    if old is not None and any(old.get(key) != results.get(key) for key in IDENTITY):
+        number = 1
+        while (folder / f"earlier-{number}").exists():
+            number += 1
+        earlier = folder / f"earlier-{number}"
+        earlier.mkdir()
+        for name in ("results.json", "pairs.jsonl", "verdicts.jsonl"):
+            if (folder / name).exists():
+                (folder / name).rename(earlier / name)
+        print(f"an earlier evaluation that differs is now in {earlier}", file=sys.stderr)
+    write_lines(folder / "verdicts.jsonl", [asdict(verdict) for verdict in judged.verdicts])
+    write_lines(folder / "pairs.jsonl", rows)
+    write_json(folder / "results.json", results)
+
+
+def digest(value: Any) -> str:
+    """A short hash of plain values."""
+    return hashlib.sha256(json.dumps(value).encode()).hexdigest()[:16]
