@@ -81,7 +81,10 @@ def pack(rows: Sequence[TrainingRow], max_tokens: int) -> Iterator[list[int]]:
 
 
 def pad(rows: list[TrainingRow]) -> MicroBatch:
-    """Rows -> tensors, padded on the right with id 0, which masks hide."""
+    """Rows -> tensors, padded on the right with id 0, which masks hide. Raises ValueError for a row
+    without prompt or completion tokens, which has nothing to score."""
+    if any(not row.prompt_ids or not row.completion_ids for row in rows):
+        raise ValueError("a row has no prompt tokens or no completion tokens; leave it out")
     prompts = {prompt: k for k, prompt in enumerate(dict.fromkeys(r.prompt_ids for r in rows))}
     prompt_ids, _ = _padded(list(prompts))
     completion_ids, completion_mask = _padded([row.completion_ids for row in rows])

@@ -120,7 +120,8 @@ class RolloutConfig:
     """Sampling of both roles; log-probabilities are taken at the same temperature.
 
     ``max_query_tokens`` must exceed the longest query one wants: a query cut there is not
-    played. ``max_rows``: rows decoded at once. ``stop``: strings that end a completion, beside the
+    played. ``max_rows``: rows decoded at once; ``max_tokens``: columns of keys and values
+    that they may take, prompts and completions. ``stop``: strings that end a completion, beside the
     end tokens. ``top_p`` below 1 leaves out unlikely tokens, which the loss does not know of.
     """
 
@@ -130,6 +131,7 @@ class RolloutConfig:
     max_new_tokens: int = number(minimum=1)
     max_query_tokens: int = number(minimum=1)
     max_rows: int = number(minimum=1)
+    max_tokens: int = number(minimum=1)
 
 
 @dataclass(frozen=True)

@@ -182,7 +182,8 @@ class Learner:
         values = {name: column.tolist() for name, column in columns.items()}
         rollout = [x for row in batch.rows for x in row.rollout_logprobs]
         difference = own.logprobs_C - torch.tensor(rollout, device=own.logprobs_C.device)
-        stats.max_mismatch = max(stats.max_mismatch, difference.abs().max().item())
+        mismatch = difference.abs().max().item()
+        stats.max_mismatch = max(stats.max_mismatch, mismatch) if mismatch == mismatch else mismatch
         stats.tokens += batch.tokens
         stats.padded_tokens += batch.padded_tokens
         for i, row in enumerate(batch.rows):

@@ -34,6 +34,7 @@ def add_lora(model: PreTrainedModel, settings: LoraSettings) -> None:
     """
     from peft import LoraConfig
 
+    plain = model.state_dict().keys()
     model.add_adapter(
         LoraConfig(
             r=settings.rank,
@@ -45,6 +46,11 @@ def add_lora(model: PreTrainedModel, settings: LoraSettings) -> None:
         ADAPTER,
     )
     model.eval()
+    if merged_state(model).keys() != plain:
+        raise ValueError(
+            f"{type(model).__name__} has layers whose adapters cannot be merged into plain weights"
+            " (experts, for instance); train it with model.lora.rank=0"
+        )
 
 
 def lora_layers(model: nn.Module) -> dict[str, nn.Module]:

@@ -8,8 +8,11 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from lsp.batch import pad
 from lsp.config import local_model_folder
+from lsp.logprobs import completion_scores
 from lsp.onednn import use_onednn
+from lsp.types import TrainingRow
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -57,22 +60,48 @@ def load_model(
     embedding.padding_idx = None
     model = model.to(device).eval()
     use_onednn(model)
-    check_head(model)
+    check_paths(model)
     return model, tokenizer
 
 
 @torch.no_grad()
-def check_head(model: PreTrainedModel) -> None:
-    """Log-probabilities are computed as head(hidden); refuse a model that does more than that
-    (soft-capped or scaled logits), rather than train on wrong ones."""
-    ids = torch.arange(4, device=model.device).unsqueeze(0)
-    expected = model(input_ids=ids, use_cache=False).logits.float()
-    hidden = model.get_decoder()(input_ids=ids, use_cache=False).last_hidden_state
-    difference = (model.get_output_embeddings()(hidden).float() - expected).abs().max().item()
-    if difference > 1e-3:
+def check_paths(model: PreTrainedModel) -> None:
+    """Hold the ways in which this project runs a model to a plain forward pass, and refuse a model
+    that computes something else there: logits changed after the head, attention to a window of
+    tokens only, positions or caches of another kind."""
+    config = model.config.get_text_config()
+    kinds = set(getattr(config, "layer_types", None) or ())
+    window = getattr(config, "sliding_window", None)
+    if kinds - {"full_attention"} or (window is not None and not kinds):
         raise ValueError(
-            f"{type(model).__name__} changes its logits after the vocabulary head (difference"
-            f" {difference:.2g}); this model is not supported"
+            f"{type(model).__name__} attends to a window of {window} tokens in some layers, and"
+            " prompts are shared here under masks that know no window; this model is not supported"
+        )
+    rows = [
+        TrainingRow("solver", (1, 2, 3, 2, 1), (3, 1, 2), (), 0.0, 0.0, 1),
+        TrainingRow("solver", (1, 2, 3, 2, 1), (2,), (), 0.0, 0.0, 1),
+        TrainingRow("solver", (3, 1), (1, 2), (), 0.0, 0.0, 1),
+    ]
+    try:
+        found = completion_scores(model, pad(rows).to(model.device), 1.0).logprobs_C
+    except (IndexError, RuntimeError, TypeError, ValueError, AttributeError) as error:
+        raise ValueError(
+            f"{type(model).__name__} keeps keys and values in a way of its own ({error}); this"
+            " model is not supported"
+        ) from error
+    expected = []
+    for row in rows:
+        ids = torch.tensor([row.prompt_ids + row.completion_ids], device=model.device)
+        scores = model(input_ids=ids, use_cache=False).logits[0].float().log_softmax(-1)
+        places = torch.arange(len(row.prompt_ids) - 1, row.length - 1)
+        expected.append(scores[places, ids[0, places + 1]])
+    difference = (found - torch.cat(expected)).abs().max().item()
+    # bfloat16 rounds logits to 8 bits, and the two passes round apart.
+    if not difference <= (1e-3 if model.dtype == torch.float32 else 0.2):
+        raise ValueError(
+            f"{type(model).__name__} has other log-probabilities here than in its own forward pass"
+            f" (difference {difference:.2g}): it may change its logits after the vocabulary head;"
+            " this model is not supported"
         )
 
 

@@ -123,15 +123,18 @@ def load_players(config: Config, init: Init, resumed_from: str | None) -> Player
             policy = load_model(resumed_from, model.dtype, device)[0]
     chat = ChatFormat(tokenizer, config.model.date_string)
     ends, rollout = end_token_ids(policy, tokenizer), config.rollout
-    engine = RolloutEngine(tokenizer, ends, rollout.max_rows, rollout.stop, rollout.top_p)
+    engine = RolloutEngine(
+        tokenizer, ends, rollout.max_rows, rollout.stop, rollout.top_p, rollout.max_tokens
+    )
     judge = SelfJudge(
         reference,
         chat,
-        RolloutEngine(tokenizer, ends, rollout.max_rows),
+        RolloutEngine(tokenizer, ends, rollout.max_rows, max_tokens=rollout.max_tokens),
         config.prompts,
         config.self_reward,
         rollout.temperature,
     )
+    check_context(policy, chat, config)
     dataset = config.data.build() if config.method.queries == "dataset" else ()
     reward = config.reward.build(device)
     return Players(config, policy, reference, chat, engine, judge, reward, dataset)
@@ -140,6 +143,29 @@ def load_players(config: Config, init: Init, resumed_from: str | None) -> Player
 def device_name(device: torch.device) -> str:
     """``cpu``, or what the GPU calls itself."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+
+
+def check_context(model: PreTrainedModel, chat: ChatFormat, config: Config) -> None:
+    """Raises ValueError where the longest query with its answer, or what the judge reads of them,
+    cannot fit into the model's context."""
+    context = getattr(model.config, "max_position_embeddings", None)
+    prompts, rollout, method = config.prompts, config.rollout, config.method
+    if context is None or method.queries == "dataset":
+        return
+    answered = rollout.max_query_tokens + rollout.max_new_tokens
+    solver, judge = chat.encode([prompts.solver_messages(""), prompts.judge_messages("", "")])
+    needed = {"the Solver": len(solver) + answered}
+    if method.scores_quality:
+        written = config.self_reward.max_new_tokens * (config.self_reward.mode == "generate")
+        needed["the judge"] = len(judge) + answered + written
+    for who, tokens in needed.items():
+        if tokens > context:
+            raise ValueError(
+                f"{who} may need {tokens} tokens (its prompt, a query of"
+                f" {rollout.max_query_tokens}, an answer of {rollout.max_new_tokens}), and the"
+                f" model's context has {context}; lower rollout.max_query_tokens or"
+                " rollout.max_new_tokens"
+            )
 
 
 def peak_memory_mb(device: torch.device) -> float:

@@ -23,8 +23,8 @@ class Completion:
     """What a model wrote after a prompt.
 
     ``ids`` are the sampled tokens, the end token included where one was sampled; ``logprobs``
-    are theirs at the sampling temperature. ``finish_reason`` is ``stop`` (an end token) or
-    ``length`` (cut at the limit).
+    are theirs at the sampling temperature. ``finish_reason`` is ``stop`` (an end token or a stop
+    string) or ``length`` (cut at the limit).
 
     Example: ``Completion((42, 43, 1), (-0.1, -0.2, -0.0), "ab", "stop")``.
     """

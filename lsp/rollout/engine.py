@@ -11,6 +11,7 @@ Randomness is keyed by (seed, step, role, row, position) through a counter-based
 from __future__ import annotations
 
 import math
+import re
 import zlib
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -105,6 +106,8 @@ class RolloutEngine:
     ``stop_ids`` end a completion and are its last token; ``stop_strings`` end it at the token that
     completes one, and are cut off its text. ``top_p`` below 1 samples from the likeliest tokens
     that hold so much probability; log-probabilities stay those of the whole distribution.
+    Rows are decoded in chunks of at most ``max_rows``, whose keys and values take at most
+    ``max_tokens`` columns in all.
     """
 
     COMPACT_BELOW = 0.8
@@ -117,6 +120,7 @@ class RolloutEngine:
         max_rows: int,
         stop_strings: Sequence[str] = (),
         top_p: float = 1.0,
+        max_tokens: int = 2**20,
     ):
         if not 0 < top_p <= 1:
             raise ValueError(f"top_p={top_p}: it is a share of probability, above 0 and at most 1")
@@ -132,6 +136,7 @@ class RolloutEngine:
         self.max_rows = max_rows
         self.stop_strings = tuple(stop_strings)
         self.top_p = top_p
+        self.max_tokens = max_tokens
 
     @torch.no_grad()
     def generate(
@@ -165,10 +170,11 @@ class RolloutEngine:
                 f" context of {context}; lower rollout.max_new_tokens or shorten the prompts"
             )
         rows = [index for index in range(len(prompts)) for _ in range(samples)]
+        at_once = min(self.max_rows, max(1, self.max_tokens // (longest + max_new_tokens)))
         flat: list[Completion] = []
-        with decoding_weights(model, min(len(rows), self.max_rows)):
-            for start in range(0, len(rows), self.max_rows):
-                chunk = rows[start : start + self.max_rows]
+        with decoding_weights(model, min(len(rows), at_once)):
+            for start in range(0, len(rows), at_once):
+                chunk = rows[start : start + at_once]
                 flat += self._decode(
                     model, [prompts[i] for i in chunk], start, max_new_tokens, temperature, key
                 )
@@ -236,6 +242,11 @@ class RolloutEngine:
             mask = key_mask[:, None, None, : cache.length + 1]
             position = (next_position + t).unsqueeze(1)
             logits = self._forward(model, token.unsqueeze(1), mask, position, cache)
+        if not torch.isfinite(logprob_BT).all():
+            raise ValueError(
+                "the model's logits are not finite, so nothing can be sampled from them; its"
+                " weights may be damaged or training has diverged: lower optim.lr"
+            )
         return self._collect(token_BT, logprob_BT, length_B, stopped_B)
 
     def _forward(self, model, ids, mask, positions, cache: RowCache) -> Tensor:
@@ -252,8 +263,8 @@ class RolloutEngine:
 
     def _ends_in_stop_string(self, token_BT: Tensor, alive_B: Tensor, t: int) -> Tensor:
         """Which of the rows in the batch have just completed a stop string, [alive]."""
-        # A character takes a token at most, and the first one may be half a character.
-        reach = max(map(len, self.stop_strings)) + 4
+        # A byte takes a token at most, and the first ones may be part of a character.
+        reach = max(len(stop.encode()) for stop in self.stop_strings) + 4
         tails = self.tokenizer.batch_decode(
             token_BT[alive_B, max(0, t + 1 - reach) : t + 1].tolist()
         )
@@ -267,8 +278,9 @@ class RolloutEngine:
         ends = set(self.stop_ids.tolist())
         bodies = [row[:-1] if row[-1] in ends else row for row in tokens]
         texts = self.tokenizer.batch_decode(bodies, skip_special_tokens=False)
-        for stop in self.stop_strings:
-            texts = [text.partition(stop)[0] for text in texts]
+        if self.stop_strings:
+            first = re.compile("|".join(map(re.escape, self.stop_strings)))
+            texts = [first.split(text, maxsplit=1)[0] for text in texts]
         return [
             Completion(tuple(ids), tuple(scores), text, "stop" if end else "length")
             for ids, scores, text, end in zip(tokens, logprobs, texts, stopped, strict=True)
@@ -309,14 +321,16 @@ def sample(
         inner_BV = blocks_BKV[row_B, chosen_B1[:, 0]].double().cumsum(dim=-1)
         # The block's own sum, as its last partial sum, may be an ulp below what is searched for.
         rest_B1 = torch.minimum(threshold_B1 - before_B1, inner_BV[:, -1:] * (1 - 2**-52))
-        token_B = (chosen_B1 * block + _first_above(inner_BV, rest_B1))[:, 0]
+        token_B1 = chosen_B1 * block + _first_above(inner_BV, rest_B1)
+        token_B = token_B1[:, 0].clamp(max=vocabulary - 1)  # beyond it is NaN, refused by _decode
     chosen_B = (scaled - highest_B1).gather(1, token_B.unsqueeze(1)).squeeze(1)
     return token_B, chosen_B - total_B.log().float()
 
 
 def _first_above(sums_BN: Tensor, threshold_B1: Tensor) -> Tensor:
     """Index of the first partial sum above the threshold, [B, 1]: an entry with weight."""
-    return torch.searchsorted(sums_BN, threshold_B1, right=True)
+    found_B1 = torch.searchsorted(sums_BN, threshold_B1, right=True)
+    return found_B1.clamp(max=sums_BN.shape[1] - 1)
 
 
 def _nucleus(weight_BV: Tensor, top_p: float) -> Tensor:

@@ -170,3 +170,14 @@ def test_at_the_first_step_kl_is_zero_and_the_engine_agrees_with_the_trainer(pla
     metrics = stats.metrics()
     assert metrics["kl/solver/k2"] < 1e-6 and metrics["kl/challenger/k2"] < 1e-6
     assert metrics["rollout/logprob_mismatch"] < 1e-4
+
+
+@pytest.mark.parametrize("wrong", [0.25, float("nan")])
+def test_rollout_logprobs_that_are_not_the_trainers_show(players, wrong):
+    learner, _, rows = played_rows(players, METHOD, 8192)
+    first = (rows[0].rollout_logprobs[0] + wrong, *rows[0].rollout_logprobs[1:])
+    changed = [replace(rows[0], rollout_logprobs=first), *rows[1:]]
+    _, stats = gradient(learner, changed, 8192)
+    learner.optimizer.zero_grad(set_to_none=True)
+    found = stats.metrics()["rollout/logprob_mismatch"]
+    assert found == pytest.approx(wrong, abs=1e-3, nan_ok=True)

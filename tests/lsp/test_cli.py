@@ -226,3 +226,10 @@ def test_two_starts_of_one_folder_leave_one_whole_run(tmp_path):
     assert "another process is writing" in refused and "Traceback" not in refused
     assert trace_steps(folder) == list(range(1, 121))
     assert json.loads((folder / "run.json").read_text())["status"] == "finished"
+
+
+def test_a_query_and_its_answer_that_may_exceed_the_context_are_refused_at_the_start(tmp_path):
+    result = run_py("rollout.max_query_tokens=110", "rollout.max_new_tokens=90", "tracker=none",
+                    f"run_dir={tmp_path / 'run'}")  # fmt: skip
+    assert result.returncode == 1 and not (tmp_path / "run").exists()
+    assert "the Solver may need" in result.stderr and "lower rollout.max_query" in result.stderr

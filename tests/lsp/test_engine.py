@@ -1,11 +1,18 @@
 """The rollout engine against HF ``generate`` and against exact probabilities."""
 
+import copy
+from types import SimpleNamespace
+
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lsp.compose import compose
+from lsp.init import resolve_init
 from lsp.models import load_model
+from lsp.onednn import OneDnnLinear, available, use_onednn
+from lsp.players import load_players
 from lsp.rollout.engine import DrawKey, RolloutEngine, sample
 
 KEY = DrawKey(0, 1, "solver")
@@ -137,6 +144,93 @@ def test_a_stop_string_ends_at_the_token_that_completes_it(players):
     assert plain.text == "abcabc" and cut.text == "ab" and cut.finish_reason == "stop"
     assert cut.ids == plain.ids[: len(cut.ids)] and chat.tokenizer.decode(cut.ids) == "abca"
     assert (whole.ids, whole.text) == (same.ids, same.text)
+
+
+@pytest.mark.parametrize("stop", ["终止符号", "привет, ми", "🛑🛑🛑"])
+def test_stop_strings_of_many_bytes_are_found(stop):
+    """A byte-level tokenizer writes such a character in two to four tokens."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    inner = Tokenizer(models.BPE({c: i for i, c in enumerate(alphabet)}, []))
+    inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    inner.decoder = decoders.ByteLevel()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=inner)
+    engine = RolloutEngine(tokenizer, {0}, 8, [stop])
+    written = tokenizer.encode(f"xx{stop}yy")
+    token_BT = torch.tensor([written, tokenizer.encode("x" * len(written))])
+    last = len(tokenizer.encode(f"xx{stop}")) - 1
+    alive = torch.arange(2)
+    assert engine._ends_in_stop_string(token_BT, alive, last).tolist() == [True, False]
+    assert engine._ends_in_stop_string(token_BT, alive, last - 1).tolist() == [False, False]
+
+
+def test_the_first_stop_string_in_the_text_counts(players):
+    tokenizer = players.chat.tokenizer
+    ids = torch.tensor([tokenizer.encode("cabb", add_special_tokens=False)])
+    for stops in (["bb", "ab"], ["ab", "bb"]):
+        engine = RolloutEngine(tokenizer, {1}, 8, stops)
+        (found,) = engine._collect(ids, torch.zeros(1, 4), torch.tensor([4]), torch.tensor([True]))
+        assert found.text == "c"
+
+
+def test_settings_of_the_rollout_reach_the_engine(small):
+    """``rollout.stop`` and ``rollout.top_p`` end to end: the likeliest token alone, cut at a."""
+    config = compose([*small, "rollout.stop=[a]", "rollout.top_p=1e-6", "rollout.max_tokens=64"])
+    players = load_players(config, resolve_init(config), None)
+    prompts = players.chat.encode([[("user", "copy bca")]])
+    (group,) = players.answers(prompts, 1)
+    assert {(c.text, c.finish_reason) for c in group} == {("bc", "stop")}
+    assert players.engine.max_tokens == 64 and players.judge.engine.stop_strings == ()
+
+
+def test_chunks_keep_to_the_memory_limit(llama):
+    model, tokenizer = llama
+    rows = []
+    hook = model.get_decoder().register_forward_hook(
+        lambda module, args, kwargs, out: rows.append(out.last_hidden_state.shape[0]),
+        with_kwargs=True,
+    )
+    engine = RolloutEngine(tokenizer, {1}, 64, max_tokens=40)
+    found = engine.generate(model, prompts_of([6, 3]), 4, 4, 1.0, KEY)
+    hook.remove()
+    assert max(rows) == 4  # 40 columns of 10 a row
+    whole = RolloutEngine(tokenizer, {1}, 64).generate(model, prompts_of([6, 3]), 4, 4, 1.0, KEY)
+    assert [[c.ids for c in g] for g in found] == [[c.ids for c in g] for g in whole]
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_logits_that_are_not_finite_are_one_message(llama, value):
+    model, tokenizer = llama
+    head = copy.deepcopy(model)
+    with torch.no_grad():
+        head.get_output_embeddings().weight.fill_(value)
+    with pytest.raises(ValueError, match="logits are not finite"):
+        RolloutEngine(tokenizer, {1}, 8).generate(head, prompts_of([3]), 2, 4, 1.0, KEY)
+
+
+@pytest.mark.skipif(not available(), reason="this torch has no oneDNN product here")
+def test_packed_weights_decode_what_hf_generates():
+    """A model whose layers are large enough for oneDNN."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    torch.manual_seed(5)
+    model = LlamaForCausalLM(
+        LlamaConfig(vocab_size=300, hidden_size=128, intermediate_size=160, num_hidden_layers=2,
+                    num_attention_heads=4, initializer_range=0.2, eos_token_id=1)
+    ).eval()  # fmt: skip
+    expected = [hf_greedy(model, prompt, 12, [1]) for prompt in prompts_of([3, 17, 8])]
+    use_onednn(model)
+    assert isinstance(model.model.layers[0].self_attn.q_proj, OneDnnLinear)
+    seen = []
+    layer = model.model.layers[0].mlp.up_proj
+    hook = layer.register_forward_pre_hook(lambda module, args: seen.append(module.packed))
+    engine = RolloutEngine(SimpleNamespace(batch_decode=lambda rows, **_: [""] * len(rows)), {1}, 8)
+    found = engine.generate(model, prompts_of([3, 17, 8]), 1, 12, 0.0, KEY)
+    hook.remove()
+    assert [list(c.ids) for (c,) in found] == expected
+    assert seen and all(packed is not None for packed in seen) and layer.packed is None
 
 
 def test_all_rows_may_end_at_once(llama):

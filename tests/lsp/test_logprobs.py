@@ -6,7 +6,8 @@ import torch
 from lsp import logprobs
 from lsp.batch import pad
 from lsp.logprobs import completion_hidden, completion_scores, head_loss
-from lsp.models import check_head, load_model
+from lsp.models import check_paths, load_model
+from lsp.onednn import OneDnnLinear, available
 from lsp.types import TrainingRow
 
 
@@ -133,6 +134,94 @@ def test_rows_of_one_prompt_share_it_exactly(llama):
     )
 
 
+@pytest.mark.skipif(not available(), reason="this torch has no oneDNN product here")
+def test_a_onednn_head_has_the_same_gradients():
+    torch.manual_seed(0)
+    hidden, target = torch.randn(9, 64), torch.arange(9)
+    found = []
+    for kind in (torch.nn.Linear, OneDnnLinear):
+        torch.manual_seed(1)
+        head = torch.nn.Linear(64, 300, bias=False)
+        head.__class__ = kind
+        own = hidden.clone().requires_grad_()
+        loss, _ = head_loss(own, head, target, 0.8, lambda logprobs, part: logprobs.square().sum())
+        loss.backward()
+        found.append((loss.detach(), own.grad, head.weight.grad))
+    for one, two in zip(*found, strict=True):
+        assert torch.allclose(one, two, rtol=1e-4, atol=1e-5) and one.abs().sum() > 0
+
+
+def test_training_holds_a_tile_of_logits_at_a_time(llama, monkeypatch):
+    monkeypatch.setattr(logprobs, "TILE_ELEMENTS", 4 * llama.config.vocab_size)
+    seen = []
+    inner = logprobs._log_distribution
+    monkeypatch.setattr(
+        logprobs, "_log_distribution", lambda *a: (seen.append(a[0].shape[0]), inner(*a))[1]
+    )
+    batch = pad(ragged_rows())
+    target = batch.completion_ids_BT[batch.completion_mask_BT]
+    hidden, head = completion_hidden(llama, batch), llama.get_output_embeddings()
+    head_loss(hidden, head, target, 1.0, lambda logprobs, part: logprobs.sum())
+    assert seen == [4, 4, 4, 4, 4, 3]
+
+
+def test_rows_without_tokens_are_refused():
+    for prompt, completion in (((), (1,)), ((1,), ())):
+        with pytest.raises(ValueError, match="no prompt tokens or no completion tokens"):
+            pad([TrainingRow("solver", prompt, completion, (), 0.0, 0.0, 1)])
+
+
+ARCHITECTURES = {
+    "qwen2": ("Qwen2", {"num_key_value_heads": 2}),
+    "gemma": ("Gemma", {"num_key_value_heads": 1, "head_dim": 8}),
+    "neox": ("GPTNeoX", {}),
+    "phi": ("Phi", {}),
+    "mixtral": (
+        "Mixtral",
+        {"num_local_experts": 2, "num_key_value_heads": 2, "sliding_window": None},
+    ),
+}
+
+
+def random_model(kind, **more):
+    import transformers
+
+    shape = dict(vocab_size=60, hidden_size=32, intermediate_size=48, num_hidden_layers=2,
+                 num_attention_heads=4, initializer_range=0.3, pad_token_id=None)  # fmt: skip
+    config = getattr(transformers, f"{kind}Config")(**{**shape, **more})
+    torch.manual_seed(3)
+    return getattr(transformers, f"{kind}ForCausalLM")(config).eval()
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_other_architectures_compute_the_same(name):
+    kind, more = ARCHITECTURES[name]
+    model = random_model(kind, **more)
+    check_paths(model)
+    rows = [
+        TrainingRow("solver", (5, 6, 7), ids, (0.0,) * len(ids), 1.0, 0.1, 1)
+        for ids in ((8, 9, 10, 11), (12,), (13, 14))
+    ]
+    expected, _ = plain_scores(model, rows, 1.0)
+    assert torch.allclose(completion_scores(model, pad(rows), 1.0).logprobs_C, expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["Mistral", "Gemma3"])
+def test_models_that_attend_to_a_window_are_refused(kind):
+    import transformers
+
+    if kind == "Gemma3":
+        config = transformers.Gemma3TextConfig(
+            vocab_size=60, hidden_size=32, intermediate_size=48, num_hidden_layers=2,
+            num_attention_heads=4, num_key_value_heads=2, head_dim=8, sliding_window=8,
+        )  # fmt: skip
+        model = transformers.Gemma3ForCausalLM(config)
+    else:
+        model = random_model(kind, sliding_window=8, num_key_value_heads=2)
+    with pytest.raises(ValueError, match="attends to a window of 8 tokens in some layers"):
+        check_paths(model)
+
+
 def test_no_tensor_over_prompt_and_padding_is_made(llama, monkeypatch):
     """The head sees completion positions alone, at most a tile at a time."""
     monkeypatch.setattr(logprobs, "TILE_ELEMENTS", 5 * llama.config.vocab_size)
@@ -160,9 +249,9 @@ def test_the_pad_id_keeps_its_embedding_gradient(llama):
 
 
 def test_a_model_that_changes_its_logits_after_the_head_is_refused(llama):
-    check_head(llama)
+    check_paths(llama)
     llama.register_forward_hook(
         lambda module, args, out: out.__setitem__("logits", out.logits.tanh()) or out
     )
-    with pytest.raises(ValueError, match="changes its logits after the vocabulary head"):
-        check_head(llama)
+    with pytest.raises(ValueError, match="may change its logits after the vocabulary head"):
+        check_paths(llama)

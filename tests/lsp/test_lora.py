@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from lsp.compose import compose
+from lsp.config import LoraSettings
 from lsp.init import resolve_init
-from lsp.lora import lora_layers, merged_state
+from lsp.lora import add_lora, lora_layers, merged_state
 from lsp.models import load_model
 from lsp.onednn import OneDnnLinear, available, decoding_weights
 from lsp.players import load_players
@@ -104,3 +105,14 @@ def test_a_resumed_run_repeats_and_its_checkpoint_is_a_plain_model(small, tmp_pa
            f"init.run={tmp_path / 'whole'}"])  # fmt: skip
     assert json.loads((again / "run.json").read_text())["init"]["method"] == "lsp"
     assert read_metrics(again)[-1]["kl/solver/k2"] < 1e-12
+
+
+def test_adapters_that_cannot_be_merged_are_refused():
+    import transformers
+
+    config = transformers.MixtralConfig(
+        vocab_size=60, hidden_size=32, intermediate_size=48, num_hidden_layers=1,
+        num_attention_heads=4, num_local_experts=2, sliding_window=None,
+    )  # fmt: skip
+    with pytest.raises(ValueError, match="cannot be merged into plain weights"):
+        add_lora(transformers.MixtralForCausalLM(config), LoraSettings(4, 8.0))
