@@ -142,7 +142,7 @@ def ours(folder: str, size: str, lora: bool, lsp: bool) -> dict:
     from lsp.compose import compose
     from lsp.init import resolve_init
     from lsp.learner import Learner
-    from lsp.players import load_players
+    from lsp.players import Players, load_players
     from lsp.train import Clock, play_queries
     from lsp.types import Query
 
@@ -164,9 +164,20 @@ def ours(folder: str, size: str, lora: bool, lsp: bool) -> dict:
     learner = Learner(players, config)
     texts = prompts_of(size, QUERIES)
     phases = Phases()
-    phases.wrap(players.engine, "generate", "generation")
-    phases.wrap(learner, "update", "update")
-    phases.wrap(players.judge, "score", "judge")
+    if lsp:  # split by role
+        phases.wrap(Players, "ask", "Challenger writes")
+        phases.wrap(Players, "answers", "Solver writes")
+        phases.wrap(players.judge, "score", "judge")
+        inner = learner._backward
+
+        def backward(batch, stats) -> None:
+            with phases.phase(f"{batch.rows[0].role}'s loss"):
+                inner(batch, stats)
+
+        learner._backward = backward
+    else:
+        phases.wrap(players.engine, "generate", "generation")
+    phases.wrap(learner, "update", "optimizer" if lsp else "update")
     tokens = 0
 
     def step(number: int) -> None:
@@ -264,7 +275,8 @@ def measure(who: str, folder: str, options: argparse.Namespace, rows: int) -> di
     result = json.loads(done.stdout.splitlines()[-1])
     print(
         f"  {who:<8} {rows:>3} rows  {result['cpu_seconds']:8.2f} CPU-s a step"
-        f"  {result['wall_seconds']:8.2f} s  {result['peak_mb']:8.0f} MB  "
+        f"  {result['wall_seconds']:8.2f} s  {result['peak_mb']:8.0f} MB"
+        f"  {result['tokens']:6.0f} tokens  "
         + "  ".join(f"{name} {seconds:.2f}" for name, seconds in result["phases"].items()),
         flush=True,
     )
@@ -290,8 +302,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         build_model(Path(folder), options.size, options.ragged or options.lsp)
         if options.lsp:
-            for _ in range(options.repeats):
-                measure("ours", folder, options, SIZES[options.size]["rows"])
+            rows = SIZES[options.size]["rows"]
+            runs = [measure("ours", folder, options, rows) for _ in range(options.repeats)]
+            if options.json:
+                print(json.dumps({"size": options.size, "lsp": True, "ours": runs}))
             return
         compare(folder, options)
 
