@@ -153,18 +153,26 @@ def check_context(model: PreTrainedModel, chat: ChatFormat, config: Config) -> N
     if context is None or method.queries == "dataset":
         return
     answered = rollout.max_query_tokens + rollout.max_new_tokens
-    solver, judge = chat.encode([prompts.solver_messages(""), prompts.judge_messages("", "")])
-    needed = {"the Solver": len(solver) + answered}
+    challenger, solver, judge = chat.encode(
+        [
+            prompts.challenger_messages(),
+            prompts.solver_messages(""),
+            prompts.judge_messages("", ""),
+        ]
+    )
+    needed = {
+        "the Challenger": len(challenger) + rollout.max_query_tokens,
+        "the Solver": len(solver) + answered,
+    }
     if method.scores_quality:
         written = config.self_reward.max_new_tokens * (config.self_reward.mode == "generate")
         needed["the judge"] = len(judge) + answered + written
     for who, tokens in needed.items():
         if tokens > context:
             raise ValueError(
-                f"{who} may need {tokens} tokens (its prompt, a query of"
-                f" {rollout.max_query_tokens}, an answer of {rollout.max_new_tokens}), and the"
-                f" model's context has {context}; lower rollout.max_query_tokens or"
-                " rollout.max_new_tokens"
+                f"{who} may need {tokens} tokens, its prompt included, and the model's context has"
+                f" {context}; lower rollout.max_query_tokens={rollout.max_query_tokens} or"
+                f" rollout.max_new_tokens={rollout.max_new_tokens}"
             )
 
 

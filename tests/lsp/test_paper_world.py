@@ -56,7 +56,9 @@ def test_methods_run_on_free_text(paper, tmp_path, method, mode):
 
 
 def test_a_prompt_beyond_the_context_is_one_message(paper):
-    with pytest.raises(RunError, match="exceed the model's context of 512"):
+    with pytest.raises(
+        RunError, match="the Challenger may need .* and the model's context has 512"
+    ):
         start([*paper, "method=lsp"])
 
 
