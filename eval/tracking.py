@@ -8,16 +8,23 @@ from typing import Any
 
 import yaml
 
+from lsp.checkpoint import checkpoint_step
 from lsp.runs import read_run
 from lsp.schema import flat, flat_tree
-from lsp.tracking.wandb import WandbTracker, keep_in_run_folder, model_artifact
+from lsp.tracking.wandb import (
+    WandbTracker,
+    keep_in_run_folder,
+    model_artifact,
+    quiet_settings,
+)
 
 
 def track_evaluation(run: Path, config: Any, results: dict[str, Any], rows: list[dict]) -> None:
     """Log results and every judged pair where the run itself was tracked by W&B.
 
     The tracker's settings are those of the run. Online, ``use_artifact`` links the evaluation to
-    the run's model. An error of W&B is said and ends nothing: the results are on disk.
+    the checkpoint that it judged (a control judges the base alone). An error of W&B is said and
+    ends nothing: the results are on disk.
     """
     import wandb
 
@@ -41,19 +48,11 @@ def track_evaluation(run: Path, config: Any, results: dict[str, Any], rows: list
             mode=mode,
             dir=str(run),
             config=flat(config),
-            settings=wandb.Settings(
-                silent=True,
-                console="off",
-                init_timeout=30,
-                disable_git=True,
-                disable_code=True,
-                x_disable_meta=True,
-                x_disable_stats=True,
-                finish_timeout=tracker.finish_seconds,
-            ),
+            settings=quiet_settings(tracker),
         ) as evaluation:
-            if mode == "online":
-                evaluation.use_artifact(f"{model_artifact(run_id)}:latest", type="model")
+            if mode == "online" and not config.control:
+                step = checkpoint_step(Path(results["checkpoint"]))
+                evaluation.use_artifact(f"{model_artifact(run_id)}:step-{step}", type="model")
             for key, value in flat_tree(summary_of(results)).items():
                 evaluation.summary[f"eval/{name}/{key.replace('.', '/')}"] = value
             columns = list(rows[0]) if rows else ["index"]

@@ -24,3 +24,11 @@ def read_command(kind: type[Settings], arguments: Sequence[str]) -> tuple[list[s
     except OmegaConfBaseException as error:
         known = ", ".join(field.name for field in fields(kind))
         raise RunError(f"{str(error).splitlines()[0]}; settings are {known}") from error
+
+
+def read_settings(kind: type[Settings], arguments: Sequence[str]) -> Settings:
+    """``read_command`` of a command that takes settings alone: another word is refused too."""
+    names, settings = read_command(kind, arguments)
+    if names:
+        raise RunError(f"{names[0]} is no setting; write key=value")
+    return settings

@@ -21,7 +21,7 @@ from statistics import mean, stdev
 
 import numpy as np
 
-from lsp.command import read_command
+from lsp.command import read_settings
 from lsp.query_river import draw_river
 from lsp.runs import RunError
 from lsp.tracking.reader import read_summary
@@ -83,7 +83,7 @@ class Run:
 
 
 def main(arguments: Sequence[str]) -> None:
-    settings = read_settings(arguments)
+    settings = read_arguments(arguments)
     variants = METHODS if settings.part == "methods" else SIGNS
     runs = [
         Run(variant, tuple(overrides), base, decay, steps, seed)
@@ -107,14 +107,12 @@ def main(arguments: Sequence[str]) -> None:
     print(f"table: {folder / (settings.part + '.md')}")
 
 
-def read_settings(arguments: Sequence[str]) -> CompareSettings:
+def read_arguments(arguments: Sequence[str]) -> CompareSettings:
     """Ends the command with one message for anything that is no setting."""
     try:
-        names, settings = read_command(CompareSettings, arguments)
+        settings = read_settings(CompareSettings, arguments)
     except RunError as error:
         sys.exit(f"error: {error}")
-    if names:
-        sys.exit(f"error: {names[0]} is no setting; write key=value")
     if settings.part not in ("methods", "signs"):
         sys.exit(f"error: part={settings.part}: it is methods or signs")
     return settings

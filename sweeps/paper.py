@@ -18,8 +18,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 
-from eval.figures import COPY, FIGURES, FigureSettings, make_figures, paper_values
-from lsp.command import read_command
+from eval.bars import COPY, FIGURES, paper_values
+from eval.figures import FigureSettings, make_figures
+from lsp.command import read_settings
 from lsp.compose import CONF
 from lsp.runs import RunError
 from sweeps.parallel import require_all
@@ -47,7 +48,7 @@ def main(arguments: Sequence[str]) -> None:
     ours = [text for text in arguments if text.partition("=")[0] in own]
     overrides = [text for text in arguments if text not in ours]
     try:
-        _, settings = read_command(PaperSettings, ours)
+        settings = read_settings(PaperSettings, ours)
         print(run_figure(settings, overrides))
     except RunError as error:
         sys.exit(f"error: {error}")

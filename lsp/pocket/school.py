@@ -24,18 +24,18 @@ import string
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from lsp.command import read_settings
 from lsp.compose import compose
 from lsp.pocket.language import ALPHABET, FAMILIES, MAX_LENGTH, Task, form_rubric, split
 from lsp.prompts import ChatFormat
+from lsp.runs import RunError
 
 BASE_FOLDER = Path(__file__).parent / "base"
 
@@ -260,13 +260,9 @@ def school(settings: SchoolSettings) -> tuple[LlamaForCausalLM, PreTrainedTokeni
 def main(arguments: Sequence[str]) -> None:
     """``key=value`` arguments of SchoolSettings; saves the model and says where."""
     try:
-        given = OmegaConf.merge(
-            OmegaConf.structured(SchoolSettings), OmegaConf.from_cli(list(arguments))
-        )
-        settings = OmegaConf.to_object(given)
-    except OmegaConfBaseException as error:
-        names = ", ".join(field.name for field in fields(SchoolSettings))
-        sys.exit(f"error: {str(error).splitlines()[0]}; settings are {names}")
+        settings = read_settings(SchoolSettings, arguments)
+    except RunError as error:
+        sys.exit(f"error: {error}")
     if len(settings.careless) != MAX_LENGTH:
         sys.exit(f"error: careless needs {MAX_LENGTH} values, one for each length")
     torch.set_num_threads(1)

@@ -111,18 +111,7 @@ class WandbLogger:
                 dir=str(run.folder),
                 resume="allow",
                 config=flat(config),
-                settings=wandb.Settings(
-                    silent=True,
-                    console="off",
-                    init_timeout=30,
-                    save_code=False,
-                    disable_git=True,
-                    disable_code=True,
-                    x_disable_meta=True,
-                    x_disable_stats=True,
-                    finish_timeout=settings.finish_seconds,
-                    finish_timeout_raises=True,
-                ),
+                settings=quiet_settings(settings),
             )
         except wandb.errors.Error as error:
             raise RunError(
@@ -225,6 +214,25 @@ class WandbLogger:
     @property
     def advice(self) -> str:
         return f"Send what is missing with `python -m lsp.sync {self.identity.folder}`."
+
+
+def quiet_settings(tracker: WandbTracker) -> Any:
+    """The client's settings: it prints nothing, and takes nothing of machine or code by itself
+    (provenance is ours, with secrets taken out)."""
+    import wandb
+
+    return wandb.Settings(
+        silent=True,
+        console="off",
+        init_timeout=30,
+        save_code=False,
+        disable_git=True,
+        disable_code=True,
+        x_disable_meta=True,
+        x_disable_stats=True,
+        finish_timeout=tracker.finish_seconds,
+        finish_timeout_raises=True,
+    )
 
 
 def trace_artifact(run_id: str) -> str:

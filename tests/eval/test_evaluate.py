@@ -88,9 +88,7 @@ def test_a_run_is_judged_against_its_base(command, tmp_path, capsys):
     assert set(results["win_rate"]) == {*SETS, "overall"}
     assert "alpaca_eval_order" in results and results["order"] == "both"
     assert "identical pairs are ties" in out and "koala" in out
-    # The server prefers the longer answer, whatever the order: no position bias to be seen.
-    if differing:
-        assert results["order_effect"]["disagree_frac"] == 0.0
+    assert results["order_effect"]["n"] == differing
     (answers,) = folder.glob("answers-*.jsonl")
     assert [row["index"] for row in lines_of(answers)] == list(range(12))
     # Again: no call, the base's answers are found, the same numbers.
@@ -116,6 +114,8 @@ def test_ready_answers_identical_pairs_and_missing_verdicts(command, data, tmp_p
     sides = [f"run={tmp_path / 'long.json'}", f"baseline={tmp_path / 'short.json'}"]
     results = run_eval([*overrides[1:], *sides])
     assert results["n_identical"] == 5 and len(server.requests) == 14
+    # The server prefers the longer answer, whatever the order: no position bias to be seen.
+    assert results["order_effect"] == {"first_rate": 50.0, "disagree_frac": 0.0, "n": 7}
     # Five ties and seven preferences of 1.9: (5 x 0.5 + 7 x 0.9) / 12.
     assert results["win_rate"]["overall"]["win_rate"] == pytest.approx(100 * 8.8 / 12)
     discrete = results["win_rate"]["overall"]["discrete"]

@@ -10,19 +10,9 @@ import numpy as np
 import pytest
 
 from eval.__main__ import evaluate
+from eval.bars import FIGURES, PAPER, Bar, bar_of, interval, paper_values, win_values
 from eval.compare import Evaluation
-from eval.figures import (
-    FIGURES,
-    PAPER,
-    Bar,
-    FigureSettings,
-    bar_of,
-    interval,
-    main,
-    make_figures,
-    paper_values,
-    win_values,
-)
+from eval.figures import FigureSettings, main, make_figures
 from eval.settings import EVALUATE, EvaluateConfig
 from lsp.compose import CONF, compose, compose_as
 from lsp.runs import RunError, read_run, update_run

@@ -15,7 +15,7 @@ from sweeps.compare import (
     main,
     methods_text,
     paired,
-    read_settings,
+    read_arguments,
     signs_text,
     spread,
 )
@@ -79,7 +79,7 @@ def test_the_map_of_signs():
 )
 def test_bad_settings(arguments, says):
     with pytest.raises(SystemExit, match=says):
-        read_settings(arguments)
+        read_arguments(arguments)
 
 
 @pytest.mark.parametrize("by", ["family", "length"])
