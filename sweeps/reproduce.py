@@ -94,11 +94,11 @@ CLAIMS = (
         0.1,
         0.15,
     ),
-    Claim("Figure 2, GRPO (discrete win rate, %)", "figure-2.csv", "grpo/overall", 46.1, 4),
+    Claim("Figure 2, GRPO (discrete win rate, %)", "figure-2.csv", "grpo/overall", 46.0, 4),
     Claim("Figure 2, LSP", "figure-2.csv", "lsp/overall", 45.1, 4),
-    Claim("Figure 2, LSP-Zero", "figure-2.csv", "lsp_zero/overall", 34.3, 6),
-    Claim("Figure 3, LSP as a stage after GRPO", "figure-3.csv", "lsp_from_grpo/overall", 47.6, 4),
-    Claim("Figure 3, GRPO after LSP", "figure-3.csv", "grpo_from_lsp/overall", 47.9, 4),
+    Claim("Figure 2, LSP-Zero", "figure-2.csv", "lsp_zero/overall", 34.1, 6),
+    Claim("Figure 3, LSP as a stage after GRPO", "figure-3.csv", "lsp_from_grpo/overall", 46.4, 4),
+    Claim("Figure 3, GRPO after LSP", "figure-3.csv", "grpo_from_lsp/overall", 48.0, 4),
 )
 
 
