@@ -102,8 +102,10 @@ class MethodConfig:
 
 @dataclass(frozen=True)
 class OptimConfig:
-    """AdamW, linear warm-up, then constant. ``micro_batch_tokens``: padded tokens a pass. A step
-    whose loss or gradient is not finite is skipped; ``max_skipped_steps`` in a row end the run."""
+    """AdamW, linear warm-up, then constant. ``micro_batch_tokens``: padded tokens a pass;
+    ``gradient_checkpointing``: layers are computed again in the backward pass, less memory for one
+    more forward pass. A step whose loss or gradient is not finite is skipped; ``max_skipped_steps``
+    in a row end the run."""
 
     lr: float = number(above=0)
     warmup_steps: int = number(minimum=0)
@@ -112,6 +114,7 @@ class OptimConfig:
     beta2: float = number(minimum=0)
     max_grad_norm: float = number(above=0)
     micro_batch_tokens: int = number(minimum=1)
+    gradient_checkpointing: bool
     max_skipped_steps: int = number(minimum=1)
 
 

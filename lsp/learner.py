@@ -10,7 +10,13 @@ import torch
 
 from lsp.batch import pack, pad, row_sums
 from lsp.config import EXACT_KL_VOCABULARY, Config
-from lsp.logprobs import TokenScores, completion_hidden, completion_scores, head_loss
+from lsp.logprobs import (
+    TokenScores,
+    checkpoint_layers,
+    completion_hidden,
+    completion_scores,
+    head_loss,
+)
 from lsp.losses import KL_ESTIMATORS, kl_loss, kl_per_token, policy_loss
 from lsp.players import Players
 from lsp.types import MicroBatch, TrainingRow
@@ -72,6 +78,8 @@ class Learner:
                 " expected gradient is the same"
             )
         settings = config.optim
+        if settings.gradient_checkpointing:
+            checkpoint_layers(players.policy)
         self.trained = [p for p in players.policy.parameters() if p.requires_grad]
         self.optimizer = torch.optim.AdamW(
             self.trained,

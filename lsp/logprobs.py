@@ -11,12 +11,14 @@ logits kept nor computed again. Plain tensors in, plain tensors out.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from transformers.cache_utils import Cache
+from transformers.modeling_layers import GradientCheckpointingLayer
 
 from lsp.onednn import OneDnnLinear, product
 from lsp.types import MicroBatch
@@ -37,33 +39,61 @@ class TokenScores(NamedTuple):
     distribution_CV: Tensor | None
 
 
-class SharedPrompts(Cache):
-    """Keys and values of K prompts, then shown to B rows as the beginning of each; gradients flow
-    through it. ``owner_B`` is None while the prompts themselves are computed."""
+class PromptStates(Cache):
+    """Keeps the keys and values of K prompts by layer; gradients flow through them. A layer that is
+    computed again in the backward pass changes nothing."""
 
     def __init__(self):
         super().__init__(layers=[])
-        self.layers_of_prompts: list[tuple[Tensor, Tensor]] = []
-        self.owner_B: Tensor | None = None
+        self.of_layer: dict[int, tuple[Tensor, Tensor]] = {}
 
     def update(self, key_states, value_states, layer_idx, *args, **kwargs):
-        if self.owner_B is None:
-            self.layers_of_prompts.append((key_states, value_states))
-            return key_states, value_states
-        keys, values = self.layers_of_prompts[layer_idx]
+        self.of_layer.setdefault(layer_idx, (key_states, value_states))
+        return key_states, value_states
+
+    def get_seq_length(self, layer_idx: int = 0) -> int:
+        return 0
+
+
+class SharedPrompts(Cache):
+    """Shows the states of K prompts to B rows, as the beginning of each."""
+
+    def __init__(self, prompts: PromptStates, owner_B: Tensor):
+        super().__init__(layers=[])
+        self.prompts = prompts
+        self.owner_B = owner_B
+
+    def update(self, key_states, value_states, layer_idx, *args, **kwargs):
+        keys, values = self.prompts.of_layer[layer_idx]
         return (
             torch.cat([keys[self.owner_B], key_states], dim=2),
             torch.cat([values[self.owner_B], value_states], dim=2),
         )
 
     def get_seq_length(self, layer_idx: int = 0) -> int:
-        return 0 if self.owner_B is None else self.layers_of_prompts[0][0].shape[2]
+        return self.prompts.of_layer[0][0].shape[2]
+
+
+def checkpoint_layers(model: nn.Module) -> None:
+    """Keep the inputs of each decoder layer for the backward pass and compute the rest again: less
+    memory for one more forward pass. transformers' own switch leaves out the cache that prompts are
+    shared by."""
+    for layer in model.get_decoder().modules():
+        if isinstance(layer, GradientCheckpointingLayer):
+            layer.forward = partial(_checkpointed, layer.forward)
+
+
+def _checkpointed(forward: Callable[..., Tensor], *args, **kwargs) -> Tensor:
+    if not torch.is_grad_enabled():
+        return forward(*args, **kwargs)
+    # In eval mode nothing in a layer is random, so no state of the generator is needed.
+    return checkpoint(forward, *args, use_reentrant=False, preserve_rng_state=False, **kwargs)
 
 
 def completion_hidden(model: nn.Module, batch: MicroBatch) -> Tensor:
     """Hidden states of the positions that predict completion tokens, [C, D], row-major."""
     decoder = model.get_decoder()
-    shared = SharedPrompts()
+    shared = PromptStates()
     # Prompts are padded on the right: no token of theirs sees padding under a causal mask.
     hidden_KPD = decoder(
         input_ids=batch.prompt_ids_KP, past_key_values=shared, use_cache=True
@@ -73,7 +103,6 @@ def completion_hidden(model: nn.Module, batch: MicroBatch) -> Tensor:
     inputs_BT = batch.completion_ids_BT[:, :-1]  # the last token predicts nothing
     if not inputs_BT.shape[1]:
         return first_BD
-    shared.owner_B = batch.owner_B
     rows, width = inputs_BT.shape
     positions = torch.arange(width, device=inputs_BT.device)
     length_B = batch.prompt_length_K[batch.owner_B]
@@ -84,7 +113,7 @@ def completion_hidden(model: nn.Module, batch: MicroBatch) -> Tensor:
         input_ids=inputs_BT,
         attention_mask=torch.cat([sees_prompt, causal], dim=-1),
         position_ids=length_B[:, None] + positions,
-        past_key_values=shared,
+        past_key_values=SharedPrompts(shared, batch.owner_B),
         use_cache=True,
     ).last_hidden_state
     all_BTD = torch.cat([first_BD[:, None], hidden_BTD], dim=1)

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import time
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -24,8 +24,10 @@ from lsp.config import Config
 from lsp.metrics import empty_play, play_metrics, trace_rows
 from lsp.players import Players
 from lsp.rollout.engine import DrawKey
-from lsp.session import Session
 from lsp.types import Play, Query
+
+if TYPE_CHECKING:
+    from lsp.session import Session
 
 
 def train(config: Config, session: Session) -> dict[str, Any]:

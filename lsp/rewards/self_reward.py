@@ -10,7 +10,7 @@ import torch
 
 from lsp.config import SelfRewardConfig
 from lsp.prompts import ChatFormat, Prompts, parse_quality
-from lsp.rollout.engine import DrawKey, Engine
+from lsp.rollout.engine import DrawKey, Engine, prefill_parts
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -69,8 +69,8 @@ class SelfJudge:
     @torch.no_grad()
     def _expected(self, prompts: list[list[int]]) -> list[tuple[float, str]]:
         judged = []
-        for start in range(0, len(prompts), self.engine.max_rows):
-            rows = prompts[start : start + self.engine.max_rows]
+        for part in prefill_parts(prompts):
+            rows = prompts[part]
             lengths = torch.tensor([len(row) for row in rows])
             width = int(lengths.max())
             ids = torch.zeros(len(rows), width, dtype=torch.long)

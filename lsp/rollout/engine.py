@@ -41,6 +41,16 @@ class DrawKey:
         return np.random.Generator(np.random.Philox(key=self.seed, counter=counter)).random(count)
 
 
+PREFILL_TOKENS = 2**14
+"""Padded prompt tokens computed at once; their activations are freed before the next ones."""
+
+
+def prefill_parts(prompts: Sequence[Sequence[int]]) -> list[slice]:
+    """Parts of the prompts, of at most PREFILL_TOKENS tokens each when padded to the longest."""
+    size = max(1, PREFILL_TOKENS // max(map(len, prompts), default=1))
+    return [slice(start, start + size) for start in range(0, len(prompts), size)]
+
+
 class RowCache(Cache):
     """Keys and values of all layers, [rows, heads, columns, head_dim], allocated once.
 
@@ -72,6 +82,15 @@ class RowCache(Cache):
     def get_seq_length(self, layer_idx: int = 0) -> int:
         return self.length
 
+    def show(self, prompts: RowCache, rows: Tensor, owners: Tensor, count: int) -> None:
+        """Begin ``rows`` (of ``count`` in all) with what ``prompts`` holds of their ``owners``."""
+        for own, others in ((self.keys, prompts.keys), (self.values, prompts.values)):
+            for layer, other in enumerate(others):
+                if layer == len(own):
+                    own.append(other.new_empty(count, other.shape[1], self.columns, other.shape[3]))
+                own[layer][rows, :, : prompts.length] = other[owners]
+        self.length = prompts.length
+
     def select(self, rows: Tensor) -> None:
         """Keep (or repeat) the given rows, in that order; only written columns are copied."""
         for buffers in (self.keys, self.values):
@@ -84,8 +103,6 @@ class RowCache(Cache):
 class Engine(Protocol):
     """All that the rest of the program asks of an engine: another one (a server, say) is one class
     in one file, chosen in ``lsp.players.load_players``."""
-
-    max_rows: int
 
     def generate(
         self,
@@ -122,6 +139,8 @@ class RolloutEngine:
         top_p: float = 1.0,
         max_tokens: int = 2**20,
     ):
+        if max_rows < 1 or max_tokens < 1:
+            raise ValueError(f"max_rows={max_rows}, max_tokens={max_tokens}: both are 1 or more")
         if not 0 < top_p <= 1:
             raise ValueError(f"top_p={top_p}: it is a share of probability, above 0 and at most 1")
         for text in stop_strings:
@@ -200,13 +219,22 @@ class RolloutEngine:
             ids_PT[i, width - len(prompt) :] = torch.tensor(prompt)
             real_PT[i, width - len(prompt) :] = True
         ids_PT, real_PT = ids_PT.to(device), real_PT.to(device)
-        cache = RowCache(width + max_new_tokens)
         # Padding attends to itself: a row of the softmax without any key would be undefined.
         causal = torch.ones(width, width, dtype=torch.bool, device=device).tril()
         mask = (causal & real_PT[:, None, :]) | torch.eye(width, dtype=torch.bool, device=device)
         positions = (real_PT.cumsum(1) - 1).clamp(min=0)
-        logits = self._forward(model, ids_PT, mask[:, None], positions, cache)[owner_B]
-        cache.select(owner_B)
+        cache = RowCache(width + max_new_tokens)
+        logits_of: list[Tensor] = []
+        for part in prefill_parts(list(distinct)):
+            prompt_cache = RowCache(width)
+            logits_of.append(
+                self._forward(
+                    model, ids_PT[part], mask[part, None], positions[part], prompt_cache
+                )
+            )
+            rows = ((owner_B >= part.start) & (owner_B < part.stop)).nonzero()[:, 0]
+            cache.show(prompt_cache, rows, owner_B[rows] - part.start, len(prompts))
+        logits = torch.cat(logits_of)[owner_B]
 
         uniform_BT = torch.from_numpy(
             np.stack([key.uniforms(first_row + i, max_new_tokens) for i in range(len(prompts))])

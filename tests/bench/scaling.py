@@ -33,7 +33,7 @@ def worker(queries: int, samples: int, limit: int, vocabulary: int) -> None:
     step.SIZES["tiny"] |= {"limit": limit, "vocab_size": vocabulary, "steps": 2, "rows": 32}
     with tempfile.TemporaryDirectory() as folder:
         step.build_model(Path(folder), "tiny", False)
-        print(json.dumps(step.ours(folder, "tiny", False, False)))
+        print(json.dumps(step.ours(folder, "tiny", False, False, True)))
 
 
 def measure(point: tuple[int, int, int, int]) -> dict:

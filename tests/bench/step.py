@@ -8,7 +8,8 @@ Each measurement is a process of its own; ours and TRL's alternate under the sam
 Seconds are CPU-seconds of all threads, a step (wall beside them); memory is the process's peak, its
 imports included. Models have random weights; a prompt is answered G = 8 times. Our micro-batches
 hold all 32 rows on tiny and 8 on small. TRL runs with 8 rows or 32 in a micro-batch, whichever is
-faster, and with as many as ours for memory; in fp32, without gradient checkpointing. Ragged: so
+faster, and with as many as ours for memory, in fp32. Gradient checkpointing, which costs time and
+saves memory, is on for ours and off for TRL unless ``--checkpointing`` says otherwise. Ragged: so
 many of the vocabulary's ids end an answer that the mean length is a third of the limit.
 """
 
@@ -137,7 +138,7 @@ class Phases:
         }
 
 
-def ours(folder: str, size: str, lora: bool, lsp: bool) -> dict:
+def ours(folder: str, size: str, lora: bool, lsp: bool, checkpointing: bool) -> dict:
     from lsp.batch import training_rows
     from lsp.compose import compose
     from lsp.init import resolve_init
@@ -155,7 +156,8 @@ def ours(folder: str, size: str, lora: bool, lsp: bool) -> dict:
         "optim.warmup_steps=0", f"method.beta={BETA}", "method.kl_estimator=k3",
         f"rollout.max_new_tokens={shape['limit']}", f"rollout.max_query_tokens={shape['limit']}",
         f"optim.micro_batch_tokens={budget}", f"rollout.max_rows={QUERIES * SAMPLES}",
-        "runtime.threads=null", *([] if lsp else ["method.log_quality=false"]),
+        f"optim.gradient_checkpointing={checkpointing}", "runtime.threads=null",
+        *([] if lsp else ["method.log_quality=false"]),
         *(["model.lora.rank=16"] if lora else []),
     ]  # fmt: skip
     config = compose(overrides)
@@ -204,7 +206,7 @@ class _Reward:
         return [reward_of(answer) for answer in answers]
 
 
-def trl(folder: str, size: str, lora: bool, rows: int) -> dict:
+def trl(folder: str, size: str, lora: bool, rows: int, checkpointing: bool) -> dict:
     import warnings
 
     warnings.filterwarnings("ignore")
@@ -240,7 +242,7 @@ def trl(folder: str, size: str, lora: bool, rows: int) -> dict:
             per_device_train_batch_size=rows, gradient_accumulation_steps=QUERIES * SAMPLES // rows,
             num_generations=SAMPLES, max_completion_length=shape["limit"], temperature=1.0,
             scale_rewards="none", loss_type="grpo", use_bias_correction_kl=False,
-            gradient_checkpointing=False, report_to=[], save_strategy="no", logging_steps=10**6,
+            gradient_checkpointing=checkpointing, report_to=[], save_strategy="no", logging_steps=10**6,
             disable_tqdm=True, use_cpu=True, dataloader_pin_memory=False, weight_decay=0.01,
         )  # fmt: skip
         data = datasets.Dataset.from_dict({"prompt": prompts_of(size, QUERIES)})
@@ -267,6 +269,7 @@ def measure(who: str, folder: str, options: argparse.Namespace, rows: int) -> di
     command = [sys.executable, "-m", "tests.bench.step", "--size", options.size,
                "--worker", who, "--folder", folder, "--rows", str(rows)]  # fmt: skip
     command += [flag for flag in ("--lora", "--lsp") if getattr(options, flag[2:])]
+    command += ["--checkpointing", options.checkpointing]
     environment = {**os.environ, "OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "0",
                    "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}  # fmt: skip
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
@@ -288,16 +291,21 @@ def main() -> None:
     parser.add_argument("--size", choices=SIZES, required=True)
     for flag in ("ragged", "lora", "lsp", "json"):
         parser.add_argument(f"--{flag}", action="store_true")
+    parser.add_argument("--checkpointing", choices=("ours", "both", "none"), default="ours")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--worker", choices=("ours", "trl"), help=argparse.SUPPRESS)
     parser.add_argument("--folder", help=argparse.SUPPRESS)
     parser.add_argument("--rows", type=int, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.worker == "ours":
-        print(json.dumps(ours(options.folder, options.size, options.lora, options.lsp)))
+        checkpointing = options.checkpointing != "none"
+        done = ours(options.folder, options.size, options.lora, options.lsp, checkpointing)
+        print(json.dumps(done))
         return
     if options.worker == "trl":
-        print(json.dumps(trl(options.folder, options.size, options.lora, options.rows)))
+        checkpointing = options.checkpointing == "both"
+        done = trl(options.folder, options.size, options.lora, options.rows, checkpointing)
+        print(json.dumps(done))
         return
     with tempfile.TemporaryDirectory() as folder:
         build_model(Path(folder), options.size, options.ragged or options.lsp)

@@ -185,6 +185,24 @@ def test_settings_of_the_rollout_reach_the_engine(small):
     assert players.engine.max_tokens == 64 and players.judge.engine.stop_strings == ()
 
 
+def test_prompts_are_prefilled_under_a_token_limit(llama, monkeypatch):
+    """Ragged prompts in parts of two: what is written is what one part of all writes."""
+    model, tokenizer = llama
+    prompts = prompts_of([3, 1, 4, 2, 3])
+    engine = RolloutEngine(tokenizer, {1}, 64)
+    together = engine.generate(model, prompts, 3, 6, 1.0, KEY)
+    monkeypatch.setattr("lsp.rollout.engine.PREFILL_TOKENS", 8)
+    seen = []
+    hook = model.get_decoder().register_forward_hook(
+        lambda module, args, kwargs, out: seen.append(tuple(out.last_hidden_state.shape[:2])),
+        with_kwargs=True,
+    )
+    apart = engine.generate(model, prompts, 3, 6, 1.0, KEY)
+    hook.remove()
+    assert [shape for shape in seen if shape[1] > 1] == [(2, 4), (2, 4), (1, 4)]
+    assert [[c.ids for c in row] for row in apart] == [[c.ids for c in row] for row in together]
+
+
 def test_chunks_keep_to_the_memory_limit(llama):
     model, tokenizer = llama
     rows = []
@@ -245,6 +263,7 @@ def test_all_rows_may_end_at_once(llama):
     [
         ({"stop_strings": [""]}, "the stop string '' can never occur"),
         ({"stop_strings": ["ab\x07\u4e00"]}, "can never occur: the tokenizer cannot write it"),
+        ({"max_tokens": 0}, "max_tokens=0: both are 1 or more"),
         ({"top_p": 0.0}, "top_p=0.0: it is a share of probability"),
         ({"top_p": 1.5}, "top_p=1.5"),
     ],

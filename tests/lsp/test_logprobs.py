@@ -5,7 +5,7 @@ import torch
 
 from lsp import logprobs
 from lsp.batch import pad
-from lsp.logprobs import completion_hidden, completion_scores, head_loss
+from lsp.logprobs import checkpoint_layers, completion_hidden, completion_scores, head_loss
 from lsp.models import check_paths, load_model
 from lsp.onednn import OneDnnLinear, available
 from lsp.types import TrainingRow
@@ -98,6 +98,29 @@ def test_a_loss_of_the_head_equals_the_full_computation(
     (3 * loss).backward()
     for parameter, gradient in zip(llama.parameters(), gradients, strict=True):
         assert (parameter.grad - gradient).norm() <= 1e-5 * max(1.0, gradient.norm())
+
+
+def test_layers_computed_again_give_the_same_gradients_from_less(llama):
+    """And both passes, over the prompts and over what follows them, are computed again."""
+    batch = pad(ragged_rows())
+    found = []
+    for checkpointing in (False, True):
+        if checkpointing:
+            checkpoint_layers(llama)
+        llama.zero_grad()
+        kept = set()
+        with torch.autograd.graph.saved_tensors_hooks(
+            lambda tensor: (kept.add((tensor.data_ptr(), tensor.nbytes)), tensor)[1], lambda t: t
+        ):
+            hidden = completion_hidden(llama, batch)
+        hidden.square().sum().backward()
+        found.append((hidden, [p.grad.clone() for p in llama.parameters() if p.grad is not None]))
+        found[-1] += (sum(size for _, size in kept if size > 0),)
+    (plain, gradients, bytes_plain), (again, own, bytes_again) = found
+    assert torch.equal(plain, again) and len(own) == len(gradients)
+    for one, two in zip(own, gradients, strict=True):
+        assert (one - two).norm() <= 1e-6 * max(1.0, two.norm())
+    assert bytes_again < bytes_plain / 4
 
 
 def test_a_frozen_head_gets_no_gradient(llama):
