@@ -1,0 +1,37 @@
+"""Hostile text is shown as what it is."""
+
+import unicodedata
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lsp.visible import visible
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("plain\ttext\n", "plain\ttext\n"),
+        ("a\x00b\x1b[2Jc\r", "a␀b␛[2Jc␍"),
+        ("\u202egnp.exe\u202c", "⟦U+202E⟧gnp.exe⟦U+202C⟧"),
+        ("\ud800\x7f\x85", "⟦U+D800⟧␡⟦U+0085⟧"),
+        ("日本語 é 👍", "日本語 é 👍"),
+        ("</script><b onclick=x>", "</script><b onclick=x>"),
+    ],
+)
+def test_unseen_characters_are_named(text, shown):
+    assert visible(text) == shown
+
+
+def test_long_text_is_cut_and_the_rest_counted():
+    assert visible("ab" * 600_000, 4) == "abab … (1,199,996 characters more)"
+    assert visible("abcd", 4) == "abcd"
+
+
+@given(st.text(st.characters()))
+def test_nothing_that_acts_is_left(text):
+    shown = visible(text)
+    assert all(c in "\t\n" or unicodedata.category(c) not in ("Cc", "Cs") for c in shown)
+    bidi = {"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"}
+    assert not any(unicodedata.bidirectional(c) in bidi for c in shown)
