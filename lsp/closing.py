@@ -36,6 +36,7 @@ def print_closing(
     config: Config,
     folder: Path,
     checkpoint: Path,
+    report: Path,
     summary: dict[str, Any],
     evaluator: PocketEvaluator | None,
 ) -> None:
@@ -50,7 +51,8 @@ def print_closing(
     print(f"  rows     {folder / 'trace'}")
     print(f"  metrics  {folder / 'metrics.jsonl'}")
     print(f"  curves   {folder / 'curves.png'}")
-    print(f"  summary  {folder / 'summary.json'}", flush=True)
+    print(f"  summary  {folder / 'summary.json'}")
+    print(f"  report   {report}", flush=True)
 
 
 def skill_table(summary: dict[str, Any]) -> str:

@@ -6,7 +6,7 @@
 <run>/trace/           step-NNNNNN.parquet, one row a (query, answer) pair
 <run>/checkpoints/     step-NNNNNN/
 <run>/summary.json     written at the end
-<run>/curves.png       written at the end
+<run>/curves.png, report.html   written at the end
 <run>/wandb/           everything of W&B
 """
 
@@ -128,6 +128,18 @@ def lock_run(folder: Path) -> IO[str]:
             f"another process is writing to {folder}; wait for it, or choose another run_dir"
         ) from error
     return handle
+
+
+def is_held(folder: Path) -> bool:
+    """Whether a process is writing to a run's folder now."""
+    try:
+        with (folder / ".lock").open() as handle:
+            fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        return True
+    return False
 
 
 def save_config(config: Config, folder: Path) -> None:

@@ -25,7 +25,7 @@ from lsp.progress import Progress
 from lsp.runs import Interrupted, RunError, display_name, read_run, resume_hint, update_run
 from lsp.tracking.base import Rows, RunIdentity, Trackers
 from lsp.tracking.local import LocalTracker
-from lsp.tracking.reader import read_metrics
+from lsp.tracking.reader import read_metrics, trace_steps
 from lsp.types import Play, Query
 
 
@@ -215,6 +215,8 @@ class Session:
         """The run ends here; what it recorded still reaches every tracker."""
         self.trackers.finish({"status": "failed"})
         update_run(self.folder, status="failed")
+        if trace_steps(self.folder):
+            self.progress.note(f"report: {self._write_report()}")
 
     @property
     def seconds(self) -> float:
@@ -258,6 +260,7 @@ class Session:
         update_run(self.folder, status="interrupted")
         raise Interrupted(
             f"stopped after step {step} ({self.stop_reason}); everything is in {self.folder}\n"
+            f"report: {self._write_report()}\n"
             f"go on with: python run.py {resume_hint(self.folder)}"
         )
 
@@ -284,8 +287,17 @@ class Session:
         self.trackers.finish(summary)
         update_run(self.folder, status="finished", seconds=self.seconds)
         closing.draw_curves(self.folder)
-        closing.print_closing(config, self.folder, checkpoint, summary, self.evaluator)
+        report = self._write_report()
+        closing.print_closing(config, self.folder, checkpoint, report, summary, self.evaluator)
         return summary
+
+    def _write_report(self) -> Path:
+        """``report.html``; what draws it is loaded by then and not before."""
+        from lsp.report.page import REPORT, write_report
+        from lsp.report.record import read_record
+
+        self.progress.activity = "writing the report"
+        return write_report([read_record(self.folder)], self.folder / REPORT)
 
     def close(self) -> None:
         """Let go of signals, heartbeat and folder, however the run ended."""

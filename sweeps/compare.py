@@ -22,7 +22,8 @@ from statistics import mean, stdev
 import numpy as np
 
 from lsp.command import read_settings
-from lsp.query_river import draw_river
+from lsp.report.game_rows import read_index
+from lsp.report.river import draw_river
 from lsp.runs import RunError
 from lsp.tracking.reader import read_summary
 from sweeps.parallel import require_all
@@ -269,8 +270,9 @@ def draw_queries(runs: Sequence[Run], settings: CompareSettings) -> Path:
     titles = {"lsp_zero": "LSP-Zero", "lsp": "LSP"}
     for column, (variant, title) in enumerate(titles.items()):
         run = next(run for run in runs if run.variant == variant)
+        queries = read_index(run.folder(settings), None).queries
         for axis, by in zip(axes[:, column], ("family", "length"), strict=True):
-            draw_river(axis, run.folder(settings), by)
+            draw_river(axis, queries, by)
             axis.set_title(f"{title}: the Challenger's queries by {by}", fontsize=10)
             if column == 0:
                 axis.set_ylabel("share of queries")

@@ -228,9 +228,7 @@ class RolloutEngine:
         for part in prefill_parts(list(distinct)):
             prompt_cache = RowCache(width)
             logits_of.append(
-                self._forward(
-                    model, ids_PT[part], mask[part, None], positions[part], prompt_cache
-                )
+                self._forward(model, ids_PT[part], mask[part, None], positions[part], prompt_cache)
             )
             rows = ((owner_B >= part.start) & (owner_B < part.stop)).nonzero()[:, 0]
             cache.show(prompt_cache, rows, owner_B[rows] - part.start, len(prompts))

@@ -9,8 +9,9 @@ Seconds are CPU-seconds of all threads, a step (wall beside them); memory is the
 imports included. Models have random weights; a prompt is answered G = 8 times. Our micro-batches
 hold all 32 rows on tiny and 8 on small. TRL runs with 8 rows or 32 in a micro-batch, whichever is
 faster, and with as many as ours for memory, in fp32. Gradient checkpointing, which costs time and
-saves memory, is on for ours and off for TRL unless ``--checkpointing`` says otherwise. Ragged: so
-many of the vocabulary's ids end an answer that the mean length is a third of the limit.
+saves memory, is off for TRL and on small, and on for ours on tiny, unless ``--checkpointing`` says
+otherwise. Ragged: so many of the vocabulary's ids end an answer that the mean length is a third of
+the limit.
 """
 
 from __future__ import annotations
@@ -31,9 +32,11 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 SIZES = {
     "tiny": dict(vocab_size=512, hidden_size=192, intermediate_size=448, num_hidden_layers=4,
-                 num_attention_heads=4, prompt=50, limit=64, steps=4, rows=32),
+                 num_attention_heads=4, prompt=50, limit=64, steps=4, rows=32,
+                 checkpointing="ours"),
     "small": dict(vocab_size=32_000, hidden_size=512, intermediate_size=1204, num_hidden_layers=8,
-                  num_attention_heads=8, prompt=60, limit=128, steps=2, rows=8),
+                  num_attention_heads=8, prompt=60, limit=128, steps=2, rows=8,
+                  checkpointing="none"),
 }  # fmt: skip
 QUERIES, SAMPLES = 4, 8
 BETA, RATE = 0.05, 1e-6
@@ -47,7 +50,8 @@ def build_model(folder: Path, size: str, ragged: bool) -> None:
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-    shape = {k: v for k, v in SIZES[size].items() if k not in ("prompt", "limit", "steps", "rows")}
+    ours = ("prompt", "limit", "steps", "rows", "checkpointing")
+    shape = {name: value for name, value in SIZES[size].items() if name not in ours}
     torch.manual_seed(0)
     model = LlamaForCausalLM(
         LlamaConfig(**shape, tie_word_embeddings=True, max_position_embeddings=1024,
@@ -242,8 +246,8 @@ def trl(folder: str, size: str, lora: bool, rows: int, checkpointing: bool) -> d
             per_device_train_batch_size=rows, gradient_accumulation_steps=QUERIES * SAMPLES // rows,
             num_generations=SAMPLES, max_completion_length=shape["limit"], temperature=1.0,
             scale_rewards="none", loss_type="grpo", use_bias_correction_kl=False,
-            gradient_checkpointing=checkpointing, report_to=[], save_strategy="no", logging_steps=10**6,
-            disable_tqdm=True, use_cpu=True, dataloader_pin_memory=False, weight_decay=0.01,
+            gradient_checkpointing=checkpointing, report_to=[], save_strategy="no",
+            logging_steps=10**6, disable_tqdm=True, use_cpu=True, dataloader_pin_memory=False, weight_decay=0.01,
         )  # fmt: skip
         data = datasets.Dataset.from_dict({"prompt": prompts_of(size, QUERIES)})
         trainer = GRPOTrainer(
@@ -291,12 +295,13 @@ def main() -> None:
     parser.add_argument("--size", choices=SIZES, required=True)
     for flag in ("ragged", "lora", "lsp", "json"):
         parser.add_argument(f"--{flag}", action="store_true")
-    parser.add_argument("--checkpointing", choices=("ours", "both", "none"), default="ours")
+    parser.add_argument("--checkpointing", choices=("ours", "both", "none"))
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--worker", choices=("ours", "trl"), help=argparse.SUPPRESS)
     parser.add_argument("--folder", help=argparse.SUPPRESS)
     parser.add_argument("--rows", type=int, help=argparse.SUPPRESS)
     options = parser.parse_args()
+    options.checkpointing = options.checkpointing or SIZES[options.size]["checkpointing"]
     if options.worker == "ours":
         checkpointing = options.checkpointing != "none"
         done = ours(options.folder, options.size, options.lora, options.lsp, checkpointing)

@@ -6,7 +6,8 @@ import shutil
 import pytest
 
 from lsp.pocket.school import BASE_FOLDER
-from lsp.query_river import ILLEGAL, query_shares, smoothed
+from lsp.report.game_rows import read_index
+from lsp.report.river import ILLEGAL, query_shares, smoothed
 from lsp.tracking.reader import read_trace, trace_steps
 from sweeps.compare import (
     Run,
@@ -85,7 +86,8 @@ def test_bad_settings(arguments, says):
 @pytest.mark.parametrize("by", ["family", "length"])
 def test_shares_of_queries_add_up_and_match_the_trace(small_run, by):
     folder, _ = small_run
-    steps, shares = query_shares(folder, by)
+    queries = read_index(folder, None).queries
+    steps, shares = list(queries), query_shares(queries, by)
     assert steps == trace_steps(folder)
     for i, step in enumerate(steps):
         assert sum(series[i] for series in shares.values()) == pytest.approx(1.0)

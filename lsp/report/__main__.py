@@ -1,0 +1,48 @@
+"""``python -m lsp.report RUN [RUN …] [out=FILE]``: the report of a run, or of several compared."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from lsp.command import read_command
+from lsp.report.page import REPORT, write_report
+from lsp.report.record import read_records
+from lsp.runs import RunError, find_run
+
+
+@dataclass
+class ReportSettings:
+    """``out``: the file to write; null: ``report.html`` in the run's folder, or here for several.
+    ``runs_root``: where run ids are looked up."""
+
+    out: str | None = None
+    runs_root: str = "outputs"
+
+
+def main(arguments: Sequence[str]) -> None:
+    try:
+        names, settings = read_command(ReportSettings, arguments)
+        if not names:
+            raise RunError("which run? python -m lsp.report <run folder or id> [more of them]")
+        records = read_records([find_run(name, settings.runs_root) for name in names])
+        default = records[0].folder / REPORT if len(records) == 1 else Path(REPORT)
+        path = Path(settings.out) if settings.out else default
+        if path.exists() and not path.is_file():
+            raise RunError(f"{path} is there and is no file; choose another with out=…")
+        try:
+            write_report(records, path)
+        except OSError as error:
+            raise RunError(
+                f"the report cannot be written to {path}: {error.strerror}; choose another file"
+                " with out=…"
+            ) from error
+    except RunError as error:
+        sys.exit(f"error: {error}")
+    print(path)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

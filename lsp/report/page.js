@@ -1,0 +1,127 @@
+"use strict";
+// Plays of one step as cards. Model text goes in as text nodes alone.
+const data = JSON.parse(document.getElementById("data").textContent);
+const byId = (id) => document.getElementById(id);
+const [runs, slider, filter, beside] = ["run", "step", "filter", "beside"].map(byId);
+let game, scale;
+
+function element(tag, className, text) {
+  const made = document.createElement(tag);
+  if (className) made.className = className;
+  if (text !== undefined) made.textContent = text;
+  return made;
+}
+
+function number(value, digits) {
+  return value === null ? "—" : value.toFixed(digits === undefined ? 3 : digits);
+}
+
+// Largest size of each number in a game, so that its bars can be compared over steps.
+function scales(plays) {
+  const found = { reward: 1e-9, quality: 7, solver: 1e-9, challenger: 1e-9 };
+  const grow = (key, value) => { if (value !== null && Math.abs(value) > found[key]) found[key] = Math.abs(value); };
+  for (const queries of plays) for (const q of queries) {
+    grow("challenger", q[7]);
+    for (const a of q[10]) { grow("reward", a[1]); grow("quality", a[2]); grow("solver", a[3]); }
+  }
+  return found;
+}
+
+function addBar(parent, label, value, kind) {
+  parent.append(element("span", "", label));
+  const bar = element("span", "bar" + (kind === "challenger" ? " challenger" : ""));
+  const fill = element("i");
+  const half = 50 * Math.min(1, Math.abs(value || 0) / scale[kind]);
+  fill.style.width = half + "%";
+  fill.style.left = (value < 0 ? 50 - half : 50) + "%";
+  bar.append(fill);
+  bar.setAttribute("aria-hidden", "true");
+  parent.append(bar, element("span", "", number(value)));
+}
+
+function answerOf(a) {
+  const row = element("div", "answer");
+  const text = element("div", "text", data.texts[a[0]]);
+  text.dir = "auto";
+  const bars = element("div", "bars");
+  addBar(bars, "R", a[1], "reward");
+  addBar(bars, "R_Q", a[2], "quality");
+  addBar(bars, "advantage", a[3], "solver");
+  const facts = element("div", "facts");
+  facts.append(element("span", "", a[4] + " tokens"));
+  facts.append(element("span", a[5] === "stop" ? "" : "mark bad", a[5] === "stop" ? "ended" : "cut at the limit"));
+  row.append(text, bars, facts);
+  return row;
+}
+
+function cardOf(q, step) {
+  const card = element("details", q[10].length ? "card" : "card unplayed");
+  const summary = element("summary");
+  const text = element("span", "text", data.texts[q[0]] || "(empty)");
+  text.dir = "auto";
+  summary.append(text);
+  if (q[7] !== null) {
+    const bars = element("span", "bars");
+    addBar(bars, "advantage", q[7], "challenger");
+    summary.append(bars);
+  }
+  const facts = element("span", "facts");
+  facts.append(element("span", "", "V " + number(q[4])), element("span", "", "V_Q " + number(q[5], 2)));
+  if (q[6] !== null) facts.append(element("span", "", "reward " + number(q[6])));
+  if (q[3] !== null) facts.append(element("span", "", q[3] + " tokens"));
+  facts.append(q[2] ? element("span", "mark", "valid") : element("span", "mark bad", q[1] === "stop" ? "not legal" : "not played: " + q[1]));
+  if (q[8] > 1) facts.append(element("span", "mark", "× " + q[8] + " in this step"));
+  if (q[9] < step) facts.append(element("span", "mark", "asked before, in step " + q[9]));
+  summary.append(facts);
+  card.append(summary);
+  card.addEventListener("toggle", () => {
+    if (!card.open || card.querySelector(".answers")) return;
+    const answers = element("div", "answers");
+    if (!q[10].length) answers.append(element("p", "note", "It was not played, so nobody answered."));
+    answers.append(...q[10].map(answerOf));
+    card.append(answers);
+  });
+  return card;
+}
+
+function matches(q, wanted) {
+  const holds = (i) => data.texts[i].toLowerCase().includes(wanted);
+  return !wanted || holds(q[0]) || q[10].some((a) => holds(a[0]));
+}
+
+function fill(board, at, wanted) {
+  const step = game.steps[at];
+  const found = game.plays[at].filter((q) => matches(q, wanted));
+  board.replaceChildren(element("h3", "", "Step " + step + (at === 0 ? ", before any update" : "")), ...found.map((q) => cardOf(q, step)));
+  return found.length + " of " + game.plays[at].length;
+}
+
+function draw() {
+  const at = Number(slider.value), wanted = filter.value.toLowerCase();
+  byId("step-name").textContent = game.steps[at] + " of " + game.steps[game.steps.length - 1];
+  slider.setAttribute("aria-valuetext", "step " + game.steps[at]);
+  const shown = fill(byId("board"), at, wanted);
+  byId("board-first").hidden = !beside.checked;
+  byId("boards").classList.toggle("two", beside.checked);
+  if (beside.checked) fill(byId("board-first"), 0, wanted);
+  byId("count").textContent = shown + " queries shown.";
+}
+
+function choose() {
+  game = data.games[Number(runs.value)];
+  scale = scales(game.plays);
+  slider.max = game.steps.length - 1;
+  slider.value = game.steps.length - 1;
+  byId("sample-note").textContent = game.note;
+  draw();
+}
+
+data.games.forEach((g, i) => {
+  const option = element("option", "", g.id);
+  option.value = i;
+  runs.append(option);
+});
+runs.addEventListener("change", choose);
+for (const control of [slider, filter, beside]) control.addEventListener("input", draw);
+byId("controls").addEventListener("submit", (event) => event.preventDefault());
+choose();
