@@ -77,7 +77,8 @@ def in_browser(path: Path) -> tuple[float, list[float]]:
         opened = time.perf_counter() - started
         moves = page.evaluate("""async () => {
             const slider = document.getElementById("step"), found = [];
-            const frame = () => new Promise((done) => requestAnimationFrame(() => setTimeout(done)));
+            const frame = () => new Promise((done) => 
+                requestAnimationFrame(() => setTimeout(done)));
             for (let i = 0; i < 30; i++) {
                 const started = performance.now();
                 slider.value = Math.floor(i * slider.max / 30);

@@ -247,7 +247,8 @@ def trl(folder: str, size: str, lora: bool, rows: int, checkpointing: bool) -> d
             num_generations=SAMPLES, max_completion_length=shape["limit"], temperature=1.0,
             scale_rewards="none", loss_type="grpo", use_bias_correction_kl=False,
             gradient_checkpointing=checkpointing, report_to=[], save_strategy="no",
-            logging_steps=10**6, disable_tqdm=True, use_cpu=True, dataloader_pin_memory=False, weight_decay=0.01,
+            logging_steps=10**6, disable_tqdm=True, use_cpu=True,
+            dataloader_pin_memory=False, weight_decay=0.01,
         )  # fmt: skip
         data = datasets.Dataset.from_dict({"prompt": prompts_of(size, QUERIES)})
         trainer = GRPOTrainer(

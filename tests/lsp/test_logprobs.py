@@ -100,6 +100,16 @@ def test_a_loss_of_the_head_equals_the_full_computation(
         assert (parameter.grad - gradient).norm() <= 1e-5 * max(1.0, gradient.norm())
 
 
+def hidden_and_bytes_kept(model, batch):
+    """Hidden states, and the bytes of all tensors that their backward pass keeps."""
+    kept = {}
+    with torch.autograd.graph.saved_tensors_hooks(
+        lambda tensor: (kept.update({tensor.data_ptr(): tensor.nbytes}), tensor)[1], lambda t: t
+    ):
+        hidden = completion_hidden(model, batch)
+    return hidden, sum(kept.values())
+
+
 def test_layers_computed_again_give_the_same_gradients_from_less(llama):
     """And both passes, over the prompts and over what follows them, are computed again."""
     batch = pad(ragged_rows())
@@ -108,14 +118,10 @@ def test_layers_computed_again_give_the_same_gradients_from_less(llama):
         if checkpointing:
             checkpoint_layers(llama)
         llama.zero_grad()
-        kept = set()
-        with torch.autograd.graph.saved_tensors_hooks(
-            lambda tensor: (kept.add((tensor.data_ptr(), tensor.nbytes)), tensor)[1], lambda t: t
-        ):
-            hidden = completion_hidden(llama, batch)
+        hidden, kept = hidden_and_bytes_kept(llama, batch)
         hidden.square().sum().backward()
         found.append((hidden, [p.grad.clone() for p in llama.parameters() if p.grad is not None]))
-        found[-1] += (sum(size for _, size in kept if size > 0),)
+        found[-1] += (kept,)
     (plain, gradients, bytes_plain), (again, own, bytes_again) = found
     assert torch.equal(plain, again) and len(own) == len(gradients)
     for one, two in zip(own, gradients, strict=True):

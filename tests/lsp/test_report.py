@@ -196,7 +196,7 @@ def test_a_sample_holds_the_best_the_worst_and_the_most_repeated(run):
     assert max(q.advantage for q in queries) == pytest.approx(4.93, abs=0.01)
     assert min(q.advantage for q in queries) == pytest.approx(-5.06, abs=0.01)
     assert all(any(q.text.startswith("again") for q in plays) for plays in chosen.plays.values())
-    assert list(chosen.plays)[0] == 1 and list(chosen.plays)[-1] == 60
+    assert (min(chosen.plays), max(chosen.plays)) == (1, 60)
     size = sum(len(q.text) + sum(len(a.text) for a in q.answers) for q in queries)
     assert 200_000 < size <= 600_000
 

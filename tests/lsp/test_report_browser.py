@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -212,4 +213,4 @@ def test_everything_has_a_name_and_focus_is_seen(visit, small_run):
     assert outline == "3px"
     levels = page.evaluate("""() => [...document.querySelectorAll("h1, h2, h3")]
         .map((e) => Number(e.tagName[1]))""")
-    assert levels[0] == 1 and all(b - a <= 1 for a, b in zip(levels, levels[1:], strict=False))
+    assert levels[0] == 1 and all(b - a <= 1 for a, b in pairwise(levels))
