@@ -17,6 +17,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -108,11 +109,12 @@ def make_figures(names: Sequence[str], settings: FigureSettings) -> str:
     return report(bars, stem, judge, settings)
 
 
-def write_csv(path: Path, bars: Sequence[Bar]) -> None:
+def write_csv(path: Path, rows: Sequence[Any]) -> None:
+    """One line a dataclass instance, its fields as columns; None is an empty cell."""
     with path.open("w", encoding="utf-8", newline="") as stream:
-        writer = csv.DictWriter(stream, fieldnames=list(vars(bars[0])))
+        writer = csv.DictWriter(stream, fieldnames=list(vars(rows[0])))
         writer.writeheader()
-        writer.writerows({k: "" if v is None else v for k, v in vars(bar).items()} for bar in bars)
+        writer.writerows({k: "" if v is None else v for k, v in vars(row).items()} for row in rows)
 
 
 def report(bars: Sequence[Bar], stem: Path, judge: str, settings: FigureSettings) -> str:

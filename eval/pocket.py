@@ -132,8 +132,16 @@ class PocketEvaluator:
 
 def measure_skill(model: PreTrainedModel, players: Players, tasks: Sequence[Task]) -> Skill:
     """Exact and greedy accuracy on any tasks, e.g. all legal queries."""
+    from lsp.players import completion_probability  # loads torch, which no reader of settings needs
+
     prompts = players.chat.encode([players.prompts.solver_messages(t.query) for t in tasks])
-    probability = players.completion_probability(model, prompts, [t.right_answer for t in tasks])
+    probability = completion_probability(
+        model,
+        players.chat,
+        prompts,
+        [task.right_answer for task in tasks],
+        players.config.optim.micro_batch_tokens,
+    )
     limit = players.config.rollout.max_new_tokens
     written = players.greedy(model, prompts, limit)
     right = [text == task.right_answer for text, task in zip(written, tasks, strict=True)]

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from lsp.batch import pack, pad, row_sums
-from lsp.config import Config
+from lsp.config import Config, RolloutConfig
 from lsp.init import Init
 from lsp.logprobs import completion_scores
 from lsp.lora import add_lora, shared_copy
@@ -88,24 +88,44 @@ class Players:
         completions = self.engine.generate(model, prompts, 1, limit, 0.0, DrawKey(0, 0, "greedy"))
         return [c.text if c.finish_reason == "stop" else c.text + "…" for (c,) in completions]
 
-    @torch.no_grad()
-    def completion_probability(
-        self, model: PreTrainedModel, prompts: Sequence[Sequence[int]], texts: Sequence[str]
-    ) -> list[float]:
-        """P(text, end token | prompt) at temperature 1, by teacher forcing."""
-        end = self.chat.tokenizer.eos_token_id
-        encoded = self.chat.encode_text(texts)
-        rows = [
-            TrainingRow("solver", tuple(prompt), (*ids, end), (), 0.0, 0.0, 1)
-            for prompt, ids in zip(prompts, encoded, strict=True)
-        ]
-        probability = [0.0] * len(rows)
-        for chosen in pack(rows, self.config.optim.micro_batch_tokens):
-            batch = pad([rows[i] for i in chosen]).to(model.device)
-            scores = completion_scores(model, batch, temperature=1.0)
-            for i, value in zip(chosen, row_sums(batch, scores.logprobs_C).tolist(), strict=True):
-                probability[i] = math.exp(value)
-        return probability
+
+@torch.no_grad()
+def completion_probability(
+    model: PreTrainedModel,
+    chat: ChatFormat,
+    prompts: Sequence[Sequence[int]],
+    texts: Sequence[str],
+    max_tokens: int,
+) -> list[float]:
+    """P(text, end token | prompt) at temperature 1, by teacher forcing, one number a text;
+    ``max_tokens``: padded tokens a pass."""
+    end = chat.tokenizer.eos_token_id
+    encoded = chat.encode_text(texts)
+    rows = [
+        TrainingRow("solver", tuple(prompt), (*ids, end), (), 0.0, 0.0, 1)
+        for prompt, ids in zip(prompts, encoded, strict=True)
+    ]
+    probability = [0.0] * len(rows)
+    for chosen in pack(rows, max_tokens):
+        batch = pad([rows[i] for i in chosen]).to(model.device)
+        scores = completion_scores(model, batch, temperature=1.0)
+        for i, value in zip(chosen, row_sums(batch, scores.logprobs_C).tolist(), strict=True):
+            probability[i] = math.exp(value)
+    return probability
+
+
+def rollout_engine(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, rollout: RolloutConfig
+) -> RolloutEngine:
+    """The engine that both roles write with."""
+    return RolloutEngine(
+        tokenizer,
+        end_token_ids(model, tokenizer),
+        rollout.max_rows,
+        rollout.stop,
+        rollout.top_p,
+        rollout.max_tokens,
+    )
 
 
 def load_players(config: Config, init: Init, resumed_from: str | None) -> Players:
@@ -123,9 +143,7 @@ def load_players(config: Config, init: Init, resumed_from: str | None) -> Player
             policy = load_model(resumed_from, model.dtype, device)[0]
     chat = ChatFormat(tokenizer, config.model.date_string)
     ends, rollout = end_token_ids(policy, tokenizer), config.rollout
-    engine = RolloutEngine(
-        tokenizer, ends, rollout.max_rows, rollout.stop, rollout.top_p, rollout.max_tokens
-    )
+    engine = rollout_engine(policy, tokenizer, rollout)
     judge = SelfJudge(
         reference,
         chat,

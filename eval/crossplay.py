@@ -1,0 +1,488 @@
+"""``python -m eval.crossplay RUN [RUN …]``: every Challenger's queries to every Solver.
+
+    python -m eval.crossplay outputs/<run id> queries=64 samples=4
+    python -m eval.crossplay outputs/lsp-0 outputs/lsp-1 last_only=true folder=outputs/cross
+
+Players are the base model and the kept checkpoints of the runs; ``data`` asks what the data set
+holds. Two models are never held at once: each writes its queries, then each answers all of them.
+Every Challenger's queries and every cell are a file, so a command that was killed goes on where it
+was. Draws are keyed by (seed, role) alone, so no cell depends on which others are played.
+
+<folder>/queries/<challenger>.json            its queries
+<folder>/cells/<challenger>__<solver>.json    answers, rewards, probabilities
+<folder>/crossplay.{csv,svg}                  the matrix
+"""
+
+from __future__ import annotations
+
+import csv
+import gc
+import json
+import math
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from statistics import mean, stdev
+from typing import TYPE_CHECKING, Any
+
+from eval.cache import content_key
+from eval.figures import write_csv
+from lsp.checkpoint import checkpoint_folders, verified
+from lsp.command import read_command
+from lsp.config import Config
+from lsp.pocket.language import parse
+from lsp.queries.dataset import step_queries
+from lsp.resume import saved_config
+from lsp.runs import RunError, find_run, lock_run, read_run, weights_identity, write_json
+from lsp.schema import flat
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+BASE, DATA = "base", "data"
+ALIKE = ("world", "prompts", "data", "reward", "rollout", "model.dtype", "model.date_string")
+"""Settings, or groups of them, that all runs of a matrix share."""
+
+
+@dataclass(frozen=True)
+class CrossPlaySettings:
+    """``queries``: of each Challenger; ``samples``: answers to each. ``last_only``: the newest
+    checkpoint of each run alone. ``data``: the data set asks too. ``folder``: where it writes;
+    null is ``crossplay/`` of the first run."""
+
+    queries: int = 64
+    samples: int = 4
+    seed: int = 0
+    last_only: bool = False
+    data: bool = True
+    folder: str | None = None
+
+
+@dataclass(frozen=True)
+class Player:
+    """A model of the matrix; ``checkpoint`` is None for the base. ``identity``: its weights by
+    hash."""
+
+    name: str
+    checkpoint: Path | None
+    identity: str
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One line of the matrix. ``played`` of ``queries`` were legal, and so answered;
+    ``illegal_frac`` is the share of the others. Means and their standard errors are over the
+    played queries, and None where there are too few; ``accuracy``, in [0, 1], is None outside the
+    pocket world."""
+
+    challenger: str
+    solver: str
+    queries: int
+    played: int
+    illegal_frac: float
+    reward_mean: float | None
+    reward_se: float | None
+    accuracy: float | None
+    accuracy_se: float | None
+
+
+def main(arguments: Sequence[str]) -> None:
+    try:
+        names, settings = read_command(CrossPlaySettings, arguments)
+        print(cross_play(names, settings))
+    except RunError as error:
+        sys.exit(f"error: {error}")
+
+
+def cross_play(names: Sequence[str], settings: CrossPlaySettings) -> str:
+    """Play what is not there yet and write the matrix; the text is for the reader.
+
+    Raises RunError for settings out of range and for runs that cannot stand in one matrix.
+    """
+    for key, least, most in (("queries", 1, None), ("samples", 1, None), ("seed", 0, 2**32 - 1)):
+        value = getattr(settings, key)
+        if value < least or (most is not None and value > most):
+            limits = f"at least {least}" + (f" and at most {most}" if most is not None else "")
+            raise RunError(f"{key}={value}: it must be {limits}")
+    if not names:
+        raise RunError("name the runs: python -m eval.crossplay RUN [RUN …] queries=64 samples=4")
+    runs = [find_run(name, "outputs") for name in names]
+    config = common_config(runs)
+    players = players_of(runs, settings.last_only)
+    folder = Path(settings.folder) if settings.folder else runs[0] / "crossplay"
+    try:
+        for place in ("queries", "cells"):
+            (folder / place).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunError(f"folder={folder} cannot be made: {error}; name another folder") from error
+    with lock_run(folder):
+        try:
+            cells = CrossPlay(config, players, settings, folder).cells()
+        except ValueError as error:
+            raise RunError(str(error)) from error
+        # A reader finds the old matrix or the new one, never half of it.
+        temporary = folder / ".crossplay.csv.tmp"
+        write_csv(temporary, cells)
+        os.replace(temporary, folder / "crossplay.csv")
+        rows = read_crossplay(folder)
+        draw_crossplay(rows).savefig(folder / "crossplay.svg")
+    return f"{crossplay_text(rows)}\n{folder / 'crossplay.csv'}\n{folder / 'crossplay.svg'}"
+
+
+def common_config(runs: Sequence[Path]) -> Config:
+    """The first run's settings. Raises RunError where another run has another base, or differs in
+    what its players see, write or are rewarded for."""
+    configs = {run: saved_config(run) for run in runs}
+    told = {run: {"base": read_run(run)["base"]} | shared_settings(c) for run, c in configs.items()}
+    first = runs[0]
+    for run in runs[1:]:
+        keys = dict.fromkeys((*told[first], *told[run]))
+        differ = [key for key in keys if told[first].get(key) != told[run].get(key)]
+        if differ:
+            key = differ[0]
+            raise RunError(
+                f"{first} and {run} cannot stand in one matrix: {key} is {told[first].get(key)!r}"
+                f" and {told[run].get(key)!r}"
+                + (f" (they differ in {', '.join(differ)})" if differ[1:] else "")
+                + "; name runs of one base and world, each other group in a command of its own"
+            )
+    return configs[first]
+
+
+def shared_settings(config: Config) -> dict[str, Any]:
+    """Dotted key -> value of all that queries, answers and rewards depend on beside weights."""
+    return {
+        key: value
+        for key, value in flat(config).items()
+        if key in ALIKE or key.startswith(tuple(f"{group}." for group in ALIKE))
+    }
+
+
+def players_of(runs: Sequence[Path], last_only: bool) -> list[Player]:
+    """The base, then each run's checkpoints, the oldest first. With several runs their names begin
+    with the run's id. Raises RunError for a run without a checkpoint and for one named twice."""
+    records = [read_run(run) for run in runs]
+    ids = [record["id"] for record in records]
+    for run_id in ids:
+        if ids.count(run_id) > 1:
+            raise RunError(f"the run {run_id} is named twice; name each run once")
+    players = [Player(BASE, None, records[0]["base"])]
+    for run, run_id in zip(runs, ids, strict=True):
+        checkpoints = checkpoint_folders(run)
+        if not checkpoints:
+            raise RunError(
+                f"the run {run} has no checkpoint, so none of it can play; let it reach one"
+                " (checkpoint.every says how often), or leave it out"
+            )
+        for checkpoint in checkpoints[-1:] if last_only else checkpoints:
+            name = checkpoint.name if len(runs) == 1 else f"{run_id}/{checkpoint.name}"
+            players.append(Player(name, checkpoint, weights_identity(checkpoint)))
+    return players
+
+
+class CrossPlay:
+    """One matrix: what is cached is read, what is not is played and written."""
+
+    def __init__(
+        self,
+        config: Config,
+        players: Sequence[Player],
+        settings: CrossPlaySettings,
+        folder: Path,
+    ):
+        self.config = config
+        self.players = players
+        self.settings = settings
+        self.folder = folder
+
+    @cached_property
+    def reward(self) -> Any:
+        """The run's external reward, built only where a cell is to be played."""
+        from lsp.players import choose_device
+
+        return self.config.reward.build(choose_device(self.config.runtime.device))
+
+    def cells(self) -> list[Cell]:
+        """The whole matrix, by Challenger. Raises ValueError where a model, the data or the reward
+        cannot be loaded, RunError for a damaged file."""
+        asked = self._queries()
+        found: dict[tuple[str, str], dict[str, Any]] = {}
+        missing: dict[Player, list[str]] = {player: [] for player in self.players}
+        for solver in self.players:
+            for challenger, queries in asked.items():
+                path, key = self._cell_file(challenger, solver, queries)
+                cached = read_cached(path, key)
+                if cached is None:
+                    missing[solver].append(challenger)
+                else:
+                    found[challenger, solver.name] = cached
+        print(f"{len(found)} of {len(asked) * len(self.players)} cells from the cache", flush=True)
+        for solver, challengers in missing.items():
+            if challengers:
+                print(f"{solver.name} answers {len(challengers)}", file=sys.stderr, flush=True)
+                found |= self._play(solver, {name: asked[name] for name in challengers})
+        return [
+            self._cell(name, player.name, queries, found[name, player.name])
+            for name, queries in asked.items()
+            for player in self.players
+        ]
+
+    def _queries(self) -> dict[str, list[dict[str, Any]]]:
+        """Challenger -> its queries: ``text``, ``status`` and whether it is ``legal``."""
+        settings, asked = self.settings, {}
+        for player in [*self.players, *([None] if settings.data else [])]:
+            name = player.name if player else DATA
+            path = self.folder / "queries" / f"{file_name(name)}.json"
+            key = self._key(player.identity if player else DATA, settings.queries, settings.seed)
+            cached = read_cached(path, key)
+            if cached is None:
+                queries = self._asked_by(player) if player else self._data_queries()
+                cached = {"key": key, "challenger": name, "queries": queries}
+                write_json(path, cached)
+            asked[name] = cached["queries"]
+        return asked
+
+    def _asked_by(self, player: Player) -> list[dict[str, Any]]:
+        from lsp.queries.challenger import challenger_queries
+        from lsp.rollout.engine import DrawKey
+
+        model, chat, engine = load_player(player, self.config)
+        queries = challenger_queries(
+            model,
+            engine,
+            chat,
+            self.config.prompts,
+            self.config.rollout,
+            self.settings.queries,
+            DrawKey(self.settings.seed, 0, "cross-play challenger"),
+        )
+        return [self._record(q.text, q.status, q.played) for q in queries]
+
+    def _data_queries(self) -> list[dict[str, Any]]:
+        try:
+            texts = self.config.data.build()
+        except ValueError as error:
+            raise RunError(f"{error}; data=false plays without the data set") from error
+        chosen = step_queries(texts, self.settings.queries, self.settings.seed, 0)
+        return [self._record(text, "dataset", True) for text in chosen]
+
+    def _record(self, text: str, status: str, played: bool) -> dict[str, Any]:
+        legal = played and (self.config.world != "pocket" or parse(text) is not None)
+        return {"text": text, "status": status, "legal": legal}
+
+    def _play(
+        self, solver: Player, asked: dict[str, list[dict[str, Any]]]
+    ) -> dict[tuple[str, str], dict[str, Any]]:
+        """The Solver's cells, each written as it is done. Its model is loaded once, and not at all
+        where nothing can be answered."""
+        texts = {name: legal_texts(queries) for name, queries in asked.items()}
+        loaded = load_player(solver, self.config) if any(texts.values()) else None
+        done = {}
+        for name, queries in asked.items():
+            path, key = self._cell_file(name, solver, queries)
+            cell = {"key": key, "challenger": name, "solver": solver.name, "queries": []}
+            if texts[name]:
+                cell["queries"] = self._answer(loaded, texts[name])
+            write_json(path, cell)
+            done[name, solver.name] = cell
+        return done
+
+    def _answer(self, loaded: tuple[Any, Any, Any], texts: list[str]) -> list[dict[str, Any]]:
+        """Per query its ``answers``, their ``rewards`` and the ``probability`` of the right one
+        (None outside the pocket world)."""
+        from lsp.players import completion_probability
+        from lsp.rollout.engine import DrawKey
+
+        model, chat, engine = loaded
+        samples, config = self.settings.samples, self.config
+        prompts = chat.encode([config.prompts.solver_messages(text) for text in texts])
+        key = DrawKey(self.settings.seed, 0, "cross-play solver")
+        limit, temperature = config.rollout.max_new_tokens, config.rollout.temperature
+        groups = engine.generate(model, prompts, samples, limit, temperature, key)
+        answers = [[completion.text for completion in group] for group in groups]
+        rewards = self.reward(
+            [text for text in texts for _ in range(samples)],
+            [answer for group in answers for answer in group],
+        )
+        probability: Sequence[float | None] = [None] * len(texts)
+        if config.world == "pocket":
+            right = [parse(text).right_answer for text in texts]
+            tokens = config.optim.micro_batch_tokens
+            probability = completion_probability(model, chat, prompts, right, tokens)
+        return [
+            {
+                "text": text,
+                "answers": answers[i],
+                "rewards": rewards[i * samples : (i + 1) * samples],
+                "probability": probability[i],
+            }
+            for i, text in enumerate(texts)
+        ]
+
+    def _cell(
+        self,
+        challenger: str,
+        solver: str,
+        queries: list[dict[str, Any]],
+        played: dict[str, Any],
+    ) -> Cell:
+        rows = played["queries"]
+        exact = [row["probability"] for row in rows if row["probability"] is not None]
+        return Cell(
+            challenger,
+            solver,
+            len(queries),
+            len(rows),
+            1 - len(rows) / len(queries),
+            *mean_and_error([mean(row["rewards"]) for row in rows]),
+            *mean_and_error(exact),
+        )
+
+    def _key(self, *what: Any) -> str:
+        """A hash of the shared settings and of what else a file depends on."""
+        return content_key({"settings": shared_settings(self.config), "what": what})
+
+    def _cell_file(
+        self, challenger: str, solver: Player, queries: list[dict[str, Any]]
+    ) -> tuple[Path, str]:
+        path = self.folder / "cells" / f"{file_name(challenger)}__{file_name(solver.name)}.json"
+        settings, texts = self.settings, legal_texts(queries)
+        return path, self._key(solver.identity, settings.samples, settings.seed, texts)
+
+
+def load_player(player: Player, config: Config) -> tuple[Any, Any, Any]:
+    """(model, chat format, engine). Raises ValueError where the model cannot be loaded, RunError
+    where the checkpoint is damaged."""
+    import torch
+
+    from lsp.models import load_model
+    from lsp.players import choose_device, rollout_engine
+    from lsp.prompts import ChatFormat
+
+    gc.collect()  # the model before this one may be a part of a cycle
+    if config.runtime.threads:
+        torch.set_num_threads(config.runtime.threads)
+    settings = config.model
+    source = verified(player.checkpoint) if player.checkpoint else settings.name
+    device = choose_device(config.runtime.device)
+    model, tokenizer = load_model(source, settings.dtype, device, settings.revision)
+    engine = rollout_engine(model, tokenizer, config.rollout)
+    return model, ChatFormat(tokenizer, settings.date_string), engine
+
+
+def legal_texts(queries: Sequence[dict[str, Any]]) -> list[str]:
+    return [query["text"] for query in queries if query["legal"]]
+
+
+def file_name(player: str) -> str:
+    """A player's name as part of a file's."""
+    return player.replace("/", "--")
+
+
+def read_cached(path: Path, key: str) -> dict[str, Any] | None:
+    """What a file holds, or None where it is not there or of another key. Raises RunError for a
+    file that cannot be read."""
+    if not path.is_file():
+        return None
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        return found if found["key"] == key else None
+    except (ValueError, KeyError, TypeError) as error:
+        raise RunError(
+            f"{path} cannot be read as a part of a cross-play ({error}); remove it, and it is"
+            " played again"
+        ) from error
+
+
+def mean_and_error(values: Sequence[float]) -> tuple[float | None, float | None]:
+    """Mean and its standard error (ddof 1); None where there is no value, or one alone."""
+    if not values:
+        return None, None
+    return mean(values), stdev(values) / math.sqrt(len(values)) if len(values) > 1 else None
+
+
+def read_crossplay(folder: Path) -> list[dict[str, Any]]:
+    """The lines of a folder's crossplay.csv, as ``Cell`` has them: by Challenger, then Solver.
+    Raises RunError where there is none."""
+    path = folder / "crossplay.csv"
+    if not path.is_file():
+        raise RunError(f"{folder} holds no cross-play; make one with python -m eval.crossplay RUN")
+    kinds = {"challenger": str, "solver": str, "queries": int, "played": int}
+    with path.open(encoding="utf-8", newline="") as stream:
+        return [
+            {key: kinds.get(key, float)(value) if value else None for key, value in row.items()}
+            for row in csv.DictReader(stream)
+        ]
+
+
+def matrix_of(
+    rows: Sequence[dict[str, Any]], key: str
+) -> tuple[list[str], list[str], list[list[float | None]]]:
+    """(Challengers, Solvers, values by Challenger and Solver) of one column."""
+    challengers = list(dict.fromkeys(row["challenger"] for row in rows))
+    solvers = list(dict.fromkeys(row["solver"] for row in rows))
+    values = {(row["challenger"], row["solver"]): row[key] for row in rows}
+    return challengers, solvers, [[values[c, s] for s in solvers] for c in challengers]
+
+
+def crossplay_text(rows: Sequence[dict[str, Any]]) -> str:
+    """Mean reward and, where it is known, exact accuracy; columns bear the numbers of the rows."""
+    illegal = {row["challenger"]: row["illegal_frac"] for row in rows}
+    lines = []
+    for key, title in (("reward_mean", "mean reward R"), ("accuracy", "exact accuracy")):
+        challengers, solvers, values = matrix_of(rows, key)
+        if key == "accuracy" and all(v is None for line in values for v in line):
+            continue
+        labels = [f"{number:>2} {name}" for number, name in enumerate(challengers, 1)]
+        width = max(map(len, labels))
+        lines.append(f"{title}: rows ask, columns answer")
+        numbers = "".join(f"{number:>8}" for number in range(1, len(solvers) + 1))
+        lines.append(f"{'':<{width}}  illegal{numbers}")
+        for label, name, line in zip(labels, challengers, values, strict=True):
+            shown = "".join(f"{'-' if v is None else f'{v:.3f}':>8}" for v in line)
+            lines.append(f"{label:<{width}}  {illegal[name]:>7.3f}{shown}")
+    return "\n".join(lines)
+
+
+def draw_crossplay(rows: Sequence[dict[str, Any]]) -> Figure:
+    """A heat map of the mean reward, of lines as ``read_crossplay`` returns them: Challengers as
+    rows with their share of illegal queries, Solvers as columns. A cell that no query was played
+    in is grey."""
+    import numpy as np
+    from matplotlib.figure import Figure
+
+    challengers, solvers, values = matrix_of(rows, "reward_mean")
+    illegal = {row["challenger"]: row["illegal_frac"] for row in rows}
+    reward = np.ma.masked_invalid(np.array(values, dtype=float))
+    longest = max(map(len, challengers))
+    size = (3 + 0.07 * longest + 0.62 * len(solvers), 1.5 + 0.06 * longest + 0.4 * len(challengers))
+    figure = Figure(figsize=size, layout="constrained")
+    axis = figure.add_subplot()
+    axis.set_facecolor("#dddddd")
+    image = axis.imshow(reward, cmap="viridis", aspect="auto")
+    for (i, j), value in np.ndenumerate(reward.filled(math.nan)):
+        empty = math.isnan(value)
+        red, green, blue, _ = image.cmap(image.norm(value)) if not empty else (1, 1, 1, 1)
+        # Black on light cells, white on dark ones, by how bright the eye finds the colour.
+        dark = 0.299 * red + 0.587 * green + 0.114 * blue < 0.46
+        text = "–" if empty else f"{value:.2f}"
+        axis.text(j, i, text, ha="center", va="center", fontsize=8,
+                  color="white" if dark else "black")  # fmt: skip
+    axis.set_xticks(range(len(solvers)), solvers, rotation=45, ha="right", rotation_mode="anchor")
+    axis.set_yticks(
+        range(len(challengers)), [f"{name} ({illegal[name]:.0%} illegal)" for name in challengers]
+    )
+    axis.tick_params(labelsize=8)
+    axis.set_xlabel("Solver")
+    axis.set_ylabel("Challenger")
+    axis.set_title("Cross-play", fontsize=10)
+    if reward.count():
+        figure.colorbar(image, label="mean reward R")
+    return figure
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
