@@ -10,7 +10,7 @@ import re
 import warnings
 from collections.abc import Mapping, Sequence
 from statistics import mean, stdev
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import matplotlib
 from matplotlib.figure import Figure
@@ -110,14 +110,10 @@ def curve_charts(groups: Mapping[str, Sequence[Record]], extra: Extra) -> list[C
             continue
         for curve in curves:
             name = title if len(curves) == 1 else f"{title}: {curve.label}"
+            colours = itertools.cycle(GROUP_COLOURS)
             lines = [
-                (
-                    group,
-                    GROUP_COLOURS[i % len(GROUP_COLOURS)],
-                    "-",
-                    _mean_curve(m, curve.key, extra),
-                )
-                for i, (group, m) in enumerate(groups.items())
+                (group, colour, "-", _mean_curve(members, curve.key, extra))
+                for colour, (group, members) in zip(colours, groups.items(), strict=False)
             ]
             charts += _chart(name, lines)
     return charts
@@ -185,6 +181,20 @@ def river_charts(queries: Asked, pocket: bool) -> list[Chart]:
             axis.legend(loc="center left", bbox_to_anchor=(1, 0.5), reverse=True)
             charts.append(Chart(title, f"{title}, as shares of each step", inline_svg(figure)))
     return charts
+
+
+def crossplay_chart(rows: Sequence[dict[str, Any]]) -> Chart:
+    """The matrix of a cross-play; ``rows`` as ``eval.crossplay.read_crossplay`` returns them."""
+    from eval.crossplay import draw_crossplay
+
+    with matplotlib.rc_context(STYLE):
+        svg = inline_svg(draw_crossplay(rows))
+    told = "; ".join(
+        f"{row['challenger']} asks {row['solver']}: {row['reward_mean']:.2f}"
+        for row in rows
+        if row["reward_mean"] is not None
+    )
+    return Chart("Cross-play", f"Cross-play, mean reward R. {told}", svg)
 
 
 def _finish(axis: Axes, title: str) -> None:

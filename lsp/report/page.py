@@ -28,6 +28,7 @@ from lsp.visible import visible
 
 HERE = Path(__file__).parent
 REPORT = "report.html"
+CROSSPLAY = Path("crossplay") / "crossplay.csv"
 BUDGET = 7_000_000
 """Bytes of plays in one report; with charts and escapes it stays under 10 MB."""
 
@@ -74,10 +75,16 @@ def render(records: Sequence[Record]) -> str:
         seeds={name: len(members) for name, members in groups.items()},
         charts=charts.curve_charts(groups, extra),
         rivers=rivers,
-        crossplay=None,
+        crossplay=[_crossplay(r) for r in records if (r.folder / CROSSPLAY).is_file()],
         pocket=pocket,
         Markup=Markup,
     )
+
+
+def _crossplay(record: Record) -> charts.Chart:
+    from eval.crossplay import read_crossplay
+
+    return charts.crossplay_chart(read_crossplay((record.folder / CROSSPLAY).parent))
 
 
 def is_valid(record: Record):

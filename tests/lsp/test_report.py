@@ -274,6 +274,19 @@ def test_several_runs_are_compared(run, small_run):
     assert ">KL to the reference (k2): Solver</text>" in page.replace("\n", "")
 
 
+def test_a_cross_play_is_in_the_report_of_its_run(run):
+    assert 'id="crossplay"' not in render([read_record(run)])
+    (run / "crossplay").mkdir()
+    head = (
+        "challenger,solver,queries,played,illegal_frac,reward_mean,reward_se,accuracy,accuracy_se"
+    )
+    lines = ["base,base,8,6,0.25,0.625,0.1,,", "base,step-000003,8,0,1.0,,,,"]
+    (run / "crossplay" / "crossplay.csv").write_text("\n".join([head, *lines]) + "\n")
+    page = render([read_record(run)])
+    assert "base asks base: 0.62" in page and "asks step-000003" not in page
+    assert "<image" not in page and ">base (25% illegal)</text>" in page.replace("\n", "")
+
+
 def test_means_and_bands_over_seeds(run):
     records = [read_record(run)] * 2
     extra = {records[0].run["id"]: {"x": [(1, 2.0), (2, 4.0)]}}
