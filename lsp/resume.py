@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -64,21 +64,9 @@ def find_resumed(config: Config, overrides: Sequence[str]) -> Resumed | None:
         if config.resume == "auto":
             return None
         raise RunError(f"the run {folder} never began; start it with run_dir={folder}")
-    try:
-        tree = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
-        saved = from_tree(tree, _targets(overrides))
-        steps_before = saved.num_steps
-    except (OSError, yaml.YAMLError, ValueError) as error:
-        raise RunError(
-            f"the settings of {folder} cannot be used: {error}\nrestore its config.yaml, or start a"
-            f" new run from its weights with init=checkpoint init.run={folder}"
-        ) from error
+    saved = saved_config(folder, _targets(overrides))
+    steps_before = saved.num_steps
     saved = _agreed(saved, config, overrides, folder)
-    if run["base"] != base_identity(saved):
-        raise RunError(
-            f"the base model of {folder} ({saved.model.name}) has changed since the run began;"
-            " restore it, or start a new run"
-        )
     checkpoints = checkpoint_folders(folder)
     checkpoint = verified(checkpoints[-1]) if checkpoints else None
     step = checkpoint_step(checkpoint) if checkpoint else 0
@@ -87,6 +75,27 @@ def find_resumed(config: Config, overrides: Sequence[str]) -> Resumed | None:
     grown = saved.num_steps > steps_before
     init = Init(**run["init"])
     return Resumed(saved, run["id"], folder, init, checkpoint, step, finished, grown)
+
+
+def saved_config(folder: Path, trusted: Collection[str] = ()) -> Config:
+    """The settings of a run that was there before; ``trusted`` as in ``from_tree``.
+
+    Raises RunError where they cannot be used, or where the base model is no longer the same.
+    """
+    try:
+        tree = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
+        saved = from_tree(tree, trusted)
+    except (OSError, yaml.YAMLError, ValueError) as error:
+        raise RunError(
+            f"the settings of {folder} cannot be used: {error}\nrestore its config.yaml, or start a"
+            f" new run from its weights with init=checkpoint init.run={folder}"
+        ) from error
+    if read_run(folder)["base"] != base_identity(saved):
+        raise RunError(
+            f"the base model of {folder} ({saved.model.name}) has changed since the run began;"
+            " restore it, or start a new run"
+        )
+    return saved
 
 
 def _targets(overrides: Sequence[str]) -> list[str]:
