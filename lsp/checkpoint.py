@@ -18,7 +18,7 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lsp.runs import RunError, write_json
+from lsp.runs import RunError, resume_hint, write_json
 
 if TYPE_CHECKING:
     import torch
@@ -39,10 +39,21 @@ def checkpoint_step(folder: Path) -> int:
 
 
 def newest_checkpoint(run: Path) -> Path:
-    folders = checkpoint_folders(run)
+    return named_checkpoint(run, None)
+
+
+def named_checkpoint(run: Path, name: str | None) -> Path:
+    """A run's checkpoint by its folder's name, the newest without one. Raises RunError where it is
+    not there or damaged."""
+    folders = {folder.name: folder for folder in checkpoint_folders(run)}
     if not folders:
-        raise RunError(f"the run {run} has no checkpoint")
-    return verified(folders[-1])
+        raise RunError(
+            f"the run {run} has no checkpoint; `python run.py {resume_hint(run)}` goes on with it"
+            " and saves one"
+        )
+    if name is not None and name not in folders:
+        raise RunError(f"the run {run} has no checkpoint {name!r}; it has {', '.join(folders)}")
+    return verified(folders[name] if name is not None else list(folders.values())[-1])
 
 
 def verified(folder: Path) -> Path:

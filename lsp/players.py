@@ -137,10 +137,11 @@ def load_players(config: Config, init: Init, resumed_from: str | None) -> Player
     if model.lora.rank:  # a resumed run's adapters come with its optimizer's state
         reference = shared_copy(policy)
         add_lora(policy, model.lora)
+    elif resumed_from:
+        reference = policy.requires_grad_(False)
+        policy = load_model(resumed_from, model.dtype, device)[0]
     else:
         reference = frozen_copy(policy)
-        if resumed_from:
-            policy = load_model(resumed_from, model.dtype, device)[0]
     chat = ChatFormat(tokenizer, config.model.date_string)
     ends, rollout = end_token_ids(policy, tokenizer), config.rollout
     engine = rollout_engine(policy, tokenizer, rollout)
@@ -158,6 +159,14 @@ def load_players(config: Config, init: Init, resumed_from: str | None) -> Player
     return Players(config, policy, reference, chat, engine, judge, reward, dataset)
 
 
+def load_base(config: Config, init: Init, reference: PreTrainedModel) -> PreTrainedModel:
+    """The base to compare with: the reference itself unless the run starts elsewhere."""
+    if init.source == config.model.name:
+        return reference
+    model = config.model
+    return load_model(model.name, model.dtype, reference.device, model.revision)[0]
+
+
 def device_name(device: torch.device) -> str:
     """``cpu``, or what the GPU calls itself."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
@@ -166,32 +175,41 @@ def device_name(device: torch.device) -> str:
 def check_context(model: PreTrainedModel, chat: ChatFormat, config: Config) -> None:
     """Raises ValueError where the longest query with its answer, or what the judge reads of them,
     cannot fit into the model's context."""
-    context = getattr(model.config, "max_position_embeddings", None)
     prompts, rollout, method = config.prompts, config.rollout, config.method
-    if context is None or method.queries == "dataset":
+    if method.queries == "dataset":
         return
-    answered = rollout.max_query_tokens + rollout.max_new_tokens
-    challenger, solver, judge = chat.encode(
-        [
-            prompts.challenger_messages(),
-            prompts.solver_messages(""),
-            prompts.judge_messages("", ""),
-        ]
-    )
+    (challenger,) = chat.encode([prompts.challenger_messages()])
     needed = {
         "the Challenger": len(challenger) + rollout.max_query_tokens,
-        "the Solver": len(solver) + answered,
+        **answer_tokens(chat, config, rollout.max_query_tokens),
     }
-    if method.scores_quality:
-        written = config.self_reward.max_new_tokens * (config.self_reward.mode == "generate")
-        needed["the judge"] = len(judge) + answered + written
-    for who, tokens in needed.items():
-        if tokens > context:
-            raise ValueError(
-                f"{who} may need {tokens} tokens, its prompt included, and the model's context has"
-                f" {context}; lower rollout.max_query_tokens={rollout.max_query_tokens} or"
-                f" rollout.max_new_tokens={rollout.max_new_tokens}"
-            )
+    if not method.scores_quality:
+        del needed["the judge"]
+    for who, tokens in beyond_context(model, needed).items():
+        raise ValueError(
+            f"{who} may need {tokens} tokens, its prompt included, and the model's context has"
+            f" {model.config.max_position_embeddings}; lower"
+            f" rollout.max_query_tokens={rollout.max_query_tokens} or"
+            f" rollout.max_new_tokens={rollout.max_new_tokens}"
+        )
+
+
+def answer_tokens(chat: ChatFormat, config: Config, query_tokens: int) -> dict[str, int]:
+    """The most tokens, prompts included, that the Solver and the judge need for a query of so
+    many."""
+    prompts, answered = config.prompts, query_tokens + config.rollout.max_new_tokens
+    solver, judge = chat.encode([prompts.solver_messages(""), prompts.judge_messages("", "")])
+    written = config.self_reward.max_new_tokens * (config.self_reward.mode == "generate")
+    return {
+        "the Solver": len(solver) + answered,
+        "the judge": len(judge) + answered + written,
+    }
+
+
+def beyond_context(model: PreTrainedModel, needed: dict[str, int]) -> dict[str, int]:
+    """Those of ``needed`` that exceed the model's context; none where it has no known limit."""
+    context = getattr(model.config, "max_position_embeddings", None)
+    return {who: n for who, n in needed.items() if context is not None and n > context}
 
 
 def peak_memory_mb(device: torch.device) -> float:

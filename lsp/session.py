@@ -19,8 +19,7 @@ from lsp.collapse import CollapseDetector
 from lsp.config import Config
 from lsp.init import Init
 from lsp.learner import Learner
-from lsp.models import load_model
-from lsp.players import choose_device, device_name, load_players, peak_memory_mb
+from lsp.players import device_name, load_base, load_players, peak_memory_mb
 from lsp.progress import Progress
 from lsp.runs import Interrupted, RunError, display_name, read_run, resume_hint, update_run
 from lsp.tracking.base import Rows, RunIdentity, Trackers
@@ -73,7 +72,8 @@ class Session:
             self._restore(resumed_from)
         self.evaluator = None
         if config.eval is not None:
-            self.evaluator = config.eval.build(self.players, self._base_model())
+            base = load_base(config, init, self.players.reference)
+            self.evaluator = config.eval.build(self.players, base)
         patience = getattr(config.tracker, "finish_seconds", 0.0)
         self.trackers = Trackers(LocalTracker(folder), other, patience)
         self._last_metrics: dict[str, float] = {}
@@ -90,13 +90,6 @@ class Session:
         self._skipped_in_a_row = state["skipped_in_a_row"]
         if state["truncated"] is not None:
             self.players.reward.truncated = state["truncated"]
-
-    def _base_model(self):
-        """The base to compare with: the reference itself unless the run starts elsewhere."""
-        if self.init.source == self.config.model.name:
-            return self.players.reference
-        device, model = choose_device(self.config.runtime.device), self.config.model
-        return load_model(model.name, model.dtype, device, model.revision)[0]
 
     def begin(self) -> None:
         """Listen for Ctrl-C, SIGTERM and SIGUSR2 (what Slurm and submitit send before a time

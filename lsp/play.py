@@ -1,0 +1,270 @@
+"""Talk to a trained model: its answers beside those of its base, each with R and R_Q.
+
+    python -m lsp.play outputs/<run id>
+
+A line is a query; ``/challenge`` lets the trained model ask one. Both models answer the run's own
+prompt with the same random numbers, which are keyed by the seed and the turn; R is the run's
+reward, R_Q the self-reward by the run's reference. From a pipe it reads line by line.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import shutil
+import sys
+import textwrap
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import zip_longest
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lsp.checkpoint import named_checkpoint
+from lsp.config import Config
+from lsp.init import Init
+from lsp.pocket.language import parse
+from lsp.prompts import parse_query
+from lsp.resume import saved_config
+from lsp.rewards.verifier import PocketVerifier
+from lsp.runs import RunError, find_run, read_run
+from lsp.visible import visible
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from lsp.players import Players
+
+COMMANDS = {
+    "/challenge": "the trained model asks, both answer",
+    "/help": "this list",
+    "/quit": "leave (so do Ctrl-D and Ctrl-C)",
+}
+UNPLAYED = {
+    "length": "cut at the token limit of queries",
+    "empty": "the Challenger wrote nothing",
+    "invalid": "it holds a tag of the Challenger's template",
+}
+NARROW = 60
+"""Terminals with fewer columns show the two answers one below the other."""
+GAP = " │ "
+
+
+@dataclass(frozen=True)
+class Answer:
+    """``cut``: it met the token limit. ``quality``: R_Q, 0..7, NaN where it could not be read."""
+
+    text: str
+    cut: bool
+    reward: float
+    quality: float
+
+
+@dataclass(frozen=True)
+class Table:
+    """Who sits at it: the trained model is ``players.policy``, the judge ``players.reference``.
+
+    ``temperature`` is that of the answers, 0 for the likeliest; every draw is a function of
+    (``seed``, turn).
+    """
+
+    players: Players
+    base: PreTrainedModel
+    seed: int
+    temperature: float
+
+    def refusal(self, query: str) -> str | None:
+        """Why a query does not fit into the context of Solver and judge; None where it does."""
+        from lsp.players import answer_tokens, beyond_context
+
+        players = self.players
+        length = len(players.chat.encode_text([query])[0])
+        needed = answer_tokens(players.chat, players.config, length)
+        if not beyond_context(players.policy, needed):
+            return None
+        longest = players.policy.config.max_position_embeddings - max(needed.values()) + length
+        return f"too long: {length} tokens, and at most {longest} fit the model's context"
+
+    def answers(self, query: str, turn: int) -> tuple[Answer, Answer]:
+        """The base's answer and the trained model's."""
+        from lsp.rollout.engine import DrawKey
+
+        players = self.players
+        prompts = players.chat.encode([players.prompts.solver_messages(query)])
+        limit, key = players.config.rollout.max_new_tokens, DrawKey(self.seed, turn, "solver")
+        written = [
+            players.engine.generate(model, prompts, 1, limit, self.temperature, key)[0][0]
+            for model in (self.base, players.policy)
+        ]
+        asked, texts = [query] * 2, [completion.text for completion in written]
+        rewards = players.reward(asked, texts)
+        qualities, _ = players.judge.score(asked, texts, DrawKey(self.seed, turn, "judge"))
+        base, trained = (
+            Answer(completion.text, completion.finish_reason == "length", reward, quality)
+            for completion, reward, quality in zip(written, rewards, qualities, strict=True)
+        )
+        return base, trained
+
+
+def main(arguments: Sequence[str]) -> None:
+    options = read_options(arguments)
+    for stream in (sys.stdin, sys.stdout):
+        stream.reconfigure(errors="replace")  # a byte that is no text ends no conversation
+    try:
+        run = find_run(options.run, options.runs_root)
+        checkpoint = named_checkpoint(run, options.checkpoint)
+        table = set_table(run, checkpoint, options.seed, options.greedy)
+        base, init = table.players.config.model.name, read_run(run)["init"]["text"]
+        print(f"base: {base}; trained: {checkpoint}, from {init}")
+        print(f"type a query, or {' '.join(COMMANDS)}", flush=True)
+        talk(table)
+    except (RunError, ValueError) as error:
+        sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        print()
+
+
+def read_options(arguments: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m lsp.play",
+        description="Talk to a trained model: its answers beside those of its base.",
+    )
+    parser.add_argument("run", metavar="RUN", help="a run's folder or id")
+    parser.add_argument("--runs-root", default="outputs", help="where ids are looked for (outputs)")
+    parser.add_argument("--checkpoint", help="for instance step-000050 (the newest)")
+    parser.add_argument("--greedy", action="store_true", help="the likeliest answers")
+    parser.add_argument("--seed", type=seed_number, default=0, help="of every draw (0)")
+    return parser.parse_args(arguments)
+
+
+def seed_number(text: str) -> int:
+    value = int(text)
+    if not 0 <= value < 2**32:
+        raise argparse.ArgumentTypeError(f"{value} is not between 0 and {2**32 - 1}")
+    return value
+
+
+def set_table(run: Path, checkpoint: Path, seed: int, greedy: bool) -> Table:
+    """Load a run's models. Raises RunError for settings that cannot be used, and ValueError where
+    a model cannot be loaded, both with the way out."""
+    config, init = saved_config(run), Init(**read_run(run)["init"])
+    from lsp.players import load_base, load_players
+
+    # A checkpoint holds merged weights, so there are no adapters to put on.
+    plain = replace(config.model, lora=replace(config.model.lora, rank=0))
+    players = load_players(replace(config, model=plain), init, str(checkpoint))
+    base = load_base(config, init, players.reference)
+    return Table(players, base, seed, 0.0 if greedy else config.rollout.temperature)
+
+
+def talk(table: Table) -> None:
+    """Answer line by line until ``/quit`` or the end of the input."""
+    turn = 0
+    for line in lines():
+        text = line.strip()
+        if text == "/quit":
+            return
+        if text == "/help":
+            print("\n".join(f"{name:<12}{what}" for name, what in COMMANDS.items()), flush=True)
+        elif text.startswith("/") and text != "/challenge":
+            known = ", ".join(COMMANDS)
+            print(f"{visible(text, 40)} is no command; there are {known}", flush=True)
+        elif text:
+            turn += 1
+            if text == "/challenge":
+                challenge(table, turn)
+            else:
+                typed(table, text, turn)
+
+
+def lines() -> Iterator[str]:
+    """What is typed (or piped), a line at a time."""
+    prompt = ""
+    if sys.stdin.isatty():
+        import readline  # noqa: F401  input() then edits lines and recalls earlier ones
+
+        prompt = "> "
+    while True:
+        try:
+            line = input(prompt)
+        except EOFError:
+            if prompt:
+                print()  # Ctrl-D leaves the cursor behind the prompt
+            return
+        yield line
+
+
+def typed(table: Table, text: str, turn: int) -> None:
+    """A person's query, read as a Challenger's is."""
+    query, valid = parse_query(text, table.players.prompts.template_tags)
+    if valid and query:
+        play(table, query, turn)
+    else:
+        print("not played: it is empty, or holds a tag of the Challenger's template", flush=True)
+
+
+def challenge(table: Table, turn: int) -> None:
+    """The trained model asks; what a run would not play is shown and not answered."""
+    players = table.players
+    (query,) = players.ask(players.policy, 1, table.seed, turn, "challenger")
+    if query.played:
+        play(table, query.text, turn)
+    else:
+        print(f"{shown(query.text)}\nnot played: {UNPLAYED[query.status]}", flush=True)
+
+
+def play(table: Table, query: str, turn: int) -> None:
+    """Ask both and show what they say."""
+    if reason := table.refusal(query):
+        print(f"not played: {reason}", flush=True)
+        return
+    base, trained = table.answers(query, turn)
+    print(shown(query))
+    if table.players.config.world == "pocket":
+        print(right_answer(table.players.config, query))
+    width = shutil.get_terminal_size().columns
+    print(side_by_side(block("base", base), block("trained", trained), width) + "\n", flush=True)
+
+
+def shown(query: str) -> str:
+    """A query to look at, set in so that its further lines can be told from ours."""
+    return "query: " + visible(query).replace("\n", "\n       ")
+
+
+def right_answer(config: Config, query: str) -> str:
+    """What the pocket world says of a query."""
+    task = parse(query)
+    if task is not None:
+        return f"right answer: {task.right_answer}"
+    scored = ", and R is 0" if isinstance(config.reward, PocketVerifier) else ""
+    return f"illegal in the pocket world: there is no right answer{scored}"
+
+
+def block(name: str, answer: Answer) -> str:
+    """Who answers, the scores, and below them the answer, which so can imitate no score."""
+    text = visible(answer.text) or "(nothing)"
+    cut = " … (cut at the token limit)" if answer.cut else ""
+    quality = "unread" if math.isnan(answer.quality) else f"{answer.quality:.2f}"
+    return f"{name}  R = {answer.reward:.2f}  R_Q = {quality}\n{text}{cut}"
+
+
+def side_by_side(left: str, right: str, width: int) -> str:
+    """Two blocks in ``width`` columns, wrapped; one below the other where it is narrow."""
+    if width < NARROW:
+        return "\n".join([*wrapped(left, width), "", *wrapped(right, width)])
+    column = (width - len(GAP)) // 2
+    pairs = zip_longest(wrapped(left, column), wrapped(right, column), fillvalue="")
+    return "\n".join(f"{one:<{column}}{GAP}{other}".rstrip() for one, other in pairs)
+
+
+def wrapped(text: str, width: int) -> list[str]:
+    """The text's lines, each at most ``width`` characters long."""
+    return [
+        part
+        for line in text.split("\n")
+        for part in textwrap.wrap(line, width, drop_whitespace=False) or [""]
+    ]
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
