@@ -20,7 +20,7 @@ from pathlib import Path
 import yaml
 
 from lsp.checkpoint import checkpoint_folders, checkpoint_step, verified
-from lsp.compose import CONF
+from lsp.compose import CONF, written
 from lsp.config import Config, from_tree
 from lsp.init import Init
 from lsp.runs import RUN_FILE, RunError, base_identity, find_run, read_run
@@ -66,12 +66,13 @@ def find_resumed(config: Config, overrides: Sequence[str]) -> Resumed | None:
         raise RunError(f"the run {folder} never began; start it with run_dir={folder}")
     try:
         tree = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
-        saved = from_tree(tree, _targets(overrides))
+        saved = from_tree(tree, written(overrides))
         steps_before = saved.num_steps
     except (OSError, yaml.YAMLError, ValueError) as error:
         raise RunError(
-            f"the settings of {folder} cannot be used: {error}\nrestore its config.yaml, or start a"
-            f" new run from its weights with init=checkpoint init.run={folder}"
+            f"the settings of {folder} cannot be used: {error}\nwhere they name code, repeat what"
+            f" its command line said of it ({run.get('command')}); else restore its config.yaml, or"
+            f" start a new run from its weights with init=checkpoint init.run={folder}"
         ) from error
     saved = _agreed(saved, config, overrides, folder)
     if run["base"] != base_identity(saved):
@@ -89,18 +90,13 @@ def find_resumed(config: Config, overrides: Sequence[str]) -> Resumed | None:
     return Resumed(saved, run["id"], folder, init, checkpoint, step, finished, grown)
 
 
-def _targets(overrides: Sequence[str]) -> list[str]:
-    """Component targets that stand on the command line, and so are trusted."""
-    pairs = (text.partition("=") for text in overrides)
-    return [value for key, _, value in pairs if key.endswith("._target_")]
-
-
 def _agreed(saved: Config, given: Config, overrides: Sequence[str], folder: Path) -> Config:
     """The saved config, with ``num_steps`` as given where it grew."""
     ours, theirs = flat(saved), flat(given)
     differences = []
     for text in overrides:
-        key = text.partition("=")[0].lstrip("+")
+        group, _, place = text.partition("=")[0].lstrip("+").partition("@")
+        key = place or group
         if key in FREE_KEYS:
             continue
         under = [k for k in {**ours, **theirs} if k == key or k.startswith(f"{key}.")]
