@@ -9,20 +9,18 @@ from __future__ import annotations
 
 import asyncio
 import math
-import random
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from email.utils import parsedate_to_datetime
 from typing import Any, Literal
 
 from eval.cache import VerdictCache, content_key
 from eval.template import FIRST, SECOND, Template, read_template
 from eval.win_rate import label_preference
+from lsp.retry import RETRIED_STATUS, backoff, retry_after
 from lsp.schema import number
 
 OPENAI_URL = "https://api.openai.com/v1"
-RETRIED_STATUS = (408, 409, 425, 429)
 FINAL = "refused for this pair"
 GIVE_UP = 24
 """Questions in a row without any verdict, each tried ``max_tries`` times, that end it."""
@@ -294,7 +292,7 @@ class Judge:
         problem, usd = "no answer", 0.0
         for attempt in range(self.settings.max_tries):
             if attempt:
-                await asyncio.sleep(random.uniform(0.5, 1.0) * min(30.0, 0.5 * 2**attempt))
+                await asyncio.sleep(backoff(attempt))
             response, problem, cost = await self._call(key, request)
             usd += cost
             if response is None:
@@ -352,18 +350,6 @@ class Judge:
         finally:
             self.spending.settle(worst, actual)
             self.cache.settle_call(key, worst, actual)
-
-
-def retry_after(text: str) -> float:
-    """Seconds that a Retry-After header asks for (a number, or a date), ten minutes at most."""
-    try:
-        seconds = float(text)
-    except ValueError:
-        try:
-            seconds = parsedate_to_datetime(text).timestamp() - time.time()
-        except (TypeError, ValueError):
-            return 0.0
-    return min(600.0, max(0.0, seconds)) if math.isfinite(seconds) else 0.0
 
 
 def _day(seconds: float) -> str:

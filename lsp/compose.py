@@ -17,7 +17,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from lsp.config import Config
-from lsp.schema import ConfigError, Problem, check_tree, unknown_key
+from lsp.schema import ConfigError, Problem, check_tree, flat_tree, unknown_key
 
 CONF = Path(__file__).parents[1] / "conf"
 Settings = TypeVar("Settings")
@@ -50,14 +50,22 @@ def compose_as(
     tree = _compose(root, [o.input_line for o in [*groups, *values]], problems)
     if tree is None:
         raise ConfigError(problems)
-    trusted = [str(o.value()) for o in values if o.key_or_group.endswith("._target_")]
-    config, found = check_tree(kind, tree, trusted)
+    config, found = check_tree(kind, tree, written([o.input_line for o in values]))
     problems += found
     if isinstance(config, Config):
         problems += _choice_problems(chosen, config)
     if problems or config is None:
         raise ConfigError(problems)
     return config
+
+
+def written(overrides: Sequence[str]) -> dict[str, Any]:
+    """Dotted key -> value of what stands on a command line, of groups given as one value too:
+    what the user trusts, where it names code."""
+    found: dict[str, Any] = {}
+    for override in OverridesParser.create().parse_overrides(list(overrides)):
+        found |= flat_tree({override.key_or_group: override.value()})
+    return found
 
 
 def _parse(text: str, multirun: bool, problems: list[Problem]) -> Override | None:
@@ -99,7 +107,8 @@ def _group_exists(override: Override, root: Path, problems: list[Problem]) -> bo
 
 
 def _key_exists(override: Override, tree: dict[str, Any], problems: list[Problem]) -> bool:
-    """Whether a value override names a setting; with ``+``, too, it must."""
+    """Whether a value override names a setting. One that ``+`` adds to a group is left to the
+    schema, which knows the groups whose members the user names."""
     key = override.key_or_group
     if override.is_delete():
         fix = f"leave ~{key} out, or set it"
@@ -107,6 +116,8 @@ def _key_exists(override: Override, tree: dict[str, Any], problems: list[Problem
         return False
     node: Any = tree
     for part in key.split("."):
+        if isinstance(node, dict) and part not in node and override.is_add():
+            return True
         if not isinstance(node, dict) or part not in node:
             problems.append(unknown_key(key, override.value(), _dotted(tree)))
             return False

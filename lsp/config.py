@@ -8,9 +8,10 @@ the config that is logged is the config that ran. This module imports no torch.
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal
 
 from lsp.prompts import Prompts
@@ -226,10 +227,10 @@ class Config:
         return _cross_checks(self)
 
 
-def from_tree(tree: Mapping[str, Any], trusted: Collection[str] = ()) -> Config:
+def from_tree(tree: Mapping[str, Any], trusted: Mapping[str, Any] = MappingProxyType({})) -> Config:
     """A composed, resolved tree -> Config, or one ConfigError with every problem.
 
-    ``trusted``: targets outside this project that the user wrote on the command line.
+    ``trusted``: dotted key -> value of what the user wrote on the command line.
     """
     config, problems = check_tree(Config, tree, trusted)
     if config is None:

@@ -34,17 +34,17 @@ def play_metrics(queries: Sequence[Query], play: Play, self_reward_weight: float
         "rollout/answer_length/mean": sum(len(a.ids) for a in answers) / len(answers),
         "rollout/answer_truncated_frac": sum(a.finish_reason == "length" for a in answers)
         / len(answers),
-        **_spread("reward/external", play.reward_QG),
-        **_spread("reward/solver", play.solver_reward_QG),
-        **_spread("advantage/solver", play.solver_advantage_QG),
+        **spread("reward/external", play.reward_QG),
+        **spread("reward/solver", play.solver_reward_QG),
+        **spread("advantage/solver", play.solver_advantage_QG),
         "reward/solver/zero_variance_frac": (play.solver_reward_QG.std(dim=1) < 1e-6)
         .float()
         .mean()
         .item(),
     }
     if play.queries[0].completion is not None:
-        values |= _spread("reward/challenger", play.challenger_reward_Q)
-        values |= _spread("advantage/challenger", play.challenger_advantage_Q)
+        values |= spread("reward/challenger", play.challenger_reward_Q)
+        values |= spread("advantage/challenger", play.challenger_advantage_Q)
     if play.quality_text:
         values |= quality_metrics(play, self_reward_weight)
     return values
@@ -66,7 +66,8 @@ def quality_metrics(play: Play, self_reward_weight: float) -> dict[str, float]:
     return values
 
 
-def _spread(name: str, tensor: Tensor) -> dict[str, float]:
+def spread(name: str, tensor: Tensor) -> dict[str, float]:
+    """Mean and standard deviation (ddof 1; 0 of a single value) of all values of a tensor."""
     std = tensor.std().item() if tensor.numel() > 1 else 0.0
     return {f"{name}/mean": tensor.mean().item(), f"{name}/std": std}
 

@@ -13,14 +13,16 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Collection, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 import yaml
 
 from lsp.checkpoint import checkpoint_folders, checkpoint_step, verified
-from lsp.compose import CONF
+from lsp.compose import CONF, written
 from lsp.config import Config, from_tree
 from lsp.init import Init
 from lsp.runs import RUN_FILE, RunError, base_identity, find_run, read_run
@@ -64,7 +66,7 @@ def find_resumed(config: Config, overrides: Sequence[str]) -> Resumed | None:
         if config.resume == "auto":
             return None
         raise RunError(f"the run {folder} never began; start it with run_dir={folder}")
-    saved = saved_config(folder, _targets(overrides))
+    saved = saved_config(folder, written(overrides))
     steps_before = saved.num_steps
     saved = _agreed(saved, config, overrides, folder)
     checkpoints = checkpoint_folders(folder)
@@ -77,20 +79,22 @@ def find_resumed(config: Config, overrides: Sequence[str]) -> Resumed | None:
     return Resumed(saved, run["id"], folder, init, checkpoint, step, finished, grown)
 
 
-def saved_config(folder: Path, trusted: Collection[str] = ()) -> Config:
+def saved_config(folder: Path, trusted: Mapping[str, Any] = MappingProxyType({})) -> Config:
     """The settings that a run was started with; ``trusted`` as in ``from_tree``.
 
     Raises RunError where they cannot be used, or where its base model is another by now.
     """
+    run = read_run(folder)
     try:
         tree = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
         saved = from_tree(tree, trusted)
     except (OSError, yaml.YAMLError, ValueError) as error:
         raise RunError(
-            f"the settings of {folder} cannot be used: {error}\nrestore its config.yaml, or start a"
-            f" new run from its weights with init=checkpoint init.run={folder}"
+            f"the settings of {folder} cannot be used: {error}\nwhere they name code, repeat what"
+            f" its command line said of it ({run.get('command')}); else restore its config.yaml, or"
+            f" start a new run from its weights with init=checkpoint init.run={folder}"
         ) from error
-    if read_run(folder)["base"] != base_identity(saved):
+    if run["base"] != base_identity(saved):
         raise RunError(
             f"the base model of {folder} ({saved.model.name}) has changed since the run began;"
             " restore it, or start a new run"
@@ -98,18 +102,13 @@ def saved_config(folder: Path, trusted: Collection[str] = ()) -> Config:
     return saved
 
 
-def _targets(overrides: Sequence[str]) -> list[str]:
-    """Component targets that stand on the command line, and so are trusted."""
-    pairs = (text.partition("=") for text in overrides)
-    return [value for key, _, value in pairs if key.endswith("._target_")]
-
-
 def _agreed(saved: Config, given: Config, overrides: Sequence[str], folder: Path) -> Config:
     """The saved config, with ``num_steps`` as given where it grew."""
     ours, theirs = flat(saved), flat(given)
     differences = []
     for text in overrides:
-        key = text.partition("=")[0].lstrip("+")
+        group, _, place = text.partition("=")[0].lstrip("+").partition("@")
+        key = place or group
         if key in FREE_KEYS:
             continue
         under = [k for k in {**ours, **theirs} if k == key or k.startswith(f"{key}.")]

@@ -5,8 +5,8 @@ reason, way out. Nothing is repaired. This module knows no setting by name, and 
 
 Components are nodes with a ``_target_``: the dotted path of a frozen dataclass whose fields are the
 node's schema and whose ``build()`` makes the heavy object after validation. Config files may only
-name targets under ``lsp.`` and ``eval.``; another path must stand on the command line, so that a
-config from elsewhere runs no code.
+name targets under ``lsp.`` and ``eval.``; another path, and whatever a ``code()`` field says, must
+stand on the command line under that very key, so that a config from elsewhere runs no code.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import dataclasses
 import difflib
 import importlib
 import math
+import re
 import types
 import typing
 from collections.abc import Collection, Mapping
@@ -53,12 +54,24 @@ def number(minimum: float | None = None, above: float | None = None, **more: Any
     return field(metadata={"minimum": minimum, "above": above, **more})
 
 
+def code() -> Any:
+    """A text field that names a Python function, ``package.module.function``. It is imported, and
+    only where it stands on the command line."""
+    return field(metadata={"code": True})
+
+
+def imported(path: str) -> Any:
+    """What a dotted path names. Raises ImportError, AttributeError or ValueError where nothing."""
+    module, _, name = path.rpartition(".")
+    return getattr(importlib.import_module(module), name)
+
+
 def check_tree(
-    kind: type, tree: Mapping[str, Any], trusted: Collection[str] = ()
+    kind: type, tree: Mapping[str, Any], trusted: Mapping[str, Any]
 ) -> tuple[Any, list[Problem]]:
     """A composed, resolved tree -> settings of a class with ``cross_checks()``, and the problems;
-    None for the settings where there are any. ``trusted``: targets outside this project that the
-    user wrote on the command line."""
+    None for the settings where there are any. ``trusted``: dotted key -> value of what the user
+    wrote on the command line; other code outside this project is not imported."""
     problems: list[Problem] = []
     config = _convert(kind, tree, "", problems, trusted)
     if config is not None:
@@ -79,6 +92,8 @@ def to_tree(value: Any) -> Any:
                 target = f"{kind.__module__}.{kind.__qualname__}"
                 tree[spec.name] = {"_target_": target, **tree[spec.name]}
         return tree
+    if isinstance(value, dict):
+        return {name: to_tree(item) for name, item in value.items()}
     if isinstance(value, tuple):
         return [to_tree(item) for item in value]
     return value
@@ -104,7 +119,7 @@ def flat_tree(tree: dict[str, Any]) -> dict[str, Any]:
 
 
 def _convert(
-    kind: type, tree: Any, path: str, problems: list[Problem], trusted: Collection[str]
+    kind: type, tree: Any, path: str, problems: list[Problem], trusted: Mapping[str, Any]
 ) -> Any:
     """One dataclass node; appends to ``problems``. A leaf that does not fit has a stand-in, so that
     the other rules can be checked too; None where the node's shape itself is wrong."""
@@ -132,8 +147,9 @@ def _convert(
             values[name] = _component(tree[name], full, problems, trusted, optional)
         else:
             values[name] = _value(hints[name], tree[name], full, spec.metadata, problems, trusted)
-        is_node = spec.metadata.get("component") or dataclasses.is_dataclass(hints[name])
-        if is_node and values[name] is None and tree[name] is not None:
+        group = dataclasses.is_dataclass(hints[name]) or typing.get_origin(hints[name]) is dict
+        component = spec.metadata.get("component") and tree[name] is not None
+        if (group or component) and values[name] is None:
             whole = False
     return kind(**values) if whole else None
 
@@ -143,33 +159,20 @@ def _join(path: str, name: str) -> str:
 
 
 def _component(
-    node: Any, path: str, problems: list[Problem], trusted: Collection[str], optional: bool
+    node: Any, path: str, problems: list[Problem], trusted: Mapping[str, Any], optional: bool
 ) -> Any:
     if node is None and optional:
         return None
     target = node.get("_target_") if isinstance(node, Mapping) else None
     if not isinstance(target, str):
-        problems.append(
-            Problem(path, node, "is no component", f"choose a file of conf/{path}: {path}=<name>")
-        )
+        group = path.partition(".")[0]
+        choice = f"{path}=<name>" if group == path else f"+{group}@{path}=<name>"
+        fix = f"choose a file of conf/{group}: {choice}"
+        problems.append(Problem(path, node, "is no component", fix))
         return None
-    if not target.startswith(TRUSTED_TARGETS) and target not in trusted:
-        problems.append(
-            Problem(
-                f"{path}._target_",
-                target,
-                "code outside lsp and eval is not run from a config file",
-                f"write {path}._target_={target} on the command line if you trust it",
-            )
-        )
-        return None
-    module, _, name = target.rpartition(".")
-    try:
-        kind = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError, ValueError) as error:
-        problems.append(
-            Problem(f"{path}._target_", target, f"cannot be imported ({error})", "correct the path")
-        )
+    ours = target.startswith(TRUSTED_TARGETS)
+    kind = _code(target, f"{path}._target_", problems, trusted, ours)
+    if kind is None:
         return None
     if not (dataclasses.is_dataclass(kind) and hasattr(kind, "build")):
         problems.append(
@@ -179,17 +182,56 @@ def _component(
     return _convert(kind, node, path, problems, trusted)
 
 
+def _code(
+    value: str, path: str, problems: list[Problem], trusted: Mapping[str, Any], ours: bool
+) -> Any:
+    """What a dotted path names, imported where it is ``ours`` or the command line says this very
+    path under this very key; else None."""
+    if not ours and trusted.get(path) != value:
+        fix = f"write {path}={value} on the command line if you trust it"
+        problems.append(
+            Problem(path, value, "code outside lsp and eval is not run from a config file", fix)
+        )
+        return None
+    try:
+        return imported(value)
+    except (ImportError, AttributeError, ValueError) as error:
+        reason = f"cannot be imported ({error})"
+        problems.append(Problem(path, value, reason, "correct the path"))
+        return None
+
+
+def _nodes(
+    kind: type, tree: Any, path: str, problems: list[Problem], trusted: Mapping[str, Any]
+) -> dict[str, Any] | None:
+    """Nodes of one class by names of the user's; None where the shape of any is wrong."""
+    if not isinstance(tree, Mapping):
+        fix = f"give each a name: {path}.<name>.<setting>=…"
+        problems.append(Problem(path, "null" if tree is None else tree, "is no group", fix))
+        return None
+    nodes = {}
+    for name, node in tree.items():
+        full = f"{path}.{name}"
+        if not re.fullmatch(r"[A-Za-z_][\w-]*", str(name)):
+            fix = "take letters, digits, - and _, a letter first"
+            problems.append(Problem(full, None, f"{name} cannot be a name here", fix))
+        nodes[name] = _convert(kind, node, full, problems, trusted)
+    return None if None in nodes.values() else nodes
+
+
 def _value(
     kind: Any,
     value: Any,
     path: str,
     limits: Mapping[str, Any],
     problems: list[Problem],
-    trusted: Collection[str],
+    trusted: Mapping[str, Any],
 ) -> Any:
     """One leaf (or nested group) checked against its annotation and range."""
     if dataclasses.is_dataclass(kind):
         return _convert(kind, value, path, problems, trusted)
+    if typing.get_origin(kind) is dict:
+        return _nodes(typing.get_args(kind)[1], value, path, problems, trusted)
     if isinstance(kind, types.UnionType):
         if value is None:
             return None
@@ -217,6 +259,10 @@ def _value(
             Problem(path, shown, f"must be {_noun(kind)}", f"write {path}=<{kind.__name__}>")
         )
         return {int: 2, float: 1.0, bool: False}.get(kind, "")
+    if limits.get("code"):
+        found = _code(value, path, problems, trusted, ours=False)
+        if found is not None and not callable(found):
+            problems.append(Problem(path, value, "cannot be called", "name a function"))
     if kind in (int, float):
         minimum, above = limits.get("minimum"), limits.get("above")
         if not math.isfinite(value):

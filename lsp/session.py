@@ -88,8 +88,8 @@ class Session:
         self.detector.restore(state["collapse"])
         self.best = state["best"]
         self._skipped_in_a_row = state["skipped_in_a_row"]
-        if state["truncated"] is not None:
-            self.players.reward.truncated = state["truncated"]
+        if hasattr(self.players.reward, "restore"):
+            self.players.reward.restore(state["reward"])
 
     def begin(self) -> None:
         """Listen for Ctrl-C, SIGTERM and SIGUSR2 (what Slurm and submitit send before a time
@@ -141,8 +141,9 @@ class Session:
             "runtime/elapsed": self.seconds,
             "runtime/peak_memory_mb": peak_memory_mb(self.players.policy.device),
         }
-        if self._truncated is not None:
-            metrics["reward/external/truncated"] = self._truncated
+        if play.queries:  # else the reward was not asked, and knows of an earlier step
+            told = self._reward_measures()
+            metrics |= {f"reward/external/{name}": value for name, value in told.items()}
         self._last_metrics |= metrics
         if step == self.first_step and play.queries:
             self._check_objective()
@@ -160,10 +161,9 @@ class Session:
         if every and (best or step % every == 0):
             self.save(step)
 
-    @property
-    def _truncated(self) -> int | None:
-        """Conversations that the reward cut at its length limit so far, where it counts them."""
-        return getattr(self.players.reward, "truncated", None)
+    def _reward_measures(self) -> dict[str, float]:
+        """What the reward tells of its last call beside the numbers; most tell nothing."""
+        return getattr(self.players.reward, "measures", dict)()
 
     def _check_objective(self) -> None:
         """An ``objective`` that is no metric of the start and of the first step ends the run. (A
@@ -228,7 +228,7 @@ class Session:
             "collapse": self.detector.state(),
             "best": self.best,
             "skipped_in_a_row": self._skipped_in_a_row,
-            "truncated": self._truncated,
+            "reward": self._reward_measures(),
         }
         folder = save_checkpoint(
             self.folder,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -70,6 +70,13 @@ class ClassifierScorer:
         self.chat = ChatFormat(tokenizer, settings.date_string)
         self.model = model.to(device).eval()
         self.truncated = 0
+
+    def measures(self) -> dict[str, float]:
+        """``truncated``: conversations cut so far, also before a resume."""
+        return {"truncated": self.truncated}
+
+    def restore(self, measures: Mapping[str, float]) -> None:
+        self.truncated = int(measures["truncated"])
 
     def __call__(self, queries: Sequence[str], answers: Sequence[str]) -> list[float]:
         import torch

@@ -194,12 +194,12 @@ def test_a_challenger_without_a_legal_query_has_empty_cells(tmp_path, loads, cap
 
 def test_the_figure_shows_every_number_and_can_be_embedded(played):
     rows = read_crossplay(played / "crossplay")
-    axis, bar = draw_crossplay(rows).axes
+    (axis,) = draw_crossplay(rows).axes
     shown = [text.get_text() for text in axis.texts]
     assert shown == [f"{row['reward_mean']:.2f}" for row in rows]
     assert [label.get_text() for label in axis.get_xticklabels()] == ["base", *STEPS]
     assert axis.get_yticklabels()[-1].get_text() == "data (0% illegal)"
-    assert bar.get_ylabel() == "mean reward R"
+    assert axis.get_title() == "Cross-play: mean reward R"
     assert {text.get_color() for text in axis.texts} == {"white", "black"}
 
 

@@ -20,9 +20,9 @@ from eval.judge import (
     Prices,
     Spending,
     preference_of,
-    retry_after,
 )
 from eval.template import OWN
+from lsp.retry import retry_after
 from lsp.runs import RunError
 
 

@@ -8,12 +8,13 @@ from pathlib import Path
 import pytest
 import yaml
 
-from lsp.compose import CONF, compose
+from lsp.compose import CONF, compose, written
 from lsp.config import from_tree
 from lsp.plan import plan
 from lsp.schema import ConfigError, Problem, flat, to_tree
 
 SHORT = ["rollout.max_new_tokens=8", "rollout.max_query_tokens=8"]
+TO_BE_GIVEN = {"http": ["reward.url=http://host/r"], "callable": ["reward.path=math.dist"]}
 METHODS = ["lsp", "lsp_zero", "grpo", "untrained_challenger", "frozen_challenger"]
 
 
@@ -34,14 +35,14 @@ def choices(group):
         *[[f"init={init}", "init.run=x"] for init in ("grpo", "checkpoint")],
         *[[f"tracker={tracker}"] for tracker in choices("tracker")],
         *[[f"eval={name}"] for name in choices("eval")],
-        *[[f"reward={name}"] for name in choices("reward")],
+        *[[f"reward={name}", *TO_BE_GIVEN.get(name, [])] for name in choices("reward")],
         ["world=paper", *[f"{g}={n}" for g, n in (("data", "alpaca"), ("prompts", "paper"))]],
     ],
     ids=" ".join,
 )
 def test_every_yaml_composes_into_a_valid_config(overrides):
     config = compose(overrides)
-    assert from_tree(to_tree(config)) == config
+    assert from_tree(to_tree(config), written(overrides)) == config
 
 
 def test_a_world_picks_model_prompts_data_reward_and_evaluation_together():
@@ -148,6 +149,9 @@ def test_a_wrong_leaf_hides_no_rule_between_settings():
         (["optim=5"], "optim", "is one value"),
         (["reward._target_=os.system"], "reward._target_", "is no dataclass with build()"),
         (["reward._target_=no.such.thing"], "reward._target_", "cannot be imported"),
+        (["optim=null"], "optim", "is one value"),
+        (["+optim.lrr=1"], "optim.lrr", "Did you mean optim.lr"),
+        (["+seed.x=1"], "seed.x", "no such setting"),
         (["reward=pocket", "reward.credit=half"], "reward.credit", "Choose one of partial, exact"),
         (
             ["method=grpo", "world=paper", "data.path=gone.jsonl"],
@@ -204,6 +208,8 @@ def test_validation_loads_no_torch_and_is_quick():
         "try: compose(['method=lps'])\n"
         "except ConfigError as e: print(e)\n"
         "compose(['world=paper', 'method=grpo'])\n"
+        "compose(['reward=weighted'])\n"
+        "compose(['reward=http', 'reward.url=http://host/r'])\n"
         "assert 'torch' not in sys.modules and 'transformers' not in sys.modules\n"
         "print(time.perf_counter() - start)"
     )

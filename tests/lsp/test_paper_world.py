@@ -55,6 +55,20 @@ def test_methods_run_on_free_text(paper, tmp_path, method, mode):
         assert len({row["query_id"] for row in rows}) == 6
 
 
+def test_what_the_reward_counts_goes_on_after_a_resume(paper, tmp_path):
+    folder = tmp_path / "run"
+    given = [*paper, "method=grpo", "reward.max_length=8", "num_steps=1"]
+    start(given)
+    assert read_metrics(folder)[-1]["reward/external/truncated"] > 0
+    start([f"resume={folder}", "world=paper", "num_steps=2"])
+    start([*given, "num_steps=2", f"run_dir={tmp_path / 'whole'}"])
+    whole, resumed = (
+        [line["reward/external/truncated"] for line in read_metrics(tmp_path / name)]
+        for name in ("whole", "run")
+    )
+    assert resumed == whole and whole[1] > whole[0]
+
+
 def test_a_prompt_beyond_the_context_is_one_message(paper):
     with pytest.raises(
         RunError, match="the Challenger may need .* and the model's context has 512"

@@ -106,7 +106,38 @@ def test_classifier_scores_do_not_depend_on_batching(classifier_folder, llama3_t
 def test_long_conversations_are_cut_and_counted(classifier_folder):
     scorer = settings_of(classifier_folder, max_length=60).build(torch.device("cpu"))
     scorer(["sea", "sea " * 60], ["a", "b"])
-    assert scorer.truncated == 1
+    assert scorer.measures() == {"truncated": 1}
+    again = settings_of(classifier_folder, max_length=60).build(torch.device("cpu"))
+    again.restore(scorer.measures())
+    again(["sea " * 60], ["a"])
+    assert again.measures() == {"truncated": 2}
+
+
+def test_a_pass_holds_no_more_padded_tokens_than_asked_for(classifier_folder):
+    scorer = settings_of(classifier_folder, max_tokens=500).build(torch.device("cpu"))
+    queries = ["sea " * n for n in (30, 0, 9, 2, 60, 1, 5)]
+    lengths = [
+        len(r) for r in scorer.chat.encode([[("user", q), ("assistant", "a")] for q in queries])
+    ]
+    passes = []
+    scorer.model.register_forward_pre_hook(lambda module, given: passes.append(given[0].shape))
+    scorer(queries, ["a"] * len(queries))
+    # By hand: the longest first, as many rows as fit at the width of the first of them.
+    left, expected = sorted(lengths, reverse=True), []
+    while left:
+        rows = min(len(left), 500 // left[0])
+        expected.append((rows, left[0]))
+        left = left[rows:]
+    assert [tuple(shape) for shape in passes] == expected and 1 < len(passes) < len(queries)
+    assert all(rows * width <= 500 for rows, width in passes)
+
+
+def test_classifier_in_bfloat16_on_request(classifier_folder):
+    exact = settings_of(classifier_folder).build(torch.device("cpu"))
+    rounded = settings_of(classifier_folder, dtype="bfloat16").build(torch.device("cpu"))
+    assert rounded.model.dtype == torch.bfloat16
+    pairs = ["write a poem", "sea"], ["the sea", "a"]
+    assert rounded(*pairs) == pytest.approx(exact(*pairs), rel=0.05, abs=0.05)
 
 
 def test_a_causal_model_is_no_reward_model(llama_folder, tmp_path):

@@ -1,0 +1,49 @@
+"""An external reward from a Python function of the user's."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+from lsp.rewards.checked import checked
+from lsp.schema import code, imported
+
+
+@dataclass(frozen=True)
+class CallableReward:
+    """R is what the function at ``path`` returns for lists of queries and answers of equal length:
+    one finite number a pair, in their order. No range is known."""
+
+    path: str = code()
+    range: ClassVar[tuple[float, float] | None] = None
+
+    def build(self, device) -> CallableScorer:
+        return CallableScorer(self.path)
+
+
+class CallableScorer:
+    """Call it with queries and answers of equal number. Raises ValueError, with the place, for
+    whatever goes wrong in the function, and for an answer that is not rewards."""
+
+    def __init__(self, path: str):
+        self.path = path
+        self.function = imported(path)
+
+    def __call__(self, queries: Sequence[str], answers: Sequence[str]) -> list[float]:
+        try:
+            values = self.function(list(queries), list(answers))
+        except Exception as error:
+            place = traceback.extract_tb(error.__traceback__)[-1]
+            raise ValueError(
+                f"the reward {self.path} failed at {place.filename}:{place.lineno}:"
+                f" {type(error).__name__}: {error}; correct it, then go on with resume"
+            ) from error
+        try:
+            return checked(values, len(queries))
+        except ValueError as error:
+            raise ValueError(
+                f"the reward {self.path} returned something else than a number for each pair:"
+                f" {error}; correct it, then go on with resume"
+            ) from error

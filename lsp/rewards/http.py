@@ -1,0 +1,180 @@
+"""An external reward from a server: any reward model behind one small JSON protocol.
+
+    POST <url>    {"pairs": [{"query": "sort cba", "answer": "abc"}, …]}
+    200           {"rewards": [1.0, …]}      a finite number a pair, in the order of the pairs
+
+With a key, requests carry ``Authorization: Bearer <key>``. 408, 409, 425, 429 and 5xx, a lost
+connection, a timeout and an answer that is not rewards are tried again; another status is final.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from lsp.retry import RETRIED_STATUS, backoff, retry_after
+from lsp.rewards.checked import checked
+from lsp.schema import number
+from lsp.scrub import HIDDEN, scrub
+
+if TYPE_CHECKING:
+    import httpx2
+
+Pair = tuple[str, str]
+
+
+@dataclass(frozen=True)
+class HttpReward:
+    """R is the server's number of a (query, answer) pair: unbounded. Equal pairs of a step are sent
+    once.
+
+    ``api_key_env``: the name of the environment variable that holds the key, null for none.
+    ``batch_size``: pairs a request; ``concurrency``: requests at a time; ``timeout_seconds``: for
+    all of one request; ``max_tries``: of one request, the first included.
+    """
+
+    url: str
+    api_key_env: str | None
+    batch_size: int = number(minimum=1)
+    concurrency: int = number(minimum=1)
+    timeout_seconds: float = number(above=0)
+    max_tries: int = number(minimum=1)
+    range: ClassVar[tuple[float, float] | None] = None
+
+    def problems(self, config) -> list[tuple[str, str]]:
+        import httpx2
+
+        found = []
+        try:
+            url = httpx2.URL(self.url)
+            whole = url.scheme in ("http", "https") and url.host and (url.port or 0) < 2**16
+            wrong = "" if whole else "it is not http://host:port/path"
+        except httpx2.InvalidURL as error:
+            wrong = str(error)
+        if wrong:
+            reason = f"url={scrub(self.url)} is no address of a server ({wrong})"
+            found.append((reason, "write url=http://host:port/path"))
+        if self.api_key_env is not None and not re.fullmatch(r"[!-~]+", self.api_key):
+            reason = f"the environment variable {self.api_key_env} holds no key"
+            found.append((reason, "export it, without blanks, or say api_key_env=null"))
+        return found
+
+    @property
+    def api_key(self) -> str:
+        """The key as it stands in the environment; empty where there is none."""
+        return os.environ.get(self.api_key_env, "") if self.api_key_env else ""
+
+    def build(self, device) -> HttpScorer:
+        return HttpScorer(self)
+
+
+class HttpScorer:
+    """Asks the server; call it with queries and answers of equal number. Raises ValueError, with
+    the last thing that went wrong, once one request has failed for good."""
+
+    def __init__(self, settings: HttpReward):
+        self.settings = settings
+        self._key = settings.api_key
+        self._asked_again = 0
+        self._quiet_until = 0.0
+
+    def measures(self) -> dict[str, float]:
+        """``retries``: requests of the last call that had to be sent again."""
+        return {"retries": self._asked_again}
+
+    def __call__(self, queries: Sequence[str], answers: Sequence[str]) -> list[float]:
+        pairs = list(dict.fromkeys(zip(queries, answers, strict=True)))
+        size = self.settings.batch_size
+        batches = [pairs[start : start + size] for start in range(0, len(pairs), size)]
+        self._asked_again = 0
+        rewards = [reward for batch in asyncio.run(self._all(batches)) for reward in batch]
+        by_pair = dict(zip(pairs, rewards, strict=True))
+        return [by_pair[pair] for pair in zip(queries, answers, strict=True)]
+
+    async def _all(self, batches: Sequence[Sequence[Pair]]) -> list[list[float]]:
+        """The rewards of each batch, in their order, ``concurrency`` requests at a time."""
+        import httpx2
+
+        gate = asyncio.Semaphore(self.settings.concurrency)
+        headers = {"content-type": "application/json"}
+        if self._key:
+            headers["authorization"] = f"Bearer {self._key}"
+
+        async def one(batch: Sequence[Pair]) -> list[float]:
+            async with gate:
+                return await self._rewards(client, batch)
+
+        # One deadline for the whole of a request (asyncio's, below): the client's own are for each
+        # read, which a server that drips bytes never misses. The gate alone bounds connections,
+        # since the wait for one would count against the deadline.
+        unbounded = httpx2.Limits()
+        async with httpx2.AsyncClient(headers=headers, timeout=None, limits=unbounded) as client:
+            try:
+                async with asyncio.TaskGroup() as group:
+                    tasks = [group.create_task(one(batch)) for batch in batches]
+            except ExceptionGroup as failures:  # the first to fail ended the others
+                raise failures.exceptions[0] from None
+        return [task.result() for task in tasks]
+
+    async def _rewards(self, client: httpx2.AsyncClient, batch: Sequence[Pair]) -> list[float]:
+        """One batch, tried until it is answered. Raises ValueError where it is not."""
+        import httpx2
+
+        settings = self.settings
+        # Escaped to ASCII: text with half a surrogate pair has no UTF-8.
+        body = json.dumps({"pairs": [{"query": q, "answer": a} for q, a in batch]})
+        problem = ""
+        for attempt in range(settings.max_tries):
+            if attempt:
+                self._asked_again += 1
+                await asyncio.sleep(backoff(attempt))
+            # Another request may have been told to wait meanwhile, and that holds for all.
+            while (wait := self._quiet_until - time.monotonic()) > 0:
+                await asyncio.sleep(wait)
+            try:
+                async with asyncio.timeout(settings.timeout_seconds):
+                    response = await client.post(settings.url, content=body)
+                status = response.status_code
+                if status == 200:
+                    return _read(response, len(batch))
+            except TimeoutError:
+                problem = f"no answer in {settings.timeout_seconds:g} s"
+                continue
+            except (httpx2.HTTPError, ValueError) as error:
+                problem = self._safe(f"{type(error).__name__}: {error}")
+                continue
+            problem = self._safe(f"HTTP {status} {response.text}")
+            if status < 500 and status not in RETRIED_STATUS:
+                raise ValueError(
+                    f"the reward server {settings.url} refuses: {problem}; check its url and"
+                    " api_key_env and that it speaks the protocol of lsp/rewards/http.py, then go"
+                    " on with resume"
+                )
+            asked = retry_after(response.headers.get("retry-after", ""))
+            self._quiet_until = max(self._quiet_until, time.monotonic() + asked)
+        raise ValueError(
+            f"the reward server {settings.url} gave no rewards for {len(batch)} pairs in"
+            f" {settings.max_tries} tries, the last: {problem}; see that it runs and speaks the"
+            " protocol of lsp/rewards/http.py, or raise timeout_seconds or max_tries, then go on"
+            " with resume"
+        )
+
+    def _safe(self, text: str) -> str:
+        """A server's words for an error message: short, on one line, without the key."""
+        if self._key:
+            text = text.replace(self._key, HIDDEN)
+        return " ".join(scrub(text).split())[:200]
+
+
+def _read(response: httpx2.Response, count: int) -> list[float]:
+    """Rewards of an answer. Raises ValueError where it holds no ``count`` finite numbers."""
+    answer = json.loads(response.content)
+    if not isinstance(answer, dict) or "rewards" not in answer:
+        raise ValueError('the answer is no {"rewards": […]}')
+    return checked(answer["rewards"], count)

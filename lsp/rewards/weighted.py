@@ -1,0 +1,90 @@
+"""An external reward that is a weighted sum of several."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from lsp.schema import number
+
+
+@dataclass(frozen=True)
+class Part:
+    """One summand. A negative ``weight`` is a penalty; a part of weight 0 is logged alone."""
+
+    weight: float = number()
+    reward: Any = field(metadata={"component": True})
+
+
+@dataclass(frozen=True)
+class WeightedReward:
+    """R = sum over parts of weight · reward. Its range is the same sum of the parts' ranges; None
+    where a part has none."""
+
+    parts: dict[str, Part]
+
+    @property
+    def range(self) -> tuple[float, float] | None:
+        low = high = 0.0
+        for part in self.parts.values():
+            bounds = getattr(part.reward, "range", None)
+            if bounds is None:
+                return None
+            ends = sorted(part.weight * bound for bound in bounds)
+            low, high = low + ends[0], high + ends[1]
+        return low, high
+
+    def problems(self, config) -> list[tuple[str, str]]:
+        found = []
+        if not any(part.weight for part in self.parts.values()):
+            reason = "no part has a weight, so all answers would have the same reward"
+            found.append((reason, "give a weight other than 0 to one of reward.parts"))
+        for name, part in self.parts.items():
+            told = getattr(part.reward, "problems", lambda c: [])(config)
+            found += [(f"part {name}: {reason}", fix) for reason, fix in told]
+        return found
+
+    def build(self, device) -> WeightedSum:
+        weights = {name: part.weight for name, part in self.parts.items()}
+        rewards = {name: part.reward.build(device) for name, part in self.parts.items()}
+        return WeightedSum(weights, rewards)
+
+
+class WeightedSum:
+    """The loaded parts; call it with queries and answers of equal number."""
+
+    def __init__(self, weights: Mapping[str, float], rewards: Mapping[str, Any]):
+        self.weights = weights
+        self.rewards = rewards
+        self._spreads: dict[str, float] = {}
+
+    def __call__(self, queries: Sequence[str], answers: Sequence[str]) -> list[float]:
+        import torch
+
+        from lsp.metrics import spread
+
+        total = [0.0] * len(queries)
+        self._spreads = {}
+        for name, reward in self.rewards.items():
+            values = reward(queries, answers)
+            self._spreads |= spread(f"part/{name}", torch.tensor(values, dtype=torch.float32))
+            weight = self.weights[name]
+            total = [so_far + weight * value for so_far, value in zip(total, values, strict=True)]
+        return total
+
+    def measures(self) -> dict[str, float]:
+        """``part/<name>/mean`` and ``std`` of the last call, before the weight; what the part
+        itself tells lies beside them."""
+        told = dict(self._spreads)
+        for name, reward in self.rewards.items():
+            own = getattr(reward, "measures", dict)()
+            told |= {f"part/{name}/{key}": value for key, value in own.items()}
+        return told
+
+    def restore(self, measures: Mapping[str, float]) -> None:
+        for name, reward in self.rewards.items():
+            if hasattr(reward, "restore"):
+                start = f"part/{name}/"
+                own = {k.removeprefix(start): v for k, v in measures.items() if k.startswith(start)}
+                reward.restore(own)
