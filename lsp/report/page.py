@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import math
 import os
 import shlex
 from collections.abc import Sequence
@@ -154,7 +155,8 @@ def _query(query: PlayedQuery, longest: int, texts: Texts) -> list[Any]:
 
 
 def _short(value: float | None) -> float | None:
-    return None if value is None else float(f"{value:.4g}")
+    """Four digits; JSON has no number for one that is not finite."""
+    return None if value is None or not math.isfinite(value) else float(f"{value:.4g}")
 
 
 def _valid_share(queries: dict[int, list[tuple[str, str]]]) -> list[tuple[int, float]]:

@@ -168,6 +168,14 @@ def test_free_text_is_shown_by_words_and_openings(run):
     assert words["1 to 5 words"] == [0.75] and sum(s[0] for s in words.values()) == 1
 
 
+def test_a_diverged_run_has_its_report(run):
+    nan = float("nan")
+    add_step(run, 4, [dict(query_id="q", query="copy a", answer="a", reward=nan, query_value=nan,
+                           challenger_advantage=nan, solver_advantage=nan)])  # fmt: skip
+    page = render([read_record(run)])
+    assert data_of(page)["games"][0]["plays"][3][0][4] is None and "NaN" not in page
+
+
 def test_repeats_are_marked(run):
     again = read_trace(run, [1])[0]["query"]
     add_step(run, 4, [dict(query_id=f"q{i}", query=again, answer="a") for i in range(3)])
@@ -280,7 +288,7 @@ def test_a_cross_play_is_in_the_report_of_its_run(run):
     head = (
         "challenger,solver,queries,played,illegal_frac,reward_mean,reward_se,accuracy,accuracy_se"
     )
-    lines = ["base,base,8,6,0.25,0.625,0.1,,", "base,step-000003,8,0,1.0,,,,"]
+    lines = ["base,base,8,6,0.25,0.625,0.1,,", "base,step-000003,8,6,0.25,,,,"]
     (run / "crossplay" / "crossplay.csv").write_text("\n".join([head, *lines]) + "\n")
     page = render([read_record(run)])
     assert "base asks base: 0.62" in page and "asks step-000003" not in page

@@ -29,7 +29,7 @@ HOSTILE = (
 )
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # while it lives, asyncio.run works for nobody else
 def chromium():
     playwright = pytest.importorskip("playwright.sync_api", reason="no playwright here")
     flags = [

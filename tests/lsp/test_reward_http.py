@@ -232,8 +232,8 @@ def test_retry_after_holds_for_all_requests(server, quick):
     server.times.clear()
     server.faults = ["429 0.6"]
     scorer_of(server, concurrency=2, batch_size=1)(*pairs_of(8))
-    # The one beside it was under way already; all others come after the wait.
-    assert sum(moment - server.times[0] < 0.6 for moment in server.times) <= 2
+    # What is beside it may be under way already; all others come after the wait.
+    assert not any(0.25 < moment - server.times[0] < 0.55 for moment in server.times)
 
 
 def test_the_key_comes_from_the_environment_and_is_shown_nowhere(server, monkeypatch, caplog):
