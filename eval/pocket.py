@@ -120,7 +120,10 @@ class PocketEvaluator:
 
     def challenger(self, model: PreTrainedModel, seed: int) -> dict[str, float]:
         """What the model asks when it plays Challenger: shares of ``challenger_samples``."""
-        queries = self.players.ask(model, self.settings.challenger_samples, seed, 0, "eval")
+        from lsp.rollout.engine import DrawKey  # loads torch, which no reader of settings needs
+
+        key = DrawKey(seed, 0, "eval")
+        queries = self.players.ask(model, self.settings.challenger_samples, key)
         tasks = [parse(query.text) if query.played else None for query in queries]
         legal = [task for task in tasks if task is not None]
         return {
@@ -132,7 +135,7 @@ class PocketEvaluator:
 
 def measure_skill(model: PreTrainedModel, players: Players, tasks: Sequence[Task]) -> Skill:
     """Exact and greedy accuracy on any tasks, e.g. all legal queries."""
-    from lsp.players import completion_probability  # loads torch, which no reader of settings needs
+    from lsp.players import completion_probability  # loads torch
 
     prompts = players.chat.encode([players.prompts.solver_messages(t.query) for t in tasks])
     probability = completion_probability(

@@ -91,13 +91,15 @@ def save_checkpoint(
     model: PreTrainedModel,
     reference: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
+    named: dict[str, torch.Tensor],
     optimizer: torch.optim.Optimizer,
     state: dict[str, Any],
     keep: int,
     best_step: int | None,
 ) -> Path:
     """Write ``checkpoints/step-NNNNNN``, then remove all but the newest ``keep`` and the one of
-    ``best_step``. ``state`` is plain values, but for the collapse detector's signatures. Under LoRA
+    ``best_step``. ``named``: what the optimizer changes, by the parameters' names, fp32 masters
+    among them. ``state`` is plain values, but for the collapse detector's signatures. Under LoRA
     the model's folder holds merged weights, in the shape of the reference, and the adapters lie
     beside the optimizer's state."""
     import torch
@@ -114,7 +116,10 @@ def save_checkpoint(
     temporary.mkdir(parents=True)
     collapse = dict(state["collapse"])
     signatures = torch.from_numpy(collapse.pop("signatures").astype("int64"))
-    tensors = {**_moments(model, optimizer), SIGNATURES: signatures}
+    tensors = {**_moments(named, optimizer), SIGNATURES: signatures}
+    for name, parameter in model.named_parameters():
+        if name in named and named[name] is not parameter:
+            tensors[f"master/{name}"] = named[name]
     try:
         if lora_layers(model):
             trained = {n: p.detach() for n, p in model.named_parameters() if p.requires_grad}
@@ -141,10 +146,13 @@ def save_checkpoint(
 
 
 def load_training_state(
-    folder: Path, model: PreTrainedModel, optimizer: torch.optim.Optimizer
+    folder: Path,
+    model: PreTrainedModel,
+    named: dict[str, torch.Tensor],
+    optimizer: torch.optim.Optimizer,
 ) -> dict[str, Any]:
-    """Put the optimizer's moments and, under LoRA, the adapters into place (all other weights come
-    by ``from_pretrained``); returns what was saved as ``state``."""
+    """Put the optimizer's moments, fp32 masters and, under LoRA, the adapters into place (all other
+    weights come by ``from_pretrained``); returns what was saved as ``state``."""
     from safetensors.torch import load_file
 
     tensors = load_file(folder / "trainer.safetensors")
@@ -156,20 +164,24 @@ def load_training_state(
         }
         if f"adapter/{name}" in tensors:
             parameter.data.copy_(tensors[f"adapter/{name}"])
+        if f"master/{name}" in tensors:
+            named[name].copy_(tensors[f"master/{name}"])
         if moments:
             moments["step"] = moments["step"].cpu()
-            optimizer.state[parameter] = moments
+            optimizer.state[named[name]] = moments
     state = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["state"]
     state["collapse"]["signatures"] = tensors[SIGNATURES].numpy()
     return state
 
 
-def _moments(model: PreTrainedModel, optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
+def _moments(
+    named: dict[str, torch.Tensor], optimizer: torch.optim.Optimizer
+) -> dict[str, torch.Tensor]:
     """AdamW's state by parameter name, contiguous copies."""
     return {
         f"{kind}/{name}": value.detach().clone().contiguous()
-        for name, parameter in model.named_parameters()
-        for kind, value in optimizer.state.get(parameter, {}).items()
+        for name, tensor in named.items()
+        for kind, value in optimizer.state.get(tensor, {}).items()
     }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -39,6 +40,25 @@ class UpdateStats:
     sums: dict[str, float] = field(default_factory=lambda: defaultdict(float))
     row: dict[tuple, tuple[float, float]] = field(default_factory=dict)
 
+    @classmethod
+    def merged(cls, parts: Sequence[UpdateStats]) -> UpdateStats:
+        """Of all processes' parts of one update."""
+        if len(parts) == 1:
+            return parts[0]
+        mismatch = [part.max_mismatch for part in parts]
+        whole = cls(
+            loss=sum(part.loss for part in parts),
+            tokens=sum(part.tokens for part in parts),
+            padded_tokens=sum(part.padded_tokens for part in parts),
+            max_mismatch=math.nan if any(map(math.isnan, mismatch)) else max(mismatch),
+            role_gradients=parts[0].role_gradients,
+        )
+        for part in parts:
+            whole.row |= part.row
+            for name, value in part.sums.items():
+                whole.sums[name] += value
+        return whole
+
     def metrics(self) -> dict[str, float]:
         """Path keys. KL by every sampled estimator, whichever the loss uses."""
         values = {
@@ -65,7 +85,8 @@ class UpdateStats:
 
 
 class Learner:
-    """Owns the optimizer of the policy."""
+    """Owns the optimizer of the policy. ``named``: what the optimizer changes, by the parameters'
+    names: the parameters, or in bfloat16 their masters in fp32."""
 
     def __init__(self, players: Players, config: Config):
         self.players = players
@@ -80,7 +101,12 @@ class Learner:
         settings = config.optim
         if settings.gradient_checkpointing:
             checkpoint_layers(players.policy)
-        self.trained = [p for p in players.policy.parameters() if p.requires_grad]
+        self.named = {
+            name: _master(parameter)
+            for name, parameter in players.policy.named_parameters()
+            if parameter.requires_grad
+        }
+        self.trained = list(self.named.values())
         self.optimizer = torch.optim.AdamW(
             self.trained,
             lr=settings.lr,
@@ -91,18 +117,24 @@ class Learner:
 
     def update(self, rows: list[TrainingRow], step: int) -> UpdateStats:
         """One on-policy step on the rows of one play. A loss or gradient that is not finite
-        leaves the weights as they are and is counted."""
-        stats = UpdateStats(rows=sum(row.count for row in rows), merged_rows=len(rows))
+        leaves the weights as they are and is counted. ``rows`` are those of the whole step, in
+        every process; each takes its part of them, and gradients and measures are added up."""
+        world = self.players.world
+        stats = UpdateStats()
         self.optimizer.zero_grad(set_to_none=True)
         every = self.config.tracker.role_gradients_every
         before: list[torch.Tensor] | None = None
         for role in ("challenger", "solver"):
-            own = [row for row in rows if row.role == role]
+            of_role = [row for row in rows if row.role == role]
+            own = of_role[world.rank :: world.size]
             for chosen in pack(own, self.config.optim.micro_batch_tokens):
                 batch = pad([own[i] for i in chosen]).to(self.players.policy.device)
                 self._backward(batch, stats)
-            if own and every and step % every == 0:
+            if of_role and every and step % every == 0:
                 before = self._measure_gradient(role, before, stats)
+        self._add_up_gradients()
+        stats = UpdateStats.merged(world.each(stats))
+        stats.rows, stats.merged_rows = sum(row.count for row in rows), len(rows)
         norm = torch.nn.utils.clip_grad_norm_(self.trained, self.config.optim.max_grad_norm)
         stats.grad_norm = norm.item()
         stats.skipped = not (math.isfinite(stats.loss) and math.isfinite(stats.grad_norm))
@@ -111,7 +143,21 @@ class Learner:
             for group in self.optimizer.param_groups:
                 group["lr"] = self.config.optim.lr * min(1.0, step / max(1, warmup))
             self.optimizer.step()
+            with torch.no_grad():
+                for name, parameter in self.players.policy.named_parameters():
+                    if parameter.requires_grad and self.named[name] is not parameter:
+                        parameter.copy_(self.named[name])
         return stats
+
+    def _add_up_gradients(self) -> None:
+        """Over all processes; one that had no row for a parameter adds nothing to it."""
+        world = self.players.world
+        reached = world.each([tensor.grad is not None for tensor in self.trained])
+        wanted = [t for t, flags in zip(self.trained, zip(*reached, strict=True), strict=True) if any(flags)]
+        for tensor in wanted:
+            if tensor.grad is None:
+                tensor.grad = torch.zeros_like(tensor)
+        world.add_up([tensor.grad for tensor in wanted])
 
     @torch.no_grad()
     def _measure_gradient(
@@ -122,10 +168,14 @@ class Learner:
         The roles' gradients add up in one buffer; ``before`` is a copy of it from before this
         role, so the update itself is the same whether this is measured or not.
         """
-        gradients = [p.grad for p in self.trained if p.grad is not None]
+        world = self.players.world
+        gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in self.trained]
+        if before is None or world.size > 1:  # a sum would be added to the next role's
+            gradients = [gradient.clone() for gradient in gradients]
+        world.add_up(gradients)
         if before is None:
             stats.role_gradients[f"optim/grad_norm/{role}"] = _norm(gradients)
-            return [gradient.clone() for gradient in gradients]
+            return gradients
         own = [after - old for after, old in zip(gradients, before, strict=True)]
         norm, other = _norm(own), _norm(before)
         stats.role_gradients[f"optim/grad_norm/{role}"] = norm
@@ -206,6 +256,22 @@ class Learner:
                 if name in values:
                     sums[f"{name}/{row.role}"] += values[name][i] * row.count
             stats.row[row.key] = (values["k2"][i] / tokens, values["entropy"][i] / tokens)
+
+
+def _master(parameter: torch.nn.Parameter) -> torch.Tensor:
+    """What the optimizer changes in a parameter's place: an update of less than 0.4 % of a bfloat16
+    weight would be rounded away. Its gradient gathers in fp32 too, micro-batch by micro-batch."""
+    if parameter.dtype == torch.float32:
+        return parameter
+    master = parameter.detach().float()
+
+    def hand_over(parameter: torch.Tensor) -> None:
+        gradient = parameter.grad.float()
+        master.grad = gradient if master.grad is None else master.grad.add_(gradient)
+        parameter.grad = None
+
+    parameter.register_post_accumulate_grad_hook(hand_over)
+    return master
 
 
 def _norm(tensors: list[torch.Tensor]) -> float:

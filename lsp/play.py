@@ -206,7 +206,9 @@ def typed(table: Table, text: str, turn: int) -> None:
 def challenge(table: Table, turn: int) -> None:
     """The trained model asks; what a run would not play is shown and not answered."""
     players = table.players
-    (query,) = players.ask(players.policy, 1, table.seed, turn, "challenger")
+    from lsp.rollout.engine import DrawKey
+
+    (query,) = players.ask(players.policy, 1, DrawKey(table.seed, turn, "challenger"))
     if query.played:
         play(table, query.text, turn)
     else:

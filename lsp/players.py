@@ -24,6 +24,7 @@ from lsp.queries.dataset import step_queries
 from lsp.rewards.self_reward import SelfJudge
 from lsp.rollout.engine import DrawKey, Engine, RolloutEngine
 from lsp.types import Completion, Query, TrainingRow
+from lsp.world import ALONE, World
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,7 @@ class Players:
     judge: SelfJudge
     reward: Any
     dataset: Sequence[str]
+    world: World = ALONE
 
     @property
     def prompts(self) -> Prompts:
@@ -53,24 +55,21 @@ class Players:
                 for number, text in enumerate(texts)
             ]
         asks = self.reference if config.method.challenger == "reference" else self.policy
-        return self.ask(asks, config.num_queries, config.seed, step, "challenger")
+        part = self.world.part(config.num_queries)
+        key = DrawKey(config.seed, step, "challenger", part.start)
+        return self.world.gather(self.ask(asks, part.stop - part.start, key))
 
-    def ask(
-        self, model: PreTrainedModel, count: int, seed: int, step: int, role: str
-    ) -> list[Query]:
-        """``count`` queries from a model as Challenger."""
+    def ask(self, model: PreTrainedModel, count: int, key: DrawKey) -> list[Query]:
+        """``count`` queries from a model as Challenger, numbered from ``key.first_row``."""
         return challenger_queries(
-            model,
-            self.engine,
-            self.chat,
-            self.prompts,
-            self.config.rollout,
-            count,
-            DrawKey(seed, step, role),
+            model, self.engine, self.chat, self.prompts, self.config.rollout, count, key
         )
 
-    def answers(self, prompts: Sequence[Sequence[int]], step: int) -> list[list[Completion]]:
-        """G answers of the policy to each prompt."""
+    def answers(
+        self, prompts: Sequence[Sequence[int]], step: int, first: int = 0
+    ) -> list[list[Completion]]:
+        """G answers of the policy to each prompt; ``first``: the number of the first prompt among
+        the step's."""
         rollout = self.config.rollout
         return self.engine.generate(
             self.policy,
@@ -78,7 +77,7 @@ class Players:
             self.config.group_size,
             rollout.max_new_tokens,
             rollout.temperature,
-            DrawKey(self.config.seed, step, "solver"),
+            DrawKey(self.config.seed, step, "solver", first * self.config.group_size),
         )
 
     def greedy(
@@ -128,10 +127,12 @@ def rollout_engine(
     )
 
 
-def load_players(config: Config, init: Init, resumed_from: str | None) -> Players:
+def load_players(
+    config: Config, init: Init, resumed_from: str | None, world: World = ALONE
+) -> Players:
     """Load the models. The reference is exactly the init; the policy is the init (with adapters
     under LoRA), or a checkpoint of this very run where one is resumed."""
-    device = choose_device(config.runtime.device)
+    device = choose_device(config.runtime.device, world.local_rank)
     model = config.model
     policy, tokenizer = load_model(init.source, model.dtype, device, model.revision)
     if model.lora.rank:  # a resumed run's adapters come with its optimizer's state
@@ -156,7 +157,7 @@ def load_players(config: Config, init: Init, resumed_from: str | None) -> Player
     check_context(policy, chat, config)
     dataset = config.data.build() if config.method.queries == "dataset" else ()
     reward = config.reward.build(device)
-    return Players(config, policy, reference, chat, engine, judge, reward, dataset)
+    return Players(config, policy, reference, chat, engine, judge, reward, dataset, world)
 
 
 def load_base(config: Config, init: Init, reference: PreTrainedModel) -> PreTrainedModel:
@@ -220,10 +221,18 @@ def peak_memory_mb(device: torch.device) -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
 
 
-def choose_device(name: str) -> torch.device:
-    """``auto`` is cuda where there is one. Raises ValueError for a cuda that is not there."""
+def choose_device(name: str, local_rank: int = 0) -> torch.device:
+    """``auto`` is cuda where there is one, each of a machine's processes its own. Raises ValueError
+    for a cuda that is not there."""
+    if name in ("auto", "cuda") and torch.cuda.is_available():
+        if local_rank >= torch.cuda.device_count():
+            raise ValueError(
+                f"process {local_rank} of this machine has no GPU of its own: there are"
+                f" {torch.cuda.device_count()}; start as many processes as there are GPUs"
+            )
+        return torch.device("cuda", local_rank)
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        return torch.device("cpu")
     if name.startswith("cuda") and not torch.cuda.is_available():
         raise ValueError(f"runtime.device={name}: torch sees no CUDA device; choose cpu or auto")
     return torch.device(name)

@@ -84,7 +84,9 @@ class Session:
         self._seconds_before = run.get("seconds", 0.0)
 
     def _restore(self, checkpoint: Path) -> None:
-        state = load_training_state(checkpoint, self.players.policy, self.learner.optimizer)
+        state = load_training_state(
+            checkpoint, self.players.policy, self.learner.named, self.learner.optimizer
+        )
         self.detector.restore(state["collapse"])
         self.best = state["best"]
         self._skipped_in_a_row = state["skipped_in_a_row"]
@@ -236,6 +238,7 @@ class Session:
             self.players.policy,
             self.players.reference,
             self.players.chat.tokenizer,
+            self.learner.named,
             self.learner.optimizer,
             state,
             self.config.checkpoint.keep,

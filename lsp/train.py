@@ -12,9 +12,11 @@ LSP, LSP-Zero, GRPO and the controls are settings of these lines.
 
 from __future__ import annotations
 
+import math
 import time
+from collections.abc import Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
@@ -24,7 +26,7 @@ from lsp.config import Config
 from lsp.metrics import empty_play, play_metrics, trace_rows
 from lsp.players import Players
 from lsp.rollout.engine import DrawKey
-from lsp.types import Play, Query
+from lsp.types import Completion, Play, Query
 
 if TYPE_CHECKING:
     from lsp.session import Session
@@ -70,22 +72,12 @@ def play_queries(
     if not played:
         return empty_play()
     prompts = players.chat.encode([players.prompts.solver_messages(q.text) for q in played])
-    answers = players.answers(prompts, step)
-    clock.lap("time/answers")
+    part = players.world.part(len(played))
+    own = answer_and_score(players, config, played[part], prompts[part], step, part.start, clock)
+    answered = players.world.gather(own)
 
-    asked = [query.text for query in played for _ in range(config.group_size)]
-    given = [answer.text for group in answers for answer in group]
-    shape = (len(played), config.group_size)
-    reward_QG = torch.tensor(players.reward(asked, given), dtype=torch.float32).view(shape)
-    clock.lap("time/reward")
-    quality_QG = torch.full(shape, torch.nan)
-    judged: list[list[str]] = []
-    if method.scores_quality:
-        scores, texts = players.judge.score(asked, given, DrawKey(config.seed, step, "judge"))
-        quality_QG = torch.tensor(scores).view(shape)
-        judged = [texts[i : i + shape[1]] for i in range(0, len(texts), shape[1])]
-    clock.lap("time/quality")
-
+    reward_QG = torch.tensor([one.reward for one in answered], dtype=torch.float32)
+    quality_QG = torch.tensor([one.quality for one in answered], dtype=torch.float32)
     solver_reward_QG = game.solver_reward(reward_QG, quality_QG, method.self_reward_weight)
     challenger_reward_Q = game.challenger_reward(
         reward_QG,
@@ -96,17 +88,56 @@ def play_queries(
     )
     return Play(
         queries=played,
-        answers=answers,
+        answers=[one.answers for one in answered],
         solver_prompt_ids=[tuple(prompt) for prompt in prompts],
         reward_QG=reward_QG,
         quality_QG=quality_QG,
-        quality_text=judged,
+        quality_text=[one.judged for one in answered] if method.scores_quality else [],
         solver_reward_QG=solver_reward_QG,
         solver_advantage_QG=game.solver_advantage(solver_reward_QG, method.divide_by_std),
         query_value_Q=game.query_value(reward_QG),
         challenger_reward_Q=challenger_reward_Q,
         challenger_advantage_Q=game.challenger_advantage(challenger_reward_Q),
     )
+
+
+class Answered(NamedTuple):
+    """One query's G answers, R, R_Q (NaN where unread or not asked for) and what the judge wrote."""
+
+    answers: list[Completion]
+    reward: list[float]
+    quality: list[float]
+    judged: list[str]
+
+
+def answer_and_score(
+    players: Players,
+    config: Config,
+    queries: Sequence[Query],
+    prompts: Sequence[Sequence[int]],
+    step: int,
+    first: int,
+    clock: Clock,
+) -> list[Answered]:
+    """This process's queries of a step; ``first`` is the number of the first one among all."""
+    if not queries:
+        return []
+    size = config.group_size
+    groups = players.answers(prompts, step, first)
+    clock.lap("time/answers")
+    asked = [query.text for query in queries for _ in range(size)]
+    given = [answer.text for group in groups for answer in group]
+    reward = players.reward(asked, given)
+    clock.lap("time/reward")
+    quality, judged = [math.nan] * len(given), [""] * len(given)
+    if config.method.scores_quality:
+        key = DrawKey(config.seed, step, "judge", first * size)
+        quality, judged = players.judge.score(asked, given, key)
+    clock.lap("time/quality")
+    return [
+        Answered(group, *(column[i * size : (i + 1) * size] for column in (reward, quality, judged)))
+        for i, group in enumerate(groups)
+    ]
 
 
 class Clock:

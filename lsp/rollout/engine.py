@@ -29,15 +29,17 @@ from lsp.types import Completion
 
 @dataclass(frozen=True)
 class DrawKey:
-    """What a generation's randomness is keyed by, beside row and position."""
+    """What a generation's randomness is keyed by, beside row and position. ``first_row``: which of
+    the step's rows a generation begins with, where another process has those before."""
 
     seed: int
     step: int
     role: str
+    first_row: int = 0
 
     def uniforms(self, row: int, count: int) -> np.ndarray:
         """``count`` numbers in [0, 1) for one row, float64."""
-        counter = [0, row, zlib.crc32(self.role.encode()), self.step]
+        counter = [0, self.first_row + row, zlib.crc32(self.role.encode()), self.step]
         return np.random.Generator(np.random.Philox(key=self.seed, counter=counter)).random(count)
 
 

@@ -27,7 +27,8 @@ def main() -> None:
         config = compose([f"self_reward.mode={mode}"])
         players = load_players(config, resolve_init(config), None)
         if not asked:
-            queries = [q for q in players.ask(players.policy, 400, 0, 1, "challenger") if q.played]
+            asked = players.ask(players.policy, 400, DrawKey(0, 1, "challenger"))
+            queries = [query for query in asked if query.played]
             prompts = players.chat.encode(
                 [players.prompts.solver_messages(q.text) for q in queries]
             )

@@ -101,7 +101,7 @@ def test_greedy_answers_are_the_likeliest(run, table, talk):
 
 
 def test_the_challenger_asks_what_the_trained_model_writes(run, table, talk):
-    (query,) = table.players.ask(table.players.policy, 1, 0, 2, "challenger")
+    (query,) = table.players.ask(table.players.policy, 1, DrawKey(0, 2, "challenger"))
     shown = talk(run, "copy a\n/challenge\n").split("\n\n")[1]
     assert query.played and shown.startswith(f"query: {query.text}\n")
     assert all(head in shown for head in heads(expected(table, query.text, 2)))

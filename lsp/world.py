@@ -1,0 +1,106 @@
+"""The processes of one run: who is in it, and what they tell each other.
+
+``torchrun --nproc_per_node k run.py …`` starts k processes. Each plays its part of a step's queries;
+all learn what came of it, so that advantages, denominators and alarms are those of the whole step
+in every process; each takes its part of the rows through the loss, and gradients are added up. So a
+step is the same for any number of processes, but for the order of sums.
+
+What travels is text and numbers; between GPUs gradients go by NCCL, everything else by gloo.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, TypeVar
+
+if TYPE_CHECKING:
+    import torch
+
+Item = TypeVar("Item")
+PATIENCE = timedelta(hours=2)
+"""For one who is busy alone: the first process evaluates and saves. One that dies is noticed at
+once, by its closed connection."""
+
+
+@dataclass(frozen=True)
+class World:
+    """``rank`` of this process among ``size``; alone unless torchrun said otherwise."""
+
+    rank: int = 0
+    size: int = 1
+    local_rank: int = 0
+
+    @classmethod
+    def from_environment(cls) -> World:
+        """As torchrun and accelerate launch say it."""
+        names = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
+        return cls(*(int(os.environ.get(n, d)) for n, d in zip(names, (0, 1, 0), strict=True)))
+
+    @property
+    def first(self) -> bool:
+        """Whether this process keeps the record."""
+        return self.rank == 0
+
+    def start(self) -> None:
+        """Meet the others, once in a process."""
+        import torch
+        from torch import distributed
+
+        if self.size == 1 or distributed.is_initialized():
+            return
+        backend = "gloo"
+        if torch.cuda.is_available():
+            torch.cuda.set_device(self.local_rank)
+            backend = "cpu:gloo,cuda:nccl"
+        distributed.init_process_group(backend, timeout=PATIENCE)
+
+    def end(self) -> None:
+        """Part from the others."""
+        from torch import distributed
+
+        if self.size > 1 and distributed.is_initialized():
+            distributed.destroy_process_group()
+
+    def part(self, count: int) -> slice:
+        """This process's part of so many things, in order; parts differ in size by one at most."""
+        return slice(self.rank * count // self.size, (self.rank + 1) * count // self.size)
+
+    def gather(self, own: Sequence[Item]) -> list[Item]:
+        """Everybody's, in the order of ranks."""
+        return [item for items in self.each(list(own)) for item in items]
+
+    def each(self, own: Item) -> list[Item]:
+        """One thing of every process, in the order of ranks."""
+        if self.size == 1:
+            return [own]
+        from torch import distributed
+
+        found: list[Any] = [None] * self.size
+        distributed.all_gather_object(found, own)
+        return found
+
+    def share(self, value: Item) -> Item:
+        """The first process's value, in all of them."""
+        if self.size == 1:
+            return value
+        from torch import distributed
+
+        told = [value if self.first else None]
+        distributed.broadcast_object_list(told, src=0)
+        return told[0]
+
+    def add_up(self, tensors: Sequence[torch.Tensor]) -> None:
+        """Sum each tensor over all processes, in place."""
+        if self.size == 1:
+            return
+        from torch import distributed
+
+        works = [distributed.all_reduce(tensor, async_op=True) for tensor in tensors]
+        for work in works:
+            work.wait()
+
+
+ALONE = World()
