@@ -378,11 +378,6 @@ def _model_problems(config: Config) -> list[Problem]:
 def warnings(config: Config) -> list[str]:
     """What is allowed and probably not meant."""
     found = []
-    if config.model.dtype == "bfloat16":
-        found.append(
-            "model.dtype=bfloat16: there are no fp32 master weights, so an update below about 0.4 %"
-            " of a weight is rounded away; at a small optim.lr most are. Choose float32"
-        )
     if config.rollout.top_p < 1:
         found.append(
             "rollout.top_p below 1: what is sampled is not what the loss takes log-probabilities"

@@ -153,7 +153,8 @@ class Learner:
         """Over all processes; one that had no row for a parameter adds nothing to it."""
         world = self.players.world
         reached = world.each([tensor.grad is not None for tensor in self.trained])
-        wanted = [t for t, flags in zip(self.trained, zip(*reached, strict=True), strict=True) if any(flags)]
+        anywhere = map(any, zip(*reached, strict=True))
+        wanted = [tensor for tensor, hit in zip(self.trained, anywhere, strict=True) if hit]
         for tensor in wanted:
             if tensor.grad is None:
                 tensor.grad = torch.zeros_like(tensor)

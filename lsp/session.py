@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import math
-import os
 import signal
 import time
 from collections.abc import Callable
@@ -26,6 +25,7 @@ from lsp.tracking.base import Rows, RunIdentity, Trackers
 from lsp.tracking.local import LocalTracker
 from lsp.tracking.reader import read_metrics, trace_steps
 from lsp.types import Play, Query
+from lsp.world import ALONE, World
 
 
 class Session:
@@ -44,8 +44,10 @@ class Session:
         lock: IO[str],
         resumed_from: Path | None = None,
         resumed_step: int = 0,
+        world: World = ALONE,
     ):
         self._lock = lock
+        self.world = world
         if config.runtime.threads:
             torch.set_num_threads(config.runtime.threads)
         torch.manual_seed(config.seed)
@@ -61,7 +63,9 @@ class Session:
         run = read_run(folder)
         identity = RunIdentity(run_id, folder, display_name(config), run["base"], init.run_id)
         other = config.tracker.build(config, identity)
-        self.players = load_players(config, init, str(resumed_from) if resumed_from else None)
+        self.players = load_players(
+            config, init, str(resumed_from) if resumed_from else None, world
+        )
         update_run(folder, device=device_name(self.players.policy.device))
         self.learner = Learner(self.players, config)
         self.detector = CollapseDetector(config.collapse)
@@ -139,7 +143,7 @@ class Session:
             **metrics,
             **measures,
             "optim/lr": self.learner.optimizer.param_groups[0]["lr"],
-            "runtime/world_size": 1,
+            "runtime/world_size": self.world.size,
             "runtime/elapsed": self.seconds,
             "runtime/peak_memory_mb": peak_memory_mb(self.players.policy.device),
         }
@@ -147,6 +151,8 @@ class Session:
             told = self._reward_measures()
             metrics |= {f"reward/external/{name}": value for name, value in told.items()}
         self._last_metrics |= metrics
+        if step == 1:
+            self._check_start(metrics)
         if step == self.first_step and play.queries:
             self._check_objective()
         best = self._note_best(step, metrics)
@@ -162,10 +168,23 @@ class Session:
         every = config.checkpoint.every
         if every and (best or step % every == 0):
             self.save(step)
+        self.stop_requested = self.world.share(self.stop_requested)
 
     def _reward_measures(self) -> dict[str, float]:
         """What the reward tells of its last call beside the numbers; most tell nothing."""
         return getattr(self.players.reward, "measures", dict)()
+
+    def _check_start(self, metrics: dict[str, float]) -> None:
+        """Before the first update the policy is the reference, so KL is zero."""
+        allowed = 1e-6 if self.config.model.dtype == "float32" else 1e-3
+        found = max((abs(v) for k, v in metrics.items() if k.startswith("kl/")), default=0.0)
+        if found > allowed:
+            self.fail()
+            raise RunError(
+                f"the policy is not the reference at the start: their KL is {found:.2g} where at"
+                f" most {allowed:g} is rounding; this model or device computes the same weights"
+                " in two ways (model.lora.rank=0 and runtime.device=cpu rule causes out)"
+            )
 
     def _check_objective(self) -> None:
         """An ``objective`` that is no metric of the start and of the first step ends the run. (A
@@ -301,9 +320,3 @@ class Session:
         for number, handler in self._old_handlers.items():
             signal.signal(number, handler)
         self._lock.close()
-
-
-def thread_environment() -> None:
-    """Idle threads of the OpenMP pool sleep instead of spinning; before torch is imported."""
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    os.environ.setdefault("GOMP_SPINCOUNT", "0")

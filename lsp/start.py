@@ -18,6 +18,7 @@ from lsp.plan import plan
 from lsp.provenance import code_diff, provenance
 from lsp.resume import Resumed, find_resumed, supersede
 from lsp.runs import (
+    Interrupted,
     RunError,
     base_identity,
     create_run,
@@ -28,6 +29,7 @@ from lsp.runs import (
     update_run,
 )
 from lsp.tracking.reader import read_summary
+from lsp.world import World
 
 
 def start(overrides: Sequence[str]) -> dict[str, Any] | None:
@@ -36,11 +38,16 @@ def start(overrides: Sequence[str]) -> dict[str, Any] | None:
     Raises ConfigError or RunError, whose texts are for the user, before anything heavy loads.
     """
     config = compose(overrides)
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+    world = World.from_environment()
+    if config.num_queries < world.size:
         raise RunError(
-            f"this was started as {os.environ['WORLD_SIZE']} processes, and a run is one process;"
-            " start it with plain python"
+            f"num_queries={config.num_queries} are too few for {world.size} processes: each plays"
+            " one or more; raise num_queries, or start fewer processes"
         )
+    if not world.first:
+        if not config.dry_run:
+            follow(world)
+        return None
     config.tracker.announcement()  # an unknown WANDB_MODE is refused here
     resumed = find_resumed(config, overrides) if config.resume else None
     if config.dry_run:
@@ -48,7 +55,30 @@ def start(overrides: Sequence[str]) -> dict[str, Any] | None:
         if resumed:
             print(f"  goes on   with {resumed.folder} from step {resumed.step}")
         return None
-    return go_on(resumed) if resumed else begin(config, overrides)
+    try:
+        summary = go_on(resumed) if resumed else begin(config, overrides)
+    except Interrupted:
+        world.dismiss()
+        raise
+    world.dismiss()
+    return summary
+
+
+def follow(world: World) -> None:
+    """What a process beside the first does: the runs that it is told of (an earlier one that is
+    made first, and the one asked for), until it is dismissed. Where the first one fails, this one's
+    next word to it fails too, and torchrun ends it."""
+    thread_environment()
+    world.start()
+    while (told := world.share(None)) is not None:
+        from lsp.follower import Follower
+        from lsp.train import train
+
+        config, run_id, init, checkpoint, step = told
+        try:
+            train(config, Follower(config, run_id, init, checkpoint, step, world))
+        except ValueError as error:
+            raise RunError(f"process {world.rank}: {error}") from error
 
 
 def begin(config: Config, overrides: Sequence[str]) -> dict[str, Any]:
@@ -107,14 +137,17 @@ def run(
     checkpoint: Path | None = None,
     step: int = 0,
 ) -> dict[str, Any]:
-    """Load torch and train, from a checkpoint on where there is one. ``lock`` is held until the
-    run ends, however it ends."""
-    from lsp.session import Session, thread_environment
+    """Load torch and train, from a checkpoint on where there is one, with the other processes where
+    there are any. ``lock`` is held until the run ends, however it ends."""
+    thread_environment()
+    from lsp.session import Session
     from lsp.train import train
 
-    thread_environment()
+    world = World.from_environment()
+    world.start()
+    world.share((config, run_id, init, checkpoint, step))
     try:
-        session = Session(config, run_id, folder, init, lock, checkpoint, step)
+        session = Session(config, run_id, folder, init, lock, checkpoint, step, world)
     except (ValueError, RunError, OSError) as error:
         if read_run(folder)["status"] == "starting":  # it never began: its name stays free
             shutil.rmtree(folder)
@@ -133,6 +166,12 @@ def run(
         ) from error
     finally:
         session.close()
+
+
+def thread_environment() -> None:
+    """Idle threads of the OpenMP pool sleep instead of spinning; before torch is imported."""
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    os.environ.setdefault("GOMP_SPINCOUNT", "0")
 
 
 def announce(config: Config, folder: Path, init: Init) -> None:

@@ -102,7 +102,7 @@ def play_queries(
 
 
 class Answered(NamedTuple):
-    """One query's G answers, R, R_Q (NaN where unread or not asked for) and what the judge wrote."""
+    """A query's G answers, R, R_Q (NaN where unread or not asked for) and what the judge wrote."""
 
     answers: list[Completion]
     reward: list[float]
@@ -134,9 +134,10 @@ def answer_and_score(
         key = DrawKey(config.seed, step, "judge", first * size)
         quality, judged = players.judge.score(asked, given, key)
     clock.lap("time/quality")
+    parts = [slice(i * size, (i + 1) * size) for i in range(len(groups))]
     return [
-        Answered(group, *(column[i * size : (i + 1) * size] for column in (reward, quality, judged)))
-        for i, group in enumerate(groups)
+        Answered(group, reward[part], quality[part], judged[part])
+        for group, part in zip(groups, parts, strict=True)
     ]
 
 

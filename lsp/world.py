@@ -1,9 +1,9 @@
 """The processes of one run: who is in it, and what they tell each other.
 
-``torchrun --nproc_per_node k run.py …`` starts k processes. Each plays its part of a step's queries;
-all learn what came of it, so that advantages, denominators and alarms are those of the whole step
-in every process; each takes its part of the rows through the loss, and gradients are added up. So a
-step is the same for any number of processes, but for the order of sums.
+``torchrun --nproc_per_node k run.py …`` starts k processes. Each plays its part of a step's
+queries; all learn what came of it, so that advantages, denominators and alarms are those of the
+whole step in every process; each takes its part of the rows through the loss, and gradients are
+added up. So a step is the same for any number of processes, but for the order of sums.
 
 What travels is text and numbers; between GPUs gradients go by NCCL, everything else by gloo.
 """
@@ -57,12 +57,11 @@ class World:
             backend = "cpu:gloo,cuda:nccl"
         distributed.init_process_group(backend, timeout=PATIENCE)
 
-    def end(self) -> None:
-        """Part from the others."""
-        from torch import distributed
-
-        if self.size > 1 and distributed.is_initialized():
-            distributed.destroy_process_group()
+    def dismiss(self) -> None:
+        """Tell the others that there is nothing more to do."""
+        if self.size > 1:
+            self.start()
+            self.share(None)
 
     def part(self, count: int) -> slice:
         """This process's part of so many things, in order; parts differ in size by one at most."""

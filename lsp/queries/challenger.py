@@ -19,8 +19,9 @@ def challenger_queries(
     count: int,
     key: DrawKey,
 ) -> list[Query]:
-    """``count`` queries, all from one prompt, numbered from ``key.first_row``. A query cut at the token limit, an empty one and
-    one with a template tag inside get a status that says so, and are not played."""
+    """``count`` queries, all from one prompt, numbered from ``key.first_row``. A query cut at the
+    token limit, an empty one and one with a template tag inside get a status that says so, and are
+    not played."""
     (prompt,) = chat.encode([prompts.challenger_messages()])
     (completions,) = engine.generate(
         model, [prompt], count, rollout.max_query_tokens, rollout.temperature, key

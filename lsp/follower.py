@@ -1,0 +1,70 @@
+"""The other processes of a run: they play and learn, and the first one keeps the record."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lsp.checkpoint import load_training_state
+from lsp.config import Config
+from lsp.init import Init
+from lsp.learner import Learner
+from lsp.players import load_players
+from lsp.types import Play, Query
+from lsp.world import World
+
+
+class Follower:
+    """What ``lsp.train`` wants of a session, in a process whose rank is not 0."""
+
+    def __init__(
+        self,
+        config: Config,
+        run_id: str,
+        init: Init,
+        resumed_from: Path | None,
+        resumed_step: int,
+        world: World,
+    ):
+        if config.runtime.threads:
+            torch.set_num_threads(config.runtime.threads)
+        torch.manual_seed(config.seed)
+        self.run_id = run_id
+        self.first_step = resumed_step + 1
+        self.stop_requested = False
+        self.world = world
+        source = str(resumed_from) if resumed_from else None
+        self.players = load_players(config, init, source, world)
+        self.learner = Learner(self.players, config)
+        if resumed_from:
+            optimizer = self.learner.optimizer
+            load_training_state(resumed_from, self.players.policy, self.learner.named, optimizer)
+
+    def begin(self) -> None:
+        """What asks a run to stop reaches all of its processes; the first one says when."""
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2):
+            signal.signal(number, signal.SIG_IGN)
+
+    def record(
+        self,
+        step: int,
+        queries: list[Query],
+        play: Play,
+        metrics: dict[str, float],
+        make_rows: Callable[[], list[dict[str, Any]]],
+    ) -> None:
+        """Hear from the first process whether to go on."""
+        self.stop_requested = self.world.share(self.stop_requested)
+
+    def interrupt(self, step: int) -> dict[str, Any]:
+        return {}
+
+    def end(self) -> dict[str, Any]:
+        return {}
+
+    def close(self) -> None:
+        """Nothing to let go of."""

@@ -1,0 +1,216 @@
+"""Several processes are one run: real ones, started by torchrun, that talk by gloo."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lsp.checkpoint import newest_checkpoint
+from lsp.players import choose_device
+from lsp.runs import RunError, read_run
+from lsp.start import start
+from lsp.tracking.reader import read_metrics, read_trace
+from lsp.world import World
+
+ROOT = Path(__file__).parents[2]
+
+
+def torchrun(count, *arguments, **more):
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    command += [f"--nproc_per_node={count}", *map(str, arguments)]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    return subprocess.Popen(
+        command, cwd=ROOT, env=environment | more, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+
+
+def finished(process, seconds=240):
+    out, err = process.communicate(timeout=seconds)
+    assert process.returncode == 0, err[-4000:]
+    return out
+
+
+def overrides(small, folder, *more):
+    return [*small, "tracker=none", "hardware=cpu", "runtime.threads=1", f"run_dir={folder}", *more]
+
+
+def compared(one, other):
+    """The largest difference of two runs' metrics, all but times and how the batch was cut."""
+    left, right = read_metrics(one), read_metrics(other)
+    assert [set(line) for line in left] == [set(line) for line in right]
+    return max(
+        abs(a[key] - b[key])
+        for a, b in zip(left, right, strict=True)
+        for key in a
+        if not key.startswith(("time/", "runtime/", "batch/")) and a[key] is not None
+    )
+
+
+def rows_of(folder):
+    columns = ("step", "query_id", "query", "answer_id", "answer")
+    return [tuple(row[key] for key in columns) for row in read_trace(folder)]
+
+
+@given(st.integers(0, 100), st.integers(1, 16))
+def test_parts_are_all_of_it_and_alike_in_size(count, size):
+    parts = [World(rank, size).part(count) for rank in range(size)]
+    assert [i for part in parts for i in range(count)[part]] == list(range(count))
+    sizes = [part.stop - part.start for part in parts]
+    assert max(sizes) - min(sizes) <= 1
+
+
+def test_alone_everything_is_ones_own():
+    world = World()
+    assert (world.gather([1, 2]), world.each("a"), world.share("a")) == ([1, 2], ["a"], "a")
+    tensor = torch.ones(2)
+    world.add_up([tensor])
+    assert tensor.tolist() == [1, 1] and world.first
+
+
+@pytest.mark.parametrize(
+    "count", [2, pytest.param(4, marks=pytest.mark.slow)], ids=lambda count: f"{count} processes"
+)
+def test_a_run_of_several_processes_is_the_run_of_one(small, tmp_path, count):
+    """Uneven parts: five queries a step."""
+    one, other = tmp_path / "one", tmp_path / "other"
+    start(overrides(small, one, "num_queries=5", "tracker.role_gradients_every=1"))
+    more = ("num_queries=5", "tracker.role_gradients_every=1")
+    out = finished(torchrun(count, "run.py", *overrides(small, other, *more)))
+    assert rows_of(one) == rows_of(other)
+    assert compared(one, other) < 1e-5
+    assert [line["runtime/world_size"] for line in read_metrics(other)[1:]] == [count] * 3
+    assert out.count("three plays of the last step") == 1  # one process keeps the record
+    summaries = [json.loads((run / "summary.json").read_text()) for run in (one, other)]
+    assert summaries[1]["final/accuracy"] == pytest.approx(summaries[0]["final/accuracy"], abs=1e-5)
+
+
+def test_a_killed_run_of_two_goes_on_as_two(small, tmp_path):
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    start(overrides(small, whole))
+    finished(torchrun(2, "run.py", *overrides(small, cut, "num_steps=2")))
+    finished(torchrun(2, "run.py", f"resume={cut}", "num_steps=3", "hardware=cpu"))
+    assert rows_of(whole) == rows_of(cut) and compared(whole, cut) < 1e-5
+
+
+WORKER = """
+import sys
+from dataclasses import replace
+import torch
+from lsp.batch import training_rows
+from lsp.compose import compose
+from lsp.init import resolve_init
+from lsp.learner import Learner
+from lsp.players import load_players
+from lsp.train import Clock, play_queries
+from lsp.world import World
+
+def updated(world, kept, settings):
+    config = compose(["tracker=none", "hardware=cpu", "tracker.role_gradients_every=1", "seed=3",
+                      "num_queries=4", "optim.micro_batch_tokens=60", *settings])
+    alone = load_players(config, resolve_init(config), None)
+    with torch.no_grad():  # so that KL is not zero
+        for parameter in alone.policy.parameters():
+            parameter.mul_(1.01)
+    queries = alone.step_queries(1)
+    play = play_queries(alone, config, queries, 1, Clock())
+    rows = training_rows(play, config.method, 4, 24, 12)[:kept]
+    learner = Learner(replace(alone, world=world), config)
+    stats = learner.update(rows, 1)
+    return {"gradients": [t.grad for t in learner.trained], "metrics": stats.metrics(),
+            "rows": stats.row, "weights": [p.detach() for p in alone.policy.parameters()]}
+
+if __name__ == "__main__":
+    world = World.from_environment()
+    world.start()
+    told = updated(world, int(sys.argv[2]), sys.argv[3:])
+    everybody = world.each(told["weights"])
+    assert all(torch.equal(a, b) for one in everybody for a, b in zip(one, everybody[0]))
+    if world.first:
+        torch.save(told, sys.argv[1])
+"""
+
+
+@pytest.mark.parametrize(
+    ("count", "kept", "settings"),
+    [
+        (2, 100, ()),
+        (2, 7, ("model.dtype=bfloat16",)),
+        (3, 2, ()),  # one has no row at all
+        pytest.param(4, 100, ("model.lora.rank=4",), marks=pytest.mark.slow),
+    ],
+)
+def test_losses_and_gradients_are_those_of_one_process(tmp_path, count, kept, settings):
+    """On fixed rows, to 1e-5 in norm; weights stay equal everywhere, bit for bit."""
+    (tmp_path / "worker.py").write_text(WORKER)
+    worker = torchrun(count, tmp_path / "worker.py", tmp_path / "told.pt", kept, *settings)
+    namespace = {"__name__": "worker"}
+    exec(WORKER, namespace)
+    expected = namespace["updated"](World(), kept, settings)
+    finished(worker)
+    found = torch.load(tmp_path / "told.pt")
+    exact = "model.dtype=bfloat16" not in settings
+    for one, two in zip(found["gradients"], expected["gradients"], strict=True):
+        # Under bfloat16 another grouping of rows rounds otherwise.
+        assert (one - two).norm() <= (1e-5 if exact else 0.05) * max(1e-3, two.norm())
+    assert found["rows"].keys() == expected["rows"].keys()
+    for name, value in expected["metrics"].items():
+        if exact and not name.startswith(("batch/", "rollout/logprob_mismatch")):
+            assert found["metrics"][name] == pytest.approx(value, rel=1e-4, abs=1e-6), name
+
+
+DIES = """
+import os
+calls = 0
+
+def reward(queries, answers):
+    global calls
+    calls += 1
+    if os.environ["RANK"] == "1" and calls == 2:
+        raise RuntimeError("the second process is out of luck")
+    return [0.5] * len(answers)
+"""
+
+
+def test_a_process_that_dies_ends_the_job_with_its_error(small, tmp_path):
+    (tmp_path / "luckless.py").write_text(DIES)
+    more = ("reward=callable", "reward.path=luckless.reward")
+    job = torchrun(
+        2, "run.py", *overrides(small, tmp_path / "run", *more),
+        PYTHONPATH=f"{ROOT}{os.pathsep}{tmp_path}",
+    )  # fmt: skip
+    _, err = job.communicate(timeout=120)
+    assert job.returncode != 0 and "the second process is out of luck" in err
+    assert [line["step"] for line in read_metrics(tmp_path / "run")] == [0, 1]
+
+
+def test_a_signal_stops_all_of_them_with_everything_saved(small, tmp_path):
+    run = tmp_path / "run"
+    job = torchrun(2, "run.py", *overrides(small, run, "num_steps=5000", "eval=none"))
+    while not (run / "metrics.jsonl").is_file() or len(read_metrics(run)) < 2:
+        time.sleep(0.2)
+        assert job.poll() is None
+    job.send_signal(signal.SIGTERM)
+    _, err = job.communicate(timeout=120)
+    assert "stopped after step" in err and read_run(run)["status"] == "interrupted"
+    assert newest_checkpoint(run).is_dir()
+
+
+def test_a_world_that_cannot_be(small, tmp_path, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "9")
+    with pytest.raises(RunError, match="num_queries=4 are too few for 9 processes"):
+        start(overrides(small, tmp_path / "run"))
+    assert not (tmp_path / "run").exists()
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    with pytest.raises(ValueError, match="process 1 of this machine has no GPU of its own"):
+        choose_device("auto", 1)
+    assert choose_device("auto", 0) == torch.device("cuda", 0)
