@@ -21,8 +21,8 @@ import json
 import math
 import os
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from statistics import mean, stdev
@@ -32,6 +32,7 @@ from eval.cache import content_key
 from eval.figures import write_csv
 from lsp.checkpoint import checkpoint_folders, verified
 from lsp.command import read_command
+from lsp.compose import written
 from lsp.config import Config
 from lsp.pocket.language import parse
 from lsp.queries.dataset import step_queries
@@ -51,7 +52,8 @@ ALIKE = ("world", "prompts", "data", "reward", "rollout", "model.dtype", "model.
 class CrossPlaySettings:
     """``queries``: of each Challenger; ``samples``: answers to each. ``last_only``: the newest
     checkpoint of each run alone. ``data``: the data set asks too. ``folder``: where it writes;
-    null is ``crossplay/`` of the first run."""
+    null is ``crossplay/`` of the first run. ``trust``: code that the runs' settings name, as it
+    stood on their command lines, for instance ``trust=[reward.path=mine.reward]``."""
 
     queries: int = 64
     samples: int = 4
@@ -59,6 +61,7 @@ class CrossPlaySettings:
     last_only: bool = False
     data: bool = True
     folder: str | None = None
+    trust: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -110,7 +113,7 @@ def cross_play(names: Sequence[str], settings: CrossPlaySettings) -> str:
     if not names:
         raise RunError("name the runs: python -m eval.crossplay RUN [RUN …] queries=64 samples=4")
     runs = [find_run(name, "outputs") for name in names]
-    config = common_config(runs)
+    config = common_config(runs, written(settings.trust))
     players = players_of(runs, settings.last_only)
     folder = Path(settings.folder) if settings.folder else runs[0] / "crossplay"
     try:
@@ -132,10 +135,10 @@ def cross_play(names: Sequence[str], settings: CrossPlaySettings) -> str:
     return f"{crossplay_text(rows)}\n{folder / 'crossplay.csv'}\n{folder / 'crossplay.svg'}"
 
 
-def common_config(runs: Sequence[Path]) -> Config:
+def common_config(runs: Sequence[Path], trusted: Mapping[str, Any]) -> Config:
     """The first run's settings. Raises RunError where another run has another base, or differs in
     what its players see, write or are rewarded for."""
-    configs = {run: saved_config(run) for run in runs}
+    configs = {run: saved_config(run, trusted) for run in runs}
     told = {run: {"base": read_run(run)["base"]} | shared_settings(c) for run, c in configs.items()}
     first = runs[0]
     for run in runs[1:]:

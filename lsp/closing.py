@@ -36,7 +36,7 @@ def print_closing(
     config: Config,
     folder: Path,
     checkpoint: Path,
-    report: Path,
+    report: str,
     summary: dict[str, Any],
     evaluator: PocketEvaluator | None,
 ) -> None:

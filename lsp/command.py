@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import fields
+from pathlib import Path
 from typing import TypeVar
 
 from omegaconf import OmegaConf
@@ -16,9 +17,9 @@ Settings = TypeVar("Settings")
 
 def read_command(kind: type[Settings], arguments: Sequence[str]) -> tuple[list[str], Settings]:
     """(words without ``=``, the settings). Raises RunError for an unknown or unfit setting."""
-    names = [text for text in arguments if "=" not in text]
+    names = [text for text in arguments if "=" not in text or Path(text).exists()]
     try:
-        given = OmegaConf.from_cli([text for text in arguments if "=" in text])
+        given = OmegaConf.from_cli([text for text in arguments if text not in names])
         merged = OmegaConf.merge(OmegaConf.structured(kind), given)
         return names, OmegaConf.to_object(merged)
     except OmegaConfBaseException as error:

@@ -14,13 +14,14 @@ import math
 import shutil
 import sys
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import zip_longest
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from lsp.checkpoint import named_checkpoint
+from lsp.compose import written
 from lsp.config import Config
 from lsp.init import Init
 from lsp.pocket.language import parse
@@ -113,7 +114,7 @@ def main(arguments: Sequence[str]) -> None:
     try:
         run = find_run(options.run, options.runs_root)
         checkpoint = named_checkpoint(run, options.checkpoint)
-        table = set_table(run, checkpoint, options.seed, options.greedy)
+        table = set_table(run, checkpoint, options.seed, options.greedy, written(options.trust))
         base, init = table.players.config.model.name, read_run(run)["init"]["text"]
         print(f"base: {base}; trained: {checkpoint}, from {init}")
         print(f"type a query, or {' '.join(COMMANDS)}", flush=True)
@@ -133,6 +134,10 @@ def read_options(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--runs-root", default="outputs", help="where ids are looked for (outputs)")
     parser.add_argument("--checkpoint", help="for instance step-000050 (the newest)")
     parser.add_argument("--greedy", action="store_true", help="the likeliest answers")
+    parser.add_argument(
+        "--trust", metavar="KEY=VALUE", action="append", default=[],
+        help="code that the run's settings name, as on its command line: reward.path=mine.reward",
+    )  # fmt: skip
     parser.add_argument("--seed", type=seed_number, default=0, help="of every draw (0)")
     return parser.parse_args(arguments)
 
@@ -144,10 +149,12 @@ def seed_number(text: str) -> int:
     return value
 
 
-def set_table(run: Path, checkpoint: Path, seed: int, greedy: bool) -> Table:
+def set_table(
+    run: Path, checkpoint: Path, seed: int, greedy: bool, trusted: Mapping[str, Any]
+) -> Table:
     """Load a run's models. Raises RunError for settings that cannot be used, and ValueError where
     a model cannot be loaded, both with the way out."""
-    config, init = saved_config(run), Init(**read_run(run)["init"])
+    config, init = saved_config(run, trusted), Init(**read_run(run)["init"])
     from lsp.players import load_base, load_players
 
     # A checkpoint holds merged weights, so there are no adapters to put on.

@@ -91,8 +91,9 @@ def saved_config(folder: Path, trusted: Mapping[str, Any] = MappingProxyType({})
     except (OSError, yaml.YAMLError, ValueError) as error:
         raise RunError(
             f"the settings of {folder} cannot be used: {error}\nwhere they name code, repeat what"
-            f" its command line said of it ({run.get('command')}); else restore its config.yaml, or"
-            f" start a new run from its weights with init=checkpoint init.run={folder}"
+            f" its command line said of it ({run.get('command')}), for python run.py as it is, for"
+            " lsp.play with --trust, for eval.crossplay in trust=[…]; else restore its config.yaml,"
+            f" or start a new run from its weights with init=checkpoint init.run={folder}"
         ) from error
     if run["base"] != base_identity(saved):
         raise RunError(

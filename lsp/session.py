@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import math
+import shlex
 import signal
 import time
 from collections.abc import Callable
@@ -306,13 +307,18 @@ class Session:
         closing.print_closing(config, self.folder, checkpoint, report, summary, self.evaluator)
         return summary
 
-    def _write_report(self) -> Path:
-        """``report.html``; what draws it is loaded by then and not before."""
-        from lsp.report.page import REPORT, write_report
-        from lsp.report.record import read_record
-
+    def _write_report(self) -> str:
+        """``report.html``; what draws it is loaded by then and not before. The run is over and
+        whole by then: a report that fails says so and changes nothing of that."""
         self.progress.activity = "writing the report"
-        return write_report([read_record(self.folder)], self.folder / REPORT)
+        try:
+            from lsp.report.page import REPORT, write_report
+            from lsp.report.record import read_record
+
+            return str(write_report([read_record(self.folder)], self.folder / REPORT))
+        except Exception as error:
+            again = f"python -m lsp.report {shlex.quote(str(self.folder))}"
+            return f"not written ({type(error).__name__}: {error}); try again: {again}"
 
     def close(self) -> None:
         """Let go of signals, heartbeat and folder, however the run ended."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import shutil
 import sys
 import textwrap
@@ -29,7 +30,10 @@ def main(arguments: Sequence[str]) -> None:
         lines = show(record, options.step, options.filter, options.answers, width)
     except RunError as error:
         sys.exit(f"error: {error}")
-    print("\n".join(lines))
+    try:
+        print("\n".join(lines), flush=True)
+    except BrokenPipeError:  # `| head` has seen enough; Python would complain once more at its end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def show(record: Record, step: int | None, wanted: str, answers: int, width: int) -> list[str]:

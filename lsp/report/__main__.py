@@ -34,6 +34,11 @@ def main(arguments: Sequence[str]) -> None:
             raise RunError(f"{path} is there and is no file; choose another with out=…")
         try:
             write_report(records, path)
+        except (ArithmeticError, LookupError, TypeError, AttributeError, ValueError) as error:
+            raise RunError(
+                f"a run's record cannot be read ({type(error).__name__}: {error}); it is damaged,"
+                " or was written by another version of this program, whose own report can read it"
+            ) from error
         except OSError as error:
             raise RunError(
                 f"the report cannot be written to {path}: {error.strerror}; choose another file"

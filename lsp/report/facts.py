@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 from collections.abc import Sequence
 from statistics import mean, stdev
 from typing import Any, NamedTuple
@@ -13,6 +14,10 @@ from lsp.schema import ConfigError, flat
 
 WINDOW = 20
 """Steps at each end of a run whose means are compared."""
+FEWEST = 5
+"""Steps at each end below which an interval would say nothing."""
+WITHOUT_CHALLENGER = ("quality/unparsed_frac", "collapse/unasked_code_frac")
+"""What is watched where a data set asks."""
 
 
 class Number(NamedTuple):
@@ -55,13 +60,33 @@ def verdict(record: Record) -> str:
     )
 
 
-def win_rate_interval(wins: float, ties: float, losses: float) -> tuple[float, float, float]:
-    """(rate, low, high), a tie as half; normal 95 % interval over the queries, within [0, 1]."""
-    count = wins + ties + losses
-    rate = (wins + ties / 2) / count
-    variance = (wins + ties / 4) / count - rate**2
-    half = 1.96 * math.sqrt(max(0.0, variance) / max(1, count - 1))
-    return rate, max(0.0, rate - half), min(1.0, rate + half)
+def win_rate_interval(wins: int, ties: int, losses: int) -> tuple[float, float, float]:
+    """(rate, low, high), a tie as half. The 95 % interval is the exact one (Clopper and Pearson,
+    Biometrika 1934) of the share of wins among the queries that were decided, which are taken as
+    given: it holds 50 % just where the exact sign test does not reject."""
+    decided, count = wins + losses, wins + ties + losses
+    if not decided:
+        return 0.5, 0.5, 0.5
+    low = _share_at(decided, wins, 0.975) if wins else 0.0
+    high = 1 - _share_at(decided, losses, 0.975) if losses else 1.0
+    return tuple(0.5 + decided / count * (p - 0.5) for p in (wins / decided, low, high))
+
+
+def _share_at(count: int, wins: int, below: float) -> float:
+    """The share p at which fewer than ``wins`` of ``count`` have probability ``below``."""
+    choices = [
+        math.lgamma(count + 1) - math.lgamma(k + 1) - math.lgamma(count - k + 1)
+        for k in range(wins)
+    ]
+    low, high = 0.0, 1.0
+    for _ in range(50):
+        p = (low + high) / 2
+        terms = (c + k * math.log(p) + (count - k) * math.log1p(-p) for k, c in enumerate(choices))
+        if sum(map(math.exp, terms)) > below:
+            low = p
+        else:
+            high = p
+    return low
 
 
 def numbers(record: Record) -> list[Number]:
@@ -99,22 +124,34 @@ def numbers(record: Record) -> list[Number]:
 
 def windows(record: Record, key: str, label: str, digits: int) -> Number | None:
     """Means of a metric over the first and the last steps (at most WINDOW, at most half of all),
-    with Welch's standard error of their difference over steps."""
+    with Welch's interval of their difference over steps; none over fewer than FEWEST."""
     values = [value for _, value in record.series(key)]
     size = min(WINDOW, len(values) // 2)
     if size < 1:
         return None
     first, last = values[:size], values[-size:]
-    if size < 2:
-        return Number(label, first[0], last[0], None, None, digits)
-    half = 1.96 * math.sqrt((stdev(first) ** 2 + stdev(last) ** 2) / size)
+    if size < FEWEST:
+        return Number(label, mean(first), mean(last), None, None, digits)
+    one, two = stdev(first) ** 2 / size, stdev(last) ** 2 / size
+    freedom = (one + two) ** 2 / (one**2 + two**2) * (size - 1) if one + two else math.inf
+    half = _student(freedom) * math.sqrt(one + two)
     change = mean(last) - mean(first)
     return Number(label, mean(first), mean(last), change - half, change + half, digits)
 
 
+def _student(freedom: float) -> float:
+    """97.5 % quantile of Student's t, to 1 % from 4 degrees of freedom (Abramowitz and Stegun,
+    26.7.5)."""
+    z = 1.959964
+    first = (z**3 + z) / 4
+    second = (5 * z**5 + 16 * z**3 + 3 * z) / 96
+    third = (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384
+    return z + first / freedom + second / freedom**2 + third / freedom**3
+
+
 class Light(NamedTuple):
     """One watched number: its moving mean at the end of the run, its limit, and ``state``: ``ok``,
-    ``alarm`` (raised at ``step``), or ``not measured``."""
+    ``alarm`` (raised at ``step``), ``too few steps`` for its window, or ``not measured``."""
 
     label: str
     value: float | None
@@ -126,6 +163,7 @@ class Light(NamedTuple):
 def lights(record: Record) -> list[Light]:
     """The alarms on collapse, those that never rang included."""
     settings, found = record.settings, []
+    window = settings["collapse.window"]
     for label, key, bound, limit in (
         ("distinct queries", "rollout/distinct_query_frac", "at least", "min_distinct_query_frac"),
         ("queries played", "rollout/played_query_frac", "at least", "min_played_query_frac"),
@@ -134,18 +172,37 @@ def lights(record: Record) -> list[Light]:
         ("self-scores unread", "quality/unparsed_frac", "at most", "max_unparsed_frac"),
         ("unasked code", "collapse/unasked_code_frac", "at most", "max_unasked_code_frac"),
     ):
-        values = [value for _, value in record.series(key)][-settings["collapse.window"] :]
+        series = [value for _, value in record.series(key)]
+        if settings["method.queries"] == "dataset" and key not in WITHOUT_CHALLENGER:
+            series = []
         raised = [step for step, text in record.alerts if text.startswith(key)]
-        value = mean(values) if values else None
-        state = "alarm" if raised else "ok" if values else "not measured"
+        value = mean(series[-window:]) if series else None
+        few = "too few steps" if series else "not measured"
+        state = "alarm" if raised else "ok" if len(series) > window else few
         text = f"{bound} {settings[f'collapse.{limit}']:g}"
         found.append(Light(label, value, text, state, raised[0] if raised else None))
     hacking = [step for step, text in record.alerts if "reward hacking" in text]
-    scored = bool(record.series("quality/mean"))
-    state = "alarm" if hacking else "ok" if scored else "not measured"
+    scored = len(record.series("quality/mean"))
+    few = "too few steps" if scored else "not measured"
+    state = "alarm" if hacking else "ok" if scored > window else few
     limit = f"quality falls by at most {settings['collapse.max_quality_drop']:g}"
     found.append(Light("reward hacking", None, limit, state, hacking[0] if hacking else None))
     return found
+
+
+def command_again(record: Record) -> str:
+    """The run's command line without where it wrote and what it went on with, at the number of
+    steps that it has by now."""
+    command = record.run.get("command") or ""
+    try:
+        words = shlex.split(command)
+    except ValueError:  # not as this program writes it
+        return command
+    own = ("run_dir", "runs_root", "resume", "num_steps")
+    kept = [word for word in words if word.partition("=")[0] not in own]
+    if any(d.key == "num_steps" for d in differences(record)):
+        kept.append(f"num_steps={record.settings['num_steps']}")
+    return shlex.join(kept)
 
 
 class Difference(NamedTuple):

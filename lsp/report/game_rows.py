@@ -10,13 +10,14 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
 
+from lsp.report.escape import page_json
 from lsp.tracking.reader import read_trace, trace_steps
 from lsp.visible import visible
 
@@ -24,6 +25,10 @@ MAX_STEPS = 100
 """Steps of a run that does not fit whole."""
 LONGEST, LONGEST_OF_SAMPLE = 20_000, 2_000
 """Characters of a text: where everything fits, and where it does not."""
+FEWEST_ANSWERS = 4
+"""Answers of a query in a step that must be cut short."""
+BYTES_OF_NUMBERS = 60
+"""Of a query or an answer beside its text."""
 
 
 @dataclass(frozen=True)
@@ -126,7 +131,8 @@ def _rank(advantage: float | None, value: float | None) -> float:
 
 def _read(run: Path, step: int, columns: Sequence[str]) -> dict[str, list[Any]]:
     path = run / "trace" / f"step-{step:06d}.parquet"
-    return pq.read_table(path, columns=list(columns), use_threads=False).to_pydict()
+    with pq.ParquetFile(path) as shard:
+        return shard.read(columns=list(columns), use_threads=False).to_pydict()
 
 
 def read_plays(
@@ -178,11 +184,11 @@ def read_plays(
 
 @dataclass(frozen=True)
 class Sample:
-    """What a report shows: queries by step, and whether that is all there is."""
+    """What a report shows: queries by step, their texts made visible and cut, and whether that is
+    all there is."""
 
     plays: dict[int, list[PlayedQuery]]
     whole: bool
-    longest: int
 
     @property
     def shown(self) -> int:
@@ -190,26 +196,44 @@ class Sample:
 
 
 def sample(run: Path, index: Index, is_valid: Callable[[str], bool], budget: int) -> Sample:
-    """Plays whose texts and numbers take at most about ``budget`` bytes."""
+    """Plays that take at most about ``budget`` bytes of the page."""
     steps = list(index.queries)
-    if _bytes_of_texts(run, steps) + 60 * index.rows <= budget:
-        plays = {step: read_plays(run, step, is_valid, index.asked) for step in steps}
-        if sum(_size(q, LONGEST) for queries in plays.values() for q in queries) <= budget:
-            return Sample(plays, True, LONGEST)
+    if BYTES_OF_NUMBERS * index.rows <= budget:
+        plays, left = {}, budget
+        for step in steps:
+            queries = read_plays(run, step, is_valid, index.asked)
+            plays[step] = [_cut(query, LONGEST) for query in queries]
+            left -= sum(_size(query) for query in plays[step])
+            if left < 0:
+                break
+        else:
+            return Sample(plays, True)
     chosen = sorted({*_spaced(steps, MAX_STEPS), *index.extremes})
-    share = budget // len(chosen)
     plays = {}
     for step in chosen:
         queries = read_plays(run, step, is_valid, index.asked)
-        kept, left = [], share
-        for query in _first_things_first(queries, index.asked):
-            size = _size(query, LONGEST_OF_SAMPLE)
-            if kept and size > left:
-                continue
-            kept.append(query)
-            left -= size
-        plays[step] = sorted(kept, key=lambda query: -query.rank)
-    return Sample(plays, False, LONGEST_OF_SAMPLE)
+        plays[step] = _fitting(queries, index.asked, budget // len(chosen))
+    return Sample(plays, False)
+
+
+def _fitting(
+    queries: Sequence[PlayedQuery], asked: dict[str, tuple[int, int]], share: int
+) -> list[PlayedQuery]:
+    """The best, the worst and the most repeated query, however short they must be cut for it, then
+    others from both ends of the ranks while ``share`` bytes last."""
+    required, others = _first_things_first(queries, asked)
+    longest = LONGEST_OF_SAMPLE
+    kept = [_cut(query, longest) for query in required]
+    while sum(map(_size, kept)) > share and longest > 20:
+        longest //= 2
+        kept = [_cut(query, longest, FEWEST_ANSWERS) for query in required]
+    left = share - sum(map(_size, kept))
+    for query in others:
+        own = _cut(query, longest)
+        if _size(own) <= left:
+            kept.append(own)
+            left -= _size(own)
+    return sorted(kept, key=lambda query: -query.rank)
 
 
 def _spaced(steps: Sequence[int], count: int) -> list[int]:
@@ -221,31 +245,35 @@ def _spaced(steps: Sequence[int], count: int) -> list[int]:
 
 def _first_things_first(
     queries: Sequence[PlayedQuery], asked: dict[str, tuple[int, int]]
-) -> list[PlayedQuery]:
-    """Best, worst and most repeated query of a step, then the rest from both ends of the ranks."""
+) -> tuple[list[PlayedQuery], list[PlayedQuery]]:
+    """(best, worst played and most repeated query of a step, the rest from both ends of the
+    ranks); ``queries`` are ranked."""
+    played = [query for query in queries if query.value is not None] or list(queries)
     repeated = max(queries, key=lambda query: (asked[query.text][0], query.rank))
-    order = [queries[0], queries[-1], repeated]
-    for best, worst in zip(queries, reversed(queries), strict=True):
-        order += [best, worst]
-    return list({query.query_id: query for query in order}.values())
+    required = _unique([played[0], played[-1], repeated])
+    known = {query.query_id for query in required}
+    ends = [q for pair in zip(queries, reversed(queries), strict=True) for q in pair]
+    return required, [query for query in _unique(ends) if query.query_id not in known]
 
 
-def _size(query: PlayedQuery, longest: int) -> int:
-    """Bytes of a query in a report, were no text in it twice."""
+def _unique(queries: Sequence[PlayedQuery]) -> list[PlayedQuery]:
+    return list({query.query_id: query for query in queries}.values())
+
+
+def _cut(query: PlayedQuery, longest: int, answers: int | None = None) -> PlayedQuery:
+    """Texts made visible, of at most ``longest`` characters; of the answers so many, the best and
+    the worst among them."""
+    kept = query.answers
+    if answers is not None and len(kept) > answers:
+        kept = [*kept[: answers - 1], kept[-1]]
+    return replace(
+        query,
+        text=visible(query.text, longest),
+        answers=[replace(answer, text=visible(answer.text, longest)) for answer in kept],
+    )
+
+
+def _size(query: PlayedQuery) -> int:
+    """Bytes of a query in a page, were no text in it twice."""
     texts = [query.text, *(answer.text for answer in query.answers)]
-    return sum(len(visible(text, longest).encode()) for text in texts) + 60 * len(texts)
-
-
-def _bytes_of_texts(run: Path, steps: Sequence[int]) -> int:
-    """Of the columns of texts in all shards, from their footers alone."""
-    total = 0
-    for step in steps:
-        footer = pq.read_metadata(run / "trace" / f"step-{step:06d}.parquet")
-        for group in range(footer.num_row_groups):
-            columns = footer.row_group(group)
-            total += sum(
-                columns.column(i).total_uncompressed_size
-                for i in range(columns.num_columns)
-                if columns.column(i).path_in_schema in ("query", "answer")
-            )
-    return total
+    return len(page_json(texts).encode()) + BYTES_OF_NUMBERS * len(texts)

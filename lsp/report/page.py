@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import json
 import math
 import os
 import shlex
@@ -23,6 +22,7 @@ from markupsafe import Markup
 
 from lsp.pocket.language import form_rubric, parse
 from lsp.report import charts, facts
+from lsp.report.escape import page_json
 from lsp.report.game_rows import PlayedQuery, Sample, read_index, sample
 from lsp.report.record import Record
 from lsp.visible import visible
@@ -63,14 +63,14 @@ def render(records: Sequence[Record]) -> str:
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(HERE), autoescape=True, undefined=jinja2.StrictUndefined
     )
-    environment.filters["visible"] = lambda value: visible(str(value), 2_000)
+    environment.filters["visible"] = lambda value: visible(str(value))
     return environment.get_template("page.html").render(
         title=records[0].run["id"] if len(records) == 1 else f"{len(records)} runs compared",
         policy=f"default-src 'none'; script-src '{_hash(script)}'; style-src '{_hash(style)}';"
         " base-uri 'none'; form-action 'none'",
         script=Markup(script),
         style=Markup(style),
-        data=Markup(_json({"games": games, "texts": texts.all})),
+        data=Markup(page_json({"games": games, "texts": texts.all})),
         written=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         runs=[_run(record) for record in records],
         seeds={name: len(members) for name, members in groups.items()},
@@ -100,8 +100,7 @@ class Texts:
         self.all: list[str] = []
         self._number: dict[str, int] = {}
 
-    def number(self, text: str, longest: int) -> int:
-        shown = visible(text, longest)
+    def number(self, shown: str) -> int:
         if shown not in self._number:
             self._number[shown] = len(self.all)
             self.all.append(shown)
@@ -120,17 +119,14 @@ def _game(record: Record, chosen: Sample, steps: int, rows: int, texts: Texts) -
         "id": record.run["id"],
         "note": note,
         "steps": list(chosen.plays),
-        "plays": [
-            [_query(query, chosen.longest, texts) for query in queries]
-            for queries in chosen.plays.values()
-        ],
+        "plays": [[_query(query, texts) for query in queries] for queries in chosen.plays.values()],
     }
 
 
-def _query(query: PlayedQuery, longest: int, texts: Texts) -> list[Any]:
+def _query(query: PlayedQuery, texts: Texts) -> list[Any]:
     """As page.js reads it."""
     return [
-        texts.number(query.text, longest),
+        texts.number(query.text),
         query.finish,
         int(query.valid),
         query.tokens,
@@ -142,7 +138,7 @@ def _query(query: PlayedQuery, longest: int, texts: Texts) -> list[Any]:
         query.first_step,
         [
             [
-                texts.number(answer.text, longest),
+                texts.number(answer.text),
                 _short(answer.reward),
                 _short(answer.quality),
                 _short(answer.advantage),
@@ -182,7 +178,7 @@ def _run(record: Record) -> dict[str, Any]:
         "alerts": record.alerts,
         "differences": facts.differences(record),
         "provenance": facts.provenance(record),
-        "command": record.run.get("command", ""),
+        "command": facts.command_again(record),
         "commit": record.run.get("git_commit", ""),
         "accuracy": (summary["base/accuracy"], summary["final/accuracy"])
         if "final/accuracy" in summary
@@ -198,11 +194,3 @@ def _source(name: str) -> str:
 def _hash(text: str) -> str:
     digest = hashlib.sha256(text.encode()).digest()
     return f"sha256-{base64.b64encode(digest).decode()}"
-
-
-def _json(value: Any) -> str:
-    """JSON that ends no script element, whatever the texts hold."""
-    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
-    for character in "<>&\u2028\u2029":
-        text = text.replace(character, f"\\u{ord(character):04x}")
-    return text

@@ -4,20 +4,31 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
 import yaml
 
+from lsp.config import CollapseConfig
 from lsp.runs import RunError, is_held, read_run, resume_hint
 from lsp.schema import flat_tree
 from lsp.tracking.local import SCHEMA
 from lsp.tracking.reader import read_metrics, read_summary, trace_steps
 
-OWN = ("seed", "run_dir", "run_name", "runs_root", "resume", "dry_run")
-"""Settings in which two runs of one experiment differ."""
+OWN = ("seed", "run_dir", "run_name", "runs_root", "resume", "dry_run", "init.run", "objective")
+OWN_GROUPS = ("tracker.", "checkpoint.", "runtime.", "hardware.", "eval.")
+"""Settings in which two runs of one experiment may differ."""
+
+
+NEEDED = {
+    "world",
+    "num_steps",
+    "method.queries",
+    *(f"collapse.{field.name}" for field in fields(CollapseConfig)),
+}
+"""Settings that a report reads."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +56,7 @@ class Record:
         status = self.run["status"]
         if status == "finished":
             return f"Finished: {planned} steps in {self.run['seconds']:.0f} s."
-        if self.held:
+        if status == "running" and self.held:
             return f"Still going: {last} of {planned} steps so far; this report ends there."
         go_on = f"go on with: python run.py {resume_hint(self.folder)}"
         if status == "interrupted":
@@ -56,11 +67,15 @@ class Record:
 
     @property
     def group(self) -> str:
-        """What runs of one experiment have in common: method, init, and settings but the seed."""
-        shared = {key: value for key, value in self.settings.items() if key not in OWN}
-        return json.dumps(
-            [self.run["method"], self.run["init"].get("text"), shared], default=str, sort_keys=True
-        )
+        """What runs of one experiment have in common: method, init, and what else changes what is
+        learnt, but for the seed."""
+        shared = {
+            key: value
+            for key, value in self.settings.items()
+            if key not in OWN and not key.startswith(OWN_GROUPS)
+        }
+        name = [self.run["method"], self.run["init"].get("method"), shared]
+        return json.dumps(name, default=str, sort_keys=True)
 
     def series(self, key: str) -> list[tuple[int, float]]:
         """(step, value) of one metric where it was measured and finite."""
@@ -74,9 +89,12 @@ def read_record(folder: Path) -> Record:
     try:
         settings = flat_tree(yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8")))
         metrics = read_metrics(folder) if (folder / "metrics.jsonl").is_file() else []
-        summary = read_summary(folder) if (folder / "summary.json").is_file() else {}
+        # A finished run that went on and was killed has the summary of its shorter self.
+        summary = read_summary(folder) if run["status"] == "finished" else {}
         alerts = _alerts(folder)
-        absent = {"world", "num_steps", "method.beta"} - set(settings)
+        absent = NEEDED - set(settings)
+        if not isinstance(run["init"], dict):
+            raise ValueError("run.json does not say what init was")
         if absent:
             raise ValueError(f"config.yaml has no {', '.join(sorted(absent))}")
         if steps:
@@ -100,7 +118,8 @@ def read_record(folder: Path) -> Record:
 
 def read_records(folders: Sequence[Path]) -> list[Record]:
     """Several runs that may be compared. Raises RunError where they are of different worlds."""
-    records = [read_record(folder) for folder in dict.fromkeys(folders)]
+    distinct = {folder.resolve(): folder for folder in folders}
+    records = [read_record(folder) for folder in distinct.values()]
     other = next((r for r in records if r.world != records[0].world), None)
     if other is not None:
         raise RunError(
@@ -115,5 +134,6 @@ def _alerts(folder: Path) -> list[tuple[int, str]]:
     path = folder / "alerts.jsonl"
     if not path.is_file():
         return []
-    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    return [(line["step"], line["text"]) for line in lines]
+    lines = path.read_text(encoding="utf-8").splitlines()
+    whole = [json.loads(line) for line in lines if line.endswith("}")]  # a kill cuts the last one
+    return [(line["step"], line["text"]) for line in whole]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
@@ -55,7 +56,7 @@ def _bands(queries: Asked, by: str) -> tuple[list[str], Callable[[str], str | No
         starts = [1, *(limit + 1 for limit in WORDS)]
         names = [f"{a} to {b} words" for a, b in zip(starts, WORDS, strict=False)]
         names.append(f"over {WORDS[-1]} words")
-        return names, lambda text: names[sum(len(text.split()) > limit for limit in WORDS)]
+        return names, lambda text: names[bisect_left(WORDS, len(text.split()))]
     played = [_opening(text) for step in queries.values() for text, end in step if end == "stop"]
     frequent = [opening for opening, _ in Counter(played).most_common(OPENINGS)]
     other = "other openings"
@@ -64,7 +65,8 @@ def _bands(queries: Asked, by: str) -> tuple[list[str], Callable[[str], str | No
 
 def _opening(text: str) -> str:
     """Never with an underscore first, which a legend would take for a private name."""
-    return visible(" ".join(text.lower().split()[:2])[:24]).lstrip("_") or "no words"
+    first = " ".join(text.split(None, 2)[:2])[:24].lower()
+    return visible(first).lstrip("_") or "no words"
 
 
 def smoothed(values: Sequence[float], window: int) -> list[float]:

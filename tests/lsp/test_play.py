@@ -34,7 +34,7 @@ def run(small_run):
 @pytest.fixture(scope="module")
 def table(run):
     """What ``main`` loads for the small run, at its defaults."""
-    return play.set_table(run, newest_checkpoint(run), 0, greedy=False)
+    return play.set_table(run, newest_checkpoint(run), 0, False, {})
 
 
 @pytest.fixture
@@ -159,7 +159,7 @@ def test_the_base_is_the_reference_only_where_the_run_starts_at_it(run, table, s
     start([*small, f"run_dir={later}", "tracker=none", "num_steps=1",
            "model.lora.rank=4", "optim.lr=0.1", "init=checkpoint", f"init.run={run}"])  # fmt: skip
     folder = newest_checkpoint(later)
-    found = play.set_table(later, folder, 0, greedy=False)
+    found = play.set_table(later, folder, 0, False, {})
     loaded = (found.base, found.players.reference, found.players.policy)
     for source, model in zip(("pocket", newest_checkpoint(run), folder), loaded, strict=True):
         plain, _ = load_model(source, "float32", torch.device("cpu"))
@@ -251,3 +251,19 @@ def read_until(terminal, mark):
             assert part, seen
             seen += part
     return seen
+
+
+def test_a_reward_of_the_users_own_is_trusted_by_name(small, tmp_path, monkeypatch, capsys):
+    (tmp_path / "own_reward.py").write_text(
+        "def half(queries, answers): return [0.5] * len(answers)"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    run = tmp_path / "run"
+    trust = "reward.path=own_reward.half"
+    start([*small, "num_steps=1", "tracker=none", f"run_dir={run}", "reward=callable", trust])
+    monkeypatch.setattr("sys.stdin", io.StringIO("sort ba\n"))
+    with pytest.raises(SystemExit, match="lsp.play with --trust"):
+        play.main([str(run)])
+    capsys.readouterr()
+    play.main([str(run), "--trust", trust])
+    assert "R = 0.50" in capsys.readouterr().out

@@ -17,11 +17,13 @@ from hypothesis import strategies as st
 
 from lsp.report import charts, facts
 from lsp.report.__main__ import main
+from lsp.report.escape import page_json
 from lsp.report.game_rows import read_index, read_plays, sample
-from lsp.report.page import _json, render, write_report
+from lsp.report.page import render, write_report
 from lsp.report.record import read_record, read_records
 from lsp.report.river import ILLEGAL, query_shares
-from lsp.runs import lock_run, update_run
+from lsp.runs import lock_run, read_run, update_run
+from lsp.start import start
 from lsp.tracking.local import LocalTracker
 from lsp.tracking.reader import read_trace
 
@@ -149,7 +151,7 @@ def test_hostile_text_makes_no_element(run):
 
 @given(st.text(st.characters(exclude_categories=["Cs"])))
 def test_json_in_the_page_reads_back_and_ends_nothing(text):
-    written = _json([text])
+    written = page_json([text])
     assert json.loads(written) == [text]
     assert not set("<>&\u2028\u2029") & set(written)
 
@@ -198,36 +200,78 @@ def test_a_sample_holds_the_best_the_worst_and_the_most_repeated(run):
         rows.append(dict(query_id="q19", query="again " + "z" * 300, answer="a"))
         add_step(run, step, rows)
     index = read_index(run, None)
-    chosen = sample(run, index, lambda text: True, budget=600_000)
-    assert not chosen.whole
-    queries = [query for plays in chosen.plays.values() for query in plays]
-    assert max(q.advantage for q in queries) == pytest.approx(4.93, abs=0.01)
-    assert min(q.advantage for q in queries) == pytest.approx(-5.06, abs=0.01)
-    assert all(any(q.text.startswith("again") for q in plays) for plays in chosen.plays.values())
-    assert (min(chosen.plays), max(chosen.plays)) == (1, 60)
-    size = sum(len(q.text) + sum(len(a.text) for a in q.answers) for q in queries)
-    assert 200_000 < size <= 600_000
+    for budget in (600_000, 60_000):  # the second one holds nothing but what must be in, cut short
+        chosen = sample(run, index, lambda text: True, budget)
+        assert not chosen.whole
+        queries = [query for plays in chosen.plays.values() for query in plays]
+        assert max(q.advantage for q in queries) == pytest.approx(4.93, abs=0.01)
+        assert min(q.advantage for q in queries) == pytest.approx(-5.06, abs=0.01)
+        assert all(any(q.text.startswith("again") for q in p) for p in chosen.plays.values())
+        assert (min(chosen.plays), max(chosen.plays)) == (1, 60)
+        texts = [t for q in queries for t in (q.text, *(a.text for a in q.answers))]
+        assert budget / 4 < len(page_json(texts)) <= budget
+
+
+def test_escapes_count(run):
+    """An angle bracket takes six bytes in the page."""
+    shutil.rmtree(run / "trace")
+    for step in range(1, 21):
+        add_step(
+            run, step, [dict(query_id="q", query=f"{step} " + "<" * 2_000, answer="&" * 2_000)]
+        )
+    index = read_index(run, None)
+    assert not sample(run, index, lambda text: True, 400_000).whole
+    assert sample(run, index, lambda text: True, 600_000).whole
+
+
+def test_what_was_not_played_does_not_stand_for_the_worst(run):
+    shutil.rmtree(run / "trace")
+    plain = dict(query_id="a", query="best " * 50, answer="x", challenger_advantage=1.0)
+    worst = dict(query_id="b", query="worst " * 50, answer="x", challenger_advantage=-1.0)
+    unplayed = [
+        dict(query_id=f"u{i}", query=f"{i} " * 90, query_finish_reason="length",
+             query_value=None, challenger_advantage=None)
+        for i in range(20)
+    ]  # fmt: skip
+    add_step(run, 1, [plain, worst, *unplayed])
+    chosen = sample(run, read_index(run, None), lambda text: True, budget=1_400)
+    assert {q.text.split()[0] for q in chosen.plays[1]} >= {"best", "worst"}
 
 
 def test_win_rate_interval_by_hand():
-    # 6 wins, 2 ties, 2 losses: mean 0.7; variance (6 + 0.5) / 10 - 0.49 = 0.16; over 9.
+    # 6 of 8 decided queries: 0.3491 to 0.9681 (Clopper and Pearson); 8 of 10 were decided.
     rate, low, high = facts.win_rate_interval(6, 2, 2)
-    half = 1.96 * math.sqrt(0.16 / 9)
-    assert (rate, low, high) == pytest.approx((0.7, 0.7 - half, min(1, 0.7 + half)))
-    assert facts.win_rate_interval(3, 0, 0) == (1.0, 1.0, 1.0)
+    expected = (0.7, 0.5 + 0.8 * (0.3491 - 0.5), 0.5 + 0.8 * (0.9681 - 0.5))
+    assert (rate, low, high) == pytest.approx(expected, abs=1e-4)
+    assert facts.win_rate_interval(0, 7, 0) == (0.5, 0.5, 0.5)
+
+
+@given(st.integers(0, 60), st.integers(0, 2000), st.integers(0, 60))
+def test_the_interval_holds_a_half_where_the_sign_test_does_not_reject(wins, ties, losses):
+    if not wins + losses:
+        return
+    rate, low, high = facts.win_rate_interval(wins, ties, losses)
+    assert low <= rate <= high
+    count, most = wins + losses, max(wins, losses)
+    tail = sum(math.comb(count, k) for k in range(most, count + 1)) / 2**count
+    assert (low <= 0.5 <= high) == (tail >= 0.025)
 
 
 def test_ends_of_a_run_by_hand(run):
-    lines = [{"step": i, "reward/external/mean": value} for i, value in enumerate([1, 3, 5, 9], 1)]
+    values = [1, 3, 1, 3, 2, 5, 9, 5, 9, 7]
+    lines = [{"step": i, "reward/external/mean": value} for i, value in enumerate(values, 1)]
     (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     number = facts.windows(read_record(run), "reward/external/mean", "R", 3)
-    # Means 2 and 7; variances 2 and 8, two steps each: half an interval is 1.96 sqrt(5).
+    # Means 2 and 7, variances 1 and 4 of five steps each: Welch's 5.88 degrees of freedom, t 2.459.
     assert (number.start, number.end) == (2, 7)
-    assert number.high - number.change == pytest.approx(1.96 * math.sqrt(5))
+    assert number.high - number.change == pytest.approx(2.459, rel=0.01)
+    lines = "".join(json.dumps(line) + "\n" for line in lines[:4])
+    (run / "metrics.jsonl").write_text(lines)
+    assert facts.windows(read_record(run), "reward/external/mean", "R", 3).low is None
 
 
 def test_verdicts(run):
-    for wins, word in ((50, "Better than"), (5, "No different from"), (1, "Worse than")):
+    for wins, word in ((50, "Better than"), (5, "No different from"), (0, "Worse than")):
         counts = {"final/wins": wins, "final/ties": 10, "final/losses": 8}
         edit_json(run / "summary.json", **counts)
         assert facts.verdict(read_record(run)).startswith(f"{word} its base")
@@ -247,8 +291,15 @@ def test_lights(run):
     lights = {light.label: light for light in facts.lights(read_record(run))}
     assert (lights["distinct queries"].state, lights["distinct queries"].step) == ("alarm", 2)
     assert lights["reward hacking"].step == 3
-    assert lights["queries played"].state == "ok"
+    assert lights["queries played"].state == "too few steps"
     assert "at step 2" in render([read_record(run)])
+    lines = [{"step": i, "rollout/played_query_frac": 0.1} for i in range(1, 30)]
+    (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    lights = {light.label: light for light in facts.lights(read_record(run))}
+    assert (lights["queries played"].state, lights["queries played"].value) == ("ok", 0.1)
+    edit_settings(run, method={"queries": "dataset"})
+    lights = {light.label: light for light in facts.lights(read_record(run))}
+    assert lights["queries played"].state == "not measured"
 
 
 def test_states(run):
@@ -260,6 +311,9 @@ def test_states(run):
     assert "Killed after step 3 of 9: its process is gone" in killed and "resume=" in killed
     with lock_run(run):
         assert read_record(run).state.startswith("Still going: 3 of 9 steps so far")
+        for status, word in (("interrupted", "Stopped after"), ("failed", "Failed after")):
+            update_run(run, status=status)  # its own process writes this report, and holds it
+            assert read_record(run).state.startswith(word)
     update_run(run, status="interrupted")
     assert "Stopped after step 3 of 9, everything saved" in read_record(run).state
     update_run(run, status="failed")
@@ -345,6 +399,44 @@ def test_bad_input_gets_one_clear_word(run, tmp_path):
     assert "its trace has no column solver_reward" in said and "another version" in said
     (run / "config.yaml").write_text("world: pocket\n")
     assert "config.yaml has no" in command(run)
+
+
+def test_damaged_records_get_one_clear_word(run, tmp_path):
+    def damaged(change):
+        folder = Path(shutil.copytree(run, tmp_path / f"damaged{len(list(tmp_path.iterdir()))}"))
+        change(folder)
+        return command(folder)
+
+    shard = "trace/step-000002.parquet"
+    said = damaged(lambda folder: (folder / shard).write_bytes((run / shard).read_bytes()[:200]))
+    assert "is damaged, or was written by another version" in said
+    assert "cannot be read" in damaged(lambda folder: update_run(folder, init="base"))
+    (run / "crossplay").mkdir()
+    (run / "crossplay" / "crossplay.csv").write_text("challenger,solver\nbase,base\n")
+    assert "a run's record cannot be read" in command(run)
+
+
+def test_a_report_that_fails_loses_no_run(small, tmp_path, monkeypatch, capsys):
+    def broken(*arguments):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("lsp.report.page.write_report", broken)
+    summary = start([*small, "num_steps=1", "tracker=none", f"run_dir={tmp_path / 'run'}"])
+    assert summary["status"] == "finished" and read_run(tmp_path / "run")["status"] == "finished"
+    out = capsys.readouterr().out
+    assert "report   not written (OSError: [Errno 28]" in out and "python -m lsp.report" in out
+
+
+def test_a_run_that_went_on_and_was_killed_shows_no_old_summary(run):
+    assert "its base: win rate" in render([read_record(run)])
+    update_run(run, status="running")
+    assert "its base: win rate" not in render([read_record(run)])
+
+
+def test_the_command_that_runs_it_again(run):
+    update_run(run, command="python run.py method=lsp 'run_dir=a b' num_steps=2 seed=4")
+    again = "python run.py method=lsp seed=4 num_steps=3"
+    assert facts.command_again(read_record(run)) == again
 
 
 def test_a_step_that_a_kill_left_without_its_line_is_shown(run):

@@ -51,7 +51,9 @@ def compared(one, other):
         abs(a[key] - b[key])
         for a, b in zip(left, right, strict=True)
         for key in a
-        if not key.startswith(("time/", "runtime/", "batch/")) and a[key] is not None
+        # A cosine of small gradients is a difference of large ones.
+        if not key.startswith(("time/", "runtime/", "batch/", "optim/role_gradient_cosine"))
+        and a[key] is not None
     )
 
 
@@ -194,7 +196,7 @@ def test_a_process_that_dies_ends_the_job_with_its_error(small, tmp_path):
 
 def test_a_signal_stops_all_of_them_with_everything_saved(small, tmp_path):
     run = tmp_path / "run"
-    job = torchrun(2, "run.py", *overrides(small, run, "num_steps=5000", "eval=none"))
+    job = torchrun(2, "run.py", *overrides(small, run, "num_steps=5000", "eval.every=0"))
     while not (run / "metrics.jsonl").is_file() or len(read_metrics(run)) < 2:
         time.sleep(0.2)
         assert job.poll() is None
