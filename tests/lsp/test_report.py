@@ -275,7 +275,7 @@ def test_verdicts(run):
         counts = {"final/wins": wins, "final/ties": 10, "final/losses": 8}
         edit_json(run / "summary.json", **counts)
         assert facts.verdict(read_record(run)).startswith(f"{word} its base")
-    (run / "summary.json").unlink()
+    update_run(run, status="interrupted")
     assert "Too few steps" in facts.verdict(read_record(run))
     for slope, word in ((0.1, "rose"), (-0.1, "fell"), (0.0, "did not clearly change")):
         lines = [{"step": i, "reward/external/mean": slope * i + i % 2} for i in range(1, 41)]
