@@ -261,7 +261,7 @@ def test_a_reward_of_the_users_own_is_trusted_by_name(small, tmp_path, monkeypat
     run = tmp_path / "run"
     trust = "reward.path=own_reward.half"
     start([*small, "num_steps=1", "tracker=none", f"run_dir={run}", "reward=callable", trust])
-    monkeypatch.setattr("sys.stdin", io.StringIO("sort ba\n"))
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"sort ba\n")))
     with pytest.raises(SystemExit, match="lsp.play with --trust"):
         play.main([str(run)])
     capsys.readouterr()
