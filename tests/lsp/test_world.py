@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -194,13 +195,21 @@ def test_a_process_that_dies_ends_the_job_with_its_error(small, tmp_path):
     assert [line["step"] for line in read_metrics(tmp_path / "run")] == [0, 1]
 
 
-def test_a_signal_stops_all_of_them_with_everything_saved(small, tmp_path):
+@pytest.mark.parametrize("how", ["SIGTERM to torchrun", "SIGUSR2 to its processes"])
+def test_a_signal_stops_all_of_them_with_everything_saved(small, tmp_path, how):
+    """The second way is that of docs/slurm_torchrun.sh."""
     run = tmp_path / "run"
     job = torchrun(2, "run.py", *overrides(small, run, "num_steps=5000", "eval.every=0"))
     while not (run / "metrics.jsonl").is_file() or len(read_metrics(run)) < 2:
         time.sleep(0.2)
         assert job.poll() is None
-    job.send_signal(signal.SIGTERM)
+    if how == "SIGTERM to torchrun":
+        job.send_signal(signal.SIGTERM)
+    else:
+        script = (ROOT / "docs" / "slurm_torchrun.sh").read_text()
+        (pattern,) = re.findall(r"pkill -USR2 -f -- '(.*)'", script)
+        asked = ["pkill", "-USR2", "-P", str(job.pid), "-f", "--", pattern]
+        assert subprocess.run(asked).returncode == 0
     _, err = job.communicate(timeout=120)
     assert "stopped after step" in err and read_run(run)["status"] == "interrupted"
     assert newest_checkpoint(run).is_dir()
