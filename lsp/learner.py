@@ -96,11 +96,12 @@ class Learner:
         self.optimizer.zero_grad(set_to_none=True)
         every = self.config.tracker.role_gradients_every
         before: list[torch.Tensor] | None = None
-        for role in ("challenger", "solver"):
-            own = [row for row in rows if row.role == role]
-            for chosen in pack(own, self.config.optim.micro_batch_tokens):
-                batch = pad([own[i] for i in chosen]).to(self.players.policy.device)
-                self._backward(batch, stats)
+        batches = {role: self._batches(rows, role) for role in ("challenger", "solver")}
+        with self.players.reference_at_work():  # one visit for all of them
+            references = {role: [self._reference(b) for b in own] for role, own in batches.items()}
+        for role, own in batches.items():
+            for batch, ref in zip(own, references[role], strict=True):
+                self._backward(batch, ref, stats)
             if own and every and step % every == 0:
                 before = self._measure_gradient(role, before, stats)
         norm = torch.nn.utils.clip_grad_norm_(self.trained, self.config.optim.max_grad_norm)
@@ -112,6 +113,18 @@ class Learner:
                 group["lr"] = self.config.optim.lr * min(1.0, step / max(1, warmup))
             self.optimizer.step()
         return stats
+
+    def _batches(self, rows: list[TrainingRow], role: str) -> list[MicroBatch]:
+        own = [row for row in rows if row.role == role]
+        packed = pack(own, self.config.optim.micro_batch_tokens)
+        return [pad([own[i] for i in chosen]).to(self.players.device) for chosen in packed]
+
+    @torch.no_grad()
+    def _reference(self, batch: MicroBatch) -> TokenScores:
+        """The reference's scores; whole distributions with them for the exact KL alone."""
+        exact = self.config.method.kl_estimator == "exact"
+        temperature = self.config.rollout.temperature
+        return completion_scores(self.players.reference, batch, temperature, exact)
 
     @torch.no_grad()
     def _measure_gradient(
@@ -134,12 +147,10 @@ class Learner:
             stats.role_gradients["optim/role_gradient_cosine"] = dot / (norm * other)
         return before
 
-    def _backward(self, batch: MicroBatch, stats: UpdateStats) -> None:
+    def _backward(self, batch: MicroBatch, ref: TokenScores, stats: UpdateStats) -> None:
         method, temperature = self.config.method, self.config.rollout.temperature
         exact = method.kl_estimator == "exact"
         policy = self.players.policy
-        with torch.no_grad():
-            ref = completion_scores(self.players.reference, batch, temperature, exact)
         device = ref.logprobs_C.device
         weights = [[row.policy_weight, row.kl_weight] for row in batch.rows]
         policy_weight_C, kl_weight_C = torch.tensor(weights, device=device)[batch.row_C].unbind(1)

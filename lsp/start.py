@@ -16,7 +16,7 @@ from lsp.config import Config, warnings
 from lsp.init import Init, NoEarlierRun, resolve_init
 from lsp.plan import plan
 from lsp.provenance import code_diff, provenance
-from lsp.resume import Resumed, find_resumed, supersede
+from lsp.resume import LEAVES_THE_GAME, Resumed, find_resumed, supersede
 from lsp.runs import (
     RunError,
     base_identity,
@@ -82,7 +82,7 @@ def go_on(resumed: Resumed) -> dict[str, Any]:
         print(f"the run {resumed.folder} is finished ({resumed.step} steps); nothing to do")
         return read_summary(resumed.folder)
     lock = lock_run(resumed.folder)
-    if resumed.grown:
+    if resumed.changed:
         save_config(resumed.config, resumed.folder)
     announce(resumed.config, resumed.folder, resumed.init)
     moved = supersede(resumed.folder, resumed.step)
@@ -109,23 +109,33 @@ def run(
 ) -> dict[str, Any]:
     """Load torch and train, from a checkpoint on where there is one. ``lock`` is held until the
     run ends, however it ends."""
+    from lsp.memory import OutOfMemory, memory_of
     from lsp.session import Session, thread_environment
     from lsp.train import train
 
     thread_environment()
     try:
-        session = Session(config, run_id, folder, init, lock, checkpoint, step)
-    except (ValueError, RunError, OSError) as error:
+        with memory_of("loading"):
+            session = Session(config, run_id, folder, init, lock, checkpoint, step)
+    except (ValueError, RunError, OSError, OutOfMemory) as error:
         if read_run(folder)["status"] == "starting":  # it never began: its name stays free
             shutil.rmtree(folder)
         lock.close()
-        raise RunError(str(error)) from error
+        text = error.advice(config) if isinstance(error, OutOfMemory) else str(error)
+        raise RunError(text) from error
     update_run(folder, status="running")
     try:
         return train(config, session)
     except ValueError as error:
         session.fail()
         raise RunError(str(error)) from error
+    except OutOfMemory as error:
+        session.fail()
+        raise RunError(
+            f"{error.advice(config)}\neverything up to the last checkpoint is kept; go on with"
+            f" {resume_hint(folder)}, beside which {', '.join(LEAVES_THE_GAME)} may be given anew;"
+            f" with others changed, start from its weights by init=checkpoint init.run={folder}"
+        ) from error
     except OSError as error:
         raise RunError(
             f"the run could not be written: {error}; everything up to the last checkpoint is kept;"

@@ -13,6 +13,8 @@ LSP, LSP-Zero, GRPO and the controls are settings of these lines.
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -21,9 +23,9 @@ import torch
 from lsp import game
 from lsp.batch import training_rows
 from lsp.config import Config
+from lsp.memory import memory_of
 from lsp.metrics import empty_play, play_metrics, trace_rows
 from lsp.players import Players
-from lsp.rollout.engine import DrawKey
 from lsp.types import Play, Query
 
 if TYPE_CHECKING:
@@ -37,8 +39,8 @@ def train(config: Config, session: Session) -> dict[str, Any]:
     session.begin()
     for step in range(session.first_step, config.num_steps + 1):
         clock = Clock()
-        queries = players.step_queries(step)
-        clock.lap("time/queries")
+        with clock.phase("queries"):
+            queries = players.step_queries(step)
         play = play_queries(players, config, queries, step, clock)
         rows = training_rows(
             play,
@@ -47,8 +49,8 @@ def train(config: Config, session: Session) -> dict[str, Any]:
             config.rollout.max_query_tokens,
             config.rollout.max_new_tokens,
         )
-        stats = learner.update(rows, step)
-        clock.lap("time/update")
+        with clock.phase("update"):
+            stats = learner.update(rows, step)
         metrics = {
             **play_metrics(queries, play, config.method.self_reward_weight),
             **stats.metrics(),
@@ -70,21 +72,21 @@ def play_queries(
     if not played:
         return empty_play()
     prompts = players.chat.encode([players.prompts.solver_messages(q.text) for q in played])
-    answers = players.answers(prompts, step)
-    clock.lap("time/answers")
+    with clock.phase("answers"):
+        answers = players.answers(prompts, step)
 
     asked = [query.text for query in played for _ in range(config.group_size)]
     given = [answer.text for group in answers for answer in group]
     shape = (len(played), config.group_size)
-    reward_QG = torch.tensor(players.reward(asked, given), dtype=torch.float32).view(shape)
-    clock.lap("time/reward")
+    with clock.phase("reward"):
+        reward_QG = torch.tensor(players.reward(asked, given), dtype=torch.float32).view(shape)
     quality_QG = torch.full(shape, torch.nan)
     judged: list[list[str]] = []
-    if method.scores_quality:
-        scores, texts = players.judge.score(asked, given, DrawKey(config.seed, step, "judge"))
-        quality_QG = torch.tensor(scores).view(shape)
-        judged = [texts[i : i + shape[1]] for i in range(0, len(texts), shape[1])]
-    clock.lap("time/quality")
+    with clock.phase("quality"):
+        if method.scores_quality:
+            scores, texts = players.qualities(asked, given, step)
+            quality_QG = torch.tensor(scores).view(shape)
+            judged = [texts[i : i + shape[1]] for i in range(0, len(texts), shape[1])]
 
     solver_reward_QG = game.solver_reward(reward_QG, quality_QG, method.self_reward_weight)
     challenger_reward_Q = game.challenger_reward(
@@ -110,13 +112,14 @@ def play_queries(
 
 
 class Clock:
-    """Seconds of each phase of a step."""
+    """Seconds of each phase of a step, as ``time/<phase>``; memory that ends in one names it."""
 
     def __init__(self):
         self.laps: dict[str, float] = {}
-        self._last = time.perf_counter()
 
-    def lap(self, name: str) -> None:
-        now = time.perf_counter()
-        self.laps[name] = now - self._last
-        self._last = now
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        started = time.perf_counter()
+        with memory_of(name):
+            yield
+        self.laps[f"time/{name}"] = time.perf_counter() - started
