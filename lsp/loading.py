@@ -190,9 +190,16 @@ def _reason(error: Exception, name: str, revision: str | None, group: str) -> st
                 " init=checkpoint init.run=<folder>"
             )
     return (
-        f"{type(error).__name__}: {error}\nCheck {group}.name, your access to it, and that its"
-        " files are whole: config.json, tokenizer files and weights as safetensors"
+        f"{type(error).__name__}: {brief(error)}\nCheck {group}.name, and that its files are"
+        " whole: config.json, tokenizer files and weights as safetensors"
     )
+
+
+def brief(error: Exception) -> str:
+    """An error's text in one line of at most 400 characters: transformers' go on with every model
+    that it knows, peft's with every layer."""
+    line = " ".join(str(error).split())
+    return line if len(line) <= 400 else f"{line[:400]}…"
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:

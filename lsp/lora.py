@@ -16,6 +16,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from lsp.config import LoraSettings
+from lsp.loading import brief
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -91,7 +92,7 @@ def merge_adapter(model: PreTrainedModel, folder: Path) -> None:
             raise ValueError("it computes something else once it is merged")
     except (ValueError, RuntimeError, TypeError, KeyError, OSError, SafetensorError) as error:
         raise ValueError(
-            f"the adapter {folder} cannot be merged into a {type(model).__name__}: {error}\n"
+            f"the adapter {folder} cannot be merged into a {type(model).__name__}: {brief(error)}\n"
             f"{way_out[0].upper()}{way_out[1:]}"
         ) from error
     for name, parameter in model.named_parameters():

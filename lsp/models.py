@@ -80,6 +80,12 @@ def check_paths(model: PreTrainedModel) -> None:
         scores = model(input_ids=ids, use_cache=False).logits[0].float().log_softmax(-1)
         places = torch.arange(len(row.prompt_ids) - 1, row.length - 1)
         expected.append(scores[places, ids[0, places + 1]])
+    if not torch.isfinite(torch.cat(expected)).all():
+        raise ValueError(
+            f"the log-probabilities of this {type(model).__name__} are not finite, so its weights"
+            " are damaged, or too large for its dtype; fetch them again, or choose another"
+            " checkpoint or model.dtype=float32"
+        )
     difference = (found - torch.cat(expected)).abs().max().item()
     # bfloat16 rounds logits to 8 bits, and the two passes round apart.
     if not difference <= (1e-3 if model.dtype == torch.float32 else 0.2):
