@@ -1,7 +1,7 @@
 """LoRA by peft: a policy that is the frozen init and small adapters (arXiv 2106.09685).
 
 The reference shares the init's tensors, so there is no second copy of them, and it is exactly the
-init: adapters begin as zero, and KL with them. Weights are never merged in place and taken apart
+init (also where that is an adapter, merged once and for all): adapters begin as zero, and KL with them. Weights are never merged in place and taken apart
 again, which rounding makes another model of; whatever needs merged weights gets new ones.
 """
 

@@ -88,7 +88,7 @@ def test_code_that_came_with_a_model_runs_only_where_the_user_says_so(
     with pytest.raises(RunError) as refused:
         run_of()
     for said in ("asks to run Python code of its own ('auto_map' in config.json)",
-                 "write model.trust_remote_code=true on the command line"):  # fmt: skip
+                 "write model.trust_remote_code=true on run.py's command line"):  # fmt: skip
         assert said in str(refused.value)
     assert not marker.exists() and not (tmp_path / "run").exists()
     run_of("model.trust_remote_code=true")
