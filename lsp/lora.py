@@ -1,8 +1,9 @@
 """LoRA by peft: a policy that is the frozen init and small adapters (arXiv 2106.09685).
 
 The reference shares the init's tensors, so there is no second copy of them, and it is exactly the
-init (also where that is an adapter, merged once and for all): adapters begin as zero, and KL with them. Weights are never merged in place and taken apart
-again, which rounding makes another model of; whatever needs merged weights gets new ones.
+init, also where that is an adapter, which is merged once and for all: the run's own adapters begin
+as zero, and KL with them. Weights are never merged in place and taken apart again, which rounding
+makes another model of; whatever needs merged weights gets new ones.
 """
 
 from __future__ import annotations

@@ -233,17 +233,30 @@ def test_queries_beyond_the_context_are_left_out_and_counted(run_of, tmp_path, c
         run_of(f"data.path={data}", f"run_dir={tmp_path / 'other'}")
 
 
-def test_the_longest_query_that_is_kept_still_fits(run_of, tmp_path, llama3_tokenizer):
-    """One token a byte here: the boundary is exact, for Solver and judge."""
-    one = len(llama3_tokenizer("zq", add_special_tokens=False).input_ids)
-    assert one == 2
+@pytest.mark.parametrize("judged", [False, True])
+def test_the_longest_query_that_is_kept_just_fits(run_of, tmp_path, judged):
+    """A z is a token here, so that some query fills the context to the last one."""
+    from lsp.players import answer_tokens, load_players
+
     data = tmp_path / "edge.jsonl"
-    texts = ["z" * n for n in range(380, 500)]
+    texts = ["z" * n for n in range(400, 490)]
     data.write_text("\n".join(json.dumps({"instruction": text}) for text in texts))
-    short = ["prompts.judge=rate", "method.log_quality=true"]
-    run_of(f"data.path={data}", "num_queries=60", "rollout.max_new_tokens=8", *short)
-    left_out = json.loads((tmp_path / "run" / "run.json").read_text())["queries_left_out"]
-    assert 0 < left_out < len(texts)
+    kept = []
+
+    def loaded(*given):
+        players = load_players(*given)
+        kept.extend(players.dataset)
+        for query, fits in ((max(kept, key=len), True), (max(kept, key=len) + "z", False)):
+            needed = answer_tokens(players.chat, players.config, len(query))
+            assert (max(needed[who] for who in readers) <= 512) == fits
+        return players
+
+    readers = ["the Solver", "the judge"] if judged else ["the Solver"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("lsp.session.load_players", loaded)
+        run_of(f"data.path={data}", "num_queries=90", "rollout.max_new_tokens=8",
+               "prompts.judge=rate", f"method.log_quality={str(judged).lower()}")  # fmt: skip
+    assert 0 < len(kept) < len(texts)
 
 
 LOADS = """
