@@ -371,7 +371,9 @@ def load_player(player: Player, config: Config) -> tuple[Any, Any, Any]:
     settings = config.model
     source = verified(player.checkpoint) if player.checkpoint else settings.name
     device = choose_device(config.runtime.device)
-    model, tokenizer = load_model(source, settings.dtype, device, settings.revision)
+    model, tokenizer = load_model(
+        source, settings.dtype, device, settings.revision, settings.trust_remote_code
+    )
     engine = rollout_engine(model, tokenizer, config.rollout)
     return model, ChatFormat(tokenizer, settings.date_string), engine
 

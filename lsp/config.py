@@ -15,7 +15,7 @@ from types import MappingProxyType
 from typing import Any, Literal
 
 from lsp.prompts import Prompts
-from lsp.schema import ConfigError, Problem, check_tree, flat, number
+from lsp.schema import ConfigError, Problem, check_tree, consent, flat, number
 from lsp.scrub import scrub
 
 EXACT_KL_VOCABULARY = 8192
@@ -27,8 +27,8 @@ class InitConfig:
     """Where the policy (and so the reference) starts: the base, a run of a method, a checkpoint.
 
     A method's name takes the newest finished run of that method from the same base unless ``run``
-    names one; ``checkpoint`` needs ``run``: a run's folder or id, a checkpoint's, or a model
-    folder.
+    names one; ``checkpoint`` needs ``run``: a run's folder or id, a checkpoint's, a model
+    folder, or the folder of a peft adapter of ``model.name``.
     """
 
     source: Literal["base", "grpo", "lsp", "lsp_zero", "checkpoint"]
@@ -49,11 +49,12 @@ class ModelConfig:
     """The base model. ``name``: ``pocket`` (the shipped one), a folder, or a Hub id.
 
     ``date_string`` pins the date that some chat templates insert (Llama 3.2's takes today's
-    otherwise).
+    otherwise). ``trust_remote_code``: Python files that came with the model are run.
     """
 
     name: str
     revision: str | None
+    trust_remote_code: bool = consent()
     dtype: Literal["float32", "bfloat16"]
     date_string: str | None
     lora: LoraSettings

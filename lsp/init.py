@@ -2,23 +2,32 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from lsp.checkpoint import newest_checkpoint, verified
-from lsp.config import Config
+from lsp.config import Config, local_model_folder
 from lsp.runs import RUN_FILE, RunError, base_identity, find_run, read_run, runs
+
+ADAPTER_CONFIG = "adapter_config.json"
+"""What makes a folder without a config.json an adapter."""
 
 
 @dataclass(frozen=True)
 class Init:
-    """``source``: a folder, or ``model.name``. ``run_id``, ``method``: of the run that made it, if
-    one did."""
+    """``source``: ``model.name``, a model's folder, or a peft adapter's. ``run_id``, ``method``: of
+    the run that made it, if one did."""
 
     source: str
     run_id: str | None
     method: str | None
     text: str
+
+    @property
+    def is_adapter(self) -> bool:
+        """Whether ``source`` is an adapter, to be merged into ``model.name``."""
+        return _is_adapter(Path(self.source))
 
     def record(self) -> dict[str, str | None]:
         return asdict(self)
@@ -49,6 +58,9 @@ def resolve_init(config: Config) -> Init:
 def _named(config: Config) -> Init:
     name = config.init.run
     folder = Path(name)
+    if _is_adapter(folder):
+        _fits_adapter(config, folder)
+        return Init(name, None, None, f"adapter {name} merged into {config.model.name}")
     if (folder / "config.json").is_file() and not (folder / RUN_FILE).is_file():
         owner = folder.parent.parent
         if not (owner / RUN_FILE).is_file():
@@ -67,6 +79,36 @@ def _named(config: Config) -> Init:
             " init=checkpoint with it"
         )
     return _from_run(found, run)
+
+
+def _is_adapter(folder: Path) -> bool:
+    files = (folder / ADAPTER_CONFIG, folder / "config.json")
+    return [file.is_file() for file in files] == [True, False]
+
+
+def _fits_adapter(config: Config, folder: Path) -> None:
+    """Raises RunError where the adapter says that it was trained on another base."""
+    try:
+        told = json.loads((folder / ADAPTER_CONFIG).read_text(encoding="utf-8"))
+        base, revision = told.get("base_model_name_or_path"), told.get("revision")
+    except (OSError, ValueError, AttributeError) as error:
+        raise RunError(
+            f"init.run={folder}: its {ADAPTER_CONFIG} cannot be read: {error}"
+        ) from error
+    model = config.model
+    ours, theirs = local_model_folder(model.name), local_model_folder(base) if base else None
+    same_folder = ours is not None and theirs is not None and ours.resolve() == theirs.resolve()
+    if base and base != model.name and not same_folder:
+        raise RunError(
+            f"init.run={folder} is an adapter of {base}, and this run's base is"
+            f" model.name={model.name}; set model.name={base}, or, where that is another name of"
+            f" the same model, correct base_model_name_or_path in its {ADAPTER_CONFIG}"
+        )
+    if ours is None and revision is not None and revision != (model.revision or "main"):
+        raise RunError(
+            f"init.run={folder} is an adapter of revision {revision} of {model.name}; set"
+            f" model.revision={revision}"
+        )
 
 
 def _from_run(folder: Path, run: dict) -> Init:

@@ -124,13 +124,13 @@ class Learner:
         self.optimizer.zero_grad(set_to_none=True)
         every = self.config.tracker.role_gradients_every
         before: list[torch.Tensor] | None = None
-        for role in ("challenger", "solver"):
-            of_role = [row for row in rows if row.role == role]
-            own = of_role[world.rank :: world.size]
-            for chosen in pack(own, self.config.optim.micro_batch_tokens):
-                batch = pad([own[i] for i in chosen]).to(self.players.policy.device)
-                self._backward(batch, stats)
-            if of_role and every and step % every == 0:
+        batches = {role: self._batches(rows, role) for role in ("challenger", "solver")}
+        with self.players.reference_at_work():  # one visit for all of them
+            references = {role: [self._reference(b) for b in own] for role, own in batches.items()}
+        for role, own in batches.items():
+            for batch, ref in zip(own, references[role], strict=True):
+                self._backward(batch, ref, stats)
+            if every and step % every == 0 and any(row.role == role for row in rows):
                 before = self._measure_gradient(role, before, stats)
         self._add_up_gradients()
         stats = UpdateStats.merged(world.each(stats))
@@ -160,6 +160,20 @@ class Learner:
                 tensor.grad = torch.zeros_like(tensor)
         world.add_up([tensor.grad for tensor in wanted])
 
+    def _batches(self, rows: list[TrainingRow], role: str) -> list[MicroBatch]:
+        """This process's part of a role's rows."""
+        world = self.players.world
+        own = [row for row in rows if row.role == role][world.rank :: world.size]
+        packed = pack(own, self.config.optim.micro_batch_tokens)
+        return [pad([own[i] for i in chosen]).to(self.players.device) for chosen in packed]
+
+    @torch.no_grad()
+    def _reference(self, batch: MicroBatch) -> TokenScores:
+        """The reference's scores; whole distributions with them for the exact KL alone."""
+        exact = self.config.method.kl_estimator == "exact"
+        temperature = self.config.rollout.temperature
+        return completion_scores(self.players.reference, batch, temperature, exact)
+
     @torch.no_grad()
     def _measure_gradient(
         self, role: str, before: list[torch.Tensor] | None, stats: UpdateStats
@@ -185,12 +199,10 @@ class Learner:
             stats.role_gradients["optim/role_gradient_cosine"] = dot / (norm * other)
         return before
 
-    def _backward(self, batch: MicroBatch, stats: UpdateStats) -> None:
+    def _backward(self, batch: MicroBatch, ref: TokenScores, stats: UpdateStats) -> None:
         method, temperature = self.config.method, self.config.rollout.temperature
         exact = method.kl_estimator == "exact"
         policy = self.players.policy
-        with torch.no_grad():
-            ref = completion_scores(self.players.reference, batch, temperature, exact)
         device = ref.logprobs_C.device
         weights = [[row.policy_weight, row.kl_weight] for row in batch.rows]
         policy_weight_C, kl_weight_C = torch.tensor(weights, device=device)[batch.row_C].unbind(1)

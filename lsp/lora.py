@@ -1,19 +1,23 @@
 """LoRA by peft: a policy that is the frozen init and small adapters (arXiv 2106.09685).
 
 The reference shares the init's tensors, so there is no second copy of them, and it is exactly the
-init: adapters begin as zero, and KL with them. Weights are never merged in place and taken apart
-again, which rounding makes another model of; whatever needs merged weights gets new ones.
+init, also where that is an adapter, which is merged once and for all: the run's own adapters begin
+as zero, and KL with them. Weights are never merged in place and taken apart again, which rounding
+makes another model of; whatever needs merged weights gets new ones.
 """
 
 from __future__ import annotations
 
 import copy
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from lsp.config import LoraSettings
+from lsp.loading import brief
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -51,6 +55,50 @@ def add_lora(model: PreTrainedModel, settings: LoraSettings) -> None:
             f"{type(model).__name__} has layers whose adapters cannot be merged into plain weights"
             " (experts, for instance); train it with model.lora.rank=0"
         )
+
+
+@torch.no_grad()
+def merge_adapter(model: PreTrainedModel, folder: Path) -> None:
+    """Make a plain model that of the LoRA adapter in ``folder`` (as peft writes one): merged in
+    fp32, then rounded to the model's own dtype, all of it trainable.
+
+    Raises ValueError where the adapter does not fit the model or cannot be merged.
+    """
+    from peft import LoraConfig, PeftConfig, PeftModel, get_peft_model_state_dict
+    from safetensors.torch import load_file
+
+    weights = folder / "adapter_model.safetensors"
+    way_out = "give init.run=<a LoRA adapter of this model.name, as peft's save_pretrained writes>"
+    if not weights.is_file():
+        raise ValueError(f"the adapter {folder} has no {weights.name}; {way_out}")
+    dtypes = {name: parameter.dtype for name, parameter in model.named_parameters()}
+    for parameter in model.parameters():
+        parameter.data = parameter.data.float()
+    try:
+        if not isinstance(PeftConfig.from_pretrained(str(folder)), LoraConfig):
+            raise ValueError("it is no LoRA adapter, and others cannot be merged")
+        adapted = PeftModel.from_pretrained(model, str(folder)).eval()
+        given = load_file(weights).keys()
+        taken = get_peft_model_state_dict(adapted, save_embedding_layers=False).keys()
+        if given ^ taken:
+            raise ValueError(f"{len(given ^ taken)} of its weights are missing or have no layer")
+        probe = torch.arange(4, device=model.device)[None]
+        expected = adapted(input_ids=probe).logits
+        merged = adapted.merge_and_unload(safe_merge=True)
+        difference = (merged(input_ids=probe).logits - expected).abs().max().item()
+        scale = max(1.0, expected.abs().max().item())
+        if merged is not model or dtypes.keys() != dict(model.named_parameters()).keys():
+            raise ValueError("merging it changes the model's layers")
+        if not difference <= 1e-3 * scale:
+            raise ValueError("it computes something else once it is merged")
+    except (ValueError, RuntimeError, TypeError, KeyError, OSError, SafetensorError) as error:
+        raise ValueError(
+            f"the adapter {folder} cannot be merged into a {type(model).__name__}: {brief(error)}\n"
+            f"{way_out[0].upper()}{way_out[1:]}"
+        ) from error
+    for name, parameter in model.named_parameters():
+        parameter.data = parameter.data.to(dtypes[name])
+    model.eval().requires_grad_(True)
 
 
 def lora_layers(model: nn.Module) -> dict[str, nn.Module]:

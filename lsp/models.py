@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from lsp.batch import pad
-from lsp.config import local_model_folder
+from lsp.loading import load_pretrained
 from lsp.logprobs import completion_scores
 from lsp.onednn import use_onednn
 from lsp.types import TrainingRow
@@ -19,42 +19,27 @@ if TYPE_CHECKING:
 
 
 def load_model(
-    source: str | Path, dtype: str, device: torch.device, revision: str | None = None
+    source: str | Path,
+    dtype: str,
+    device: torch.device,
+    revision: str | None = None,
+    trust_remote_code: bool = False,
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """A causal language model in eval mode and its tokenizer; no code from the files is run.
+    """A causal language model in eval mode and its tokenizer.
 
     ``source``: ``pocket``, a folder, or a Hub id; ``revision`` is of the latter. Raises ValueError
     with the way out where it is missing, damaged, or not a model whose log-probabilities this
-    project computes right.
+    project computes right, and where it would run code without ``trust_remote_code``.
     """
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-    from transformers.utils import logging
-
-    logging.disable_progress_bar()
-    folder = local_model_folder(str(source))
-    name = str(folder or source)
-    if folder is not None and not (folder / "config.json").is_file():
-        raise ValueError(
-            f"no model in {folder}: it has no config.json; give a folder written by"
-            " save_pretrained, a Hub id, or a run"
-        )
-    revision = None if folder else revision
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(name, revision=revision)
-        model = AutoModelForCausalLM.from_pretrained(
-            name,
-            revision=revision,
-            dtype=getattr(torch, dtype),
-            use_safetensors=True,
-            attn_implementation="sdpa",
-        )
-    except Exception as error:
-        raise ValueError(
-            f"the model {name!r} cannot be loaded: {type(error).__name__}: {error}\n"
-            "Check the name, your access to it (gated models need a Hub token), and that its"
-            " files are whole; a damaged checkpoint can be replaced by an older one with"
-            " init=checkpoint init.run=<folder>"
-        ) from error
+    model, tokenizer = load_pretrained(
+        "CausalLM",
+        "model",
+        str(source),
+        dtype,
+        revision,
+        trust_remote_code,
+        attn_implementation="sdpa",
+    )
     embedding = model.get_input_embeddings()
     # A padding index drops the gradient of that id's embedding, and a rollout can sample it.
     embedding.padding_idx = None
@@ -95,6 +80,12 @@ def check_paths(model: PreTrainedModel) -> None:
         scores = model(input_ids=ids, use_cache=False).logits[0].float().log_softmax(-1)
         places = torch.arange(len(row.prompt_ids) - 1, row.length - 1)
         expected.append(scores[places, ids[0, places + 1]])
+    if not torch.isfinite(torch.cat(expected)).all():
+        raise ValueError(
+            f"the log-probabilities of this {type(model).__name__} are not finite, so its weights"
+            " are damaged, or too large for its dtype; fetch them again, or choose another"
+            " checkpoint or model.dtype=float32"
+        )
     difference = (found - torch.cat(expected)).abs().max().item()
     # bfloat16 rounds logits to 8 bits, and the two passes round apart.
     if not difference <= (1e-3 if model.dtype == torch.float32 else 0.2):

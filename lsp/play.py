@@ -157,9 +157,11 @@ def set_table(
     config, init = saved_config(run, trusted), Init(**read_run(run)["init"])
     from lsp.players import load_base, load_players
 
-    # A checkpoint holds merged weights, so there are no adapters to put on.
+    # A checkpoint holds merged weights, so there are no adapters to put on; without an optimizer
+    # beside them, all models fit where they were trained.
     plain = replace(config.model, lora=replace(config.model.lora, rank=0))
-    players = load_players(replace(config, model=plain), init, str(checkpoint))
+    at_hand = replace(config.hardware, offload=False)
+    players = load_players(replace(config, model=plain, hardware=at_hand), init, str(checkpoint))
     base = load_base(config, init, players.reference)
     return Table(players, base, seed, 0.0 if greedy else config.rollout.temperature)
 

@@ -6,7 +6,9 @@ import math
 import resource
 import sys
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,8 +18,9 @@ from lsp.batch import pack, pad, row_sums
 from lsp.config import Config, RolloutConfig
 from lsp.init import Init
 from lsp.logprobs import completion_scores
-from lsp.lora import add_lora, shared_copy
+from lsp.lora import add_lora, merge_adapter, shared_copy
 from lsp.models import end_token_ids, frozen_copy, load_model
+from lsp.offload import on_device
 from lsp.prompts import ChatFormat, Prompts
 from lsp.queries.challenger import challenger_queries
 from lsp.queries.dataset import step_queries
@@ -29,9 +32,14 @@ from lsp.world import ALONE, World
 
 @dataclass(frozen=True)
 class Players:
-    """The policy and what surrounds it. Methods draw with keys made from (seed, step, role)."""
+    """The policy and what surrounds it. Methods draw with keys made from (seed, step, role).
+
+    ``device``: where models compute, also those that wait elsewhere. ``left_out``: queries of the
+    data set that are not in ``dataset``, since they are too long for the context.
+    """
 
     config: Config
+    device: torch.device
     policy: PreTrainedModel
     reference: PreTrainedModel
     chat: ChatFormat
@@ -39,6 +47,7 @@ class Players:
     judge: SelfJudge
     reward: Any
     dataset: Sequence[str]
+    left_out: int
     world: World = ALONE
 
     @property
@@ -61,9 +70,10 @@ class Players:
 
     def ask(self, model: PreTrainedModel, count: int, key: DrawKey) -> list[Query]:
         """``count`` queries from a model as Challenger, numbered from ``key.first_row``."""
-        return challenger_queries(
-            model, self.engine, self.chat, self.prompts, self.config.rollout, count, key
-        )
+        with on_device(model, self.device):
+            return challenger_queries(
+                model, self.engine, self.chat, self.prompts, self.config.rollout, count, key
+            )
 
     def answers(
         self, prompts: Sequence[Sequence[int]], step: int, first: int = 0
@@ -79,6 +89,19 @@ class Players:
             rollout.temperature,
             DrawKey(self.config.seed, step, "solver", first * self.config.group_size),
         )
+
+    def reference_at_work(self) -> AbstractContextManager[None]:
+        """The reference, which is the judge too, is on the device inside."""
+        return on_device(self.reference, self.device)
+
+    def qualities(
+        self, queries: Sequence[str], answers: Sequence[str], step: int, first: int = 0
+    ) -> tuple[list[float], list[str]]:
+        """The judge's scores and what it wrote, one each for every pair; ``first``: the number of
+        the first pair among the step's."""
+        key = DrawKey(self.config.seed, step, "judge", first)
+        with self.reference_at_work():
+            return self.judge.score(queries, answers, key)
 
     def greedy(
         self, model: PreTrainedModel, prompts: Sequence[Sequence[int]], limit: int
@@ -133,16 +156,23 @@ def load_players(
     """Load the models. The reference is exactly the init; the policy is the init (with adapters
     under LoRA), or a checkpoint of this very run where one is resumed."""
     device = choose_device(config.runtime.device, world.local_rank)
+    offload = config.hardware.offload
+    if offload:
+        check_offload(device)
     model = config.model
-    policy, tokenizer = load_model(init.source, model.dtype, device, model.revision)
+    policy, tokenizer = load_init(config, init, device)
     if model.lora.rank:  # a resumed run's adapters come with its optimizer's state
         reference = shared_copy(policy)
         add_lora(policy, model.lora)
     elif resumed_from:
         reference = policy.requires_grad_(False)
-        policy = load_model(resumed_from, model.dtype, device)[0]
+        policy = load_model(
+            resumed_from, model.dtype, device, trust_remote_code=model.trust_remote_code
+        )[0]
     else:
         reference = frozen_copy(policy)
+    if offload and not model.lora.rank:  # under LoRA its tensors are the policy's
+        reference.to("cpu")
     chat = ChatFormat(tokenizer, config.model.date_string)
     ends, rollout = end_token_ids(policy, tokenizer), config.rollout
     engine = rollout_engine(policy, tokenizer, rollout)
@@ -155,9 +185,30 @@ def load_players(
         rollout.temperature,
     )
     check_context(policy, chat, config)
-    dataset = config.data.build() if config.method.queries == "dataset" else ()
+    dataset: Sequence[str] = ()
+    left_out = 0
+    if config.method.queries == "dataset":
+        dataset, left_out = within_context(policy, chat, config, config.data.build())
     reward = config.reward.build(device)
-    return Players(config, policy, reference, chat, engine, judge, reward, dataset, world)
+    if offload and hasattr(reward, "offload"):
+        reward.offload()
+    return Players(
+        config, device, policy, reference, chat, engine, judge, reward, dataset, left_out, world
+    )
+
+
+def load_init(
+    config: Config, init: Init, device: torch.device
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """The model that a run starts from; an adapter is merged into the base."""
+    model = config.model
+    source = model.name if init.is_adapter else init.source
+    policy, tokenizer = load_model(
+        source, model.dtype, device, model.revision, model.trust_remote_code
+    )
+    if init.is_adapter:
+        merge_adapter(policy, Path(init.source))
+    return policy, tokenizer
 
 
 def load_base(config: Config, init: Init, reference: PreTrainedModel) -> PreTrainedModel:
@@ -165,7 +216,9 @@ def load_base(config: Config, init: Init, reference: PreTrainedModel) -> PreTrai
     if init.source == config.model.name:
         return reference
     model = config.model
-    return load_model(model.name, model.dtype, reference.device, model.revision)[0]
+    return load_model(
+        model.name, model.dtype, reference.device, model.revision, model.trust_remote_code
+    )[0]
 
 
 def device_name(device: torch.device) -> str:
@@ -195,6 +248,29 @@ def check_context(model: PreTrainedModel, chat: ChatFormat, config: Config) -> N
         )
 
 
+def within_context(
+    model: PreTrainedModel, chat: ChatFormat, config: Config, queries: Sequence[str]
+) -> tuple[list[str], int]:
+    """The queries that fit into the model's context with an answer and, where it reads them, the
+    judge's prompt; and how many do not. Raises ValueError where none does."""
+    needed = answer_tokens(chat, config, 0)
+    if not config.method.scores_quality:
+        del needed["the judge"]
+    context = getattr(model.config, "max_position_embeddings", None)
+    if context is None:
+        return list(queries), 0
+    longest = context - max(needed.values())
+    lengths = [len(ids) for ids in chat.encode_text(queries)]
+    fitting = [q for q, n in zip(queries, lengths, strict=True) if n <= longest]
+    if not fitting:
+        raise ValueError(
+            f"no query of the data set fits: the shortest has {min(lengths)} tokens, and beside an"
+            f" answer and the prompts the model's context of {context} leaves {longest}; lower"
+            f" rollout.max_new_tokens={config.rollout.max_new_tokens}"
+        )
+    return fitting, len(queries) - len(fitting)
+
+
 def answer_tokens(chat: ChatFormat, config: Config, query_tokens: int) -> dict[str, int]:
     """The most tokens, prompts included, that the Solver and the judge need for a query of so
     many."""
@@ -219,6 +295,15 @@ def peak_memory_mb(device: torch.device) -> float:
         return torch.cuda.max_memory_allocated(device) / 2**20
     unit = 1 if sys.platform == "darwin" else 2**10  # bytes there, kB on Linux
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
+
+
+def check_offload(device: torch.device) -> None:
+    """Raises ValueError where there is no GPU to leave."""
+    if device.type == "cpu":
+        raise ValueError(
+            "hardware.offload=true moves reference and reward model off the GPU between phases, and"
+            " this run is on the CPU; choose hardware.offload=false"
+        )
 
 
 def choose_device(name: str, local_rank: int = 0) -> torch.device:

@@ -1,9 +1,9 @@
 """Going on with a run: ``resume=<run folder or id>`` or ``resume=auto``.
 
 The saved config is the config: only keys given on the command line are compared with it, and a
-difference is refused, but for ``num_steps``, which may grow. Everything past the checkpoint
-moves to ``superseded-K/``, so ``trace/``, ``metrics.jsonl`` and ``alerts.jsonl`` are always one
-line of history.
+difference is refused, but for ``num_steps``, which may grow, and LEAVES_THE_GAME. Everything past
+the checkpoint moves to ``superseded-K/``, so ``trace/``, ``metrics.jsonl`` and ``alerts.jsonl`` are
+always one line of history.
 All randomness is a function of (seed, step), so the rows that follow are those of a run that
 was never stopped.
 """
@@ -29,6 +29,16 @@ from lsp.runs import RUN_FILE, RunError, base_identity, find_run, read_run
 from lsp.schema import flat
 from lsp.tracking.reader import trace_steps
 
+LEAVES_THE_GAME = (
+    "rollout.max_rows",
+    "rollout.max_tokens",
+    "optim.micro_batch_tokens",
+    "optim.gradient_checkpointing",
+    "reward.max_tokens",
+    "hardware.offload",
+)
+"""How a step's work is cut into parts, so that it fits the memory: a resumed run may change it.
+Sums are then rounded in another order; nothing else changes."""
 FREE_KEYS = ("resume", "run_dir", "runs_root", "dry_run")
 """Given on the command line to find the run, not to change it."""
 
@@ -36,7 +46,7 @@ FREE_KEYS = ("resume", "run_dir", "runs_root", "dry_run")
 @dataclass(frozen=True)
 class Resumed:
     """A run to go on with. ``checkpoint`` is None where it was stopped before the first one;
-    ``finished`` where nothing is left to do."""
+    ``finished`` where nothing is left to do; ``changed``: ``config`` is not what was saved."""
 
     config: Config
     run_id: str
@@ -45,7 +55,7 @@ class Resumed:
     checkpoint: Path | None
     step: int
     finished: bool
-    grown: bool
+    changed: bool
 
 
 def find_resumed(config: Config, overrides: Sequence[str]) -> Resumed | None:
@@ -66,17 +76,15 @@ def find_resumed(config: Config, overrides: Sequence[str]) -> Resumed | None:
         if config.resume == "auto":
             return None
         raise RunError(f"the run {folder} never began; start it with run_dir={folder}")
-    saved = saved_config(folder, written(overrides))
-    steps_before = saved.num_steps
-    saved = _agreed(saved, config, overrides, folder)
+    before = saved_config(folder, written(overrides))
+    saved = _agreed(before, config, overrides, folder)
     checkpoints = checkpoint_folders(folder)
     checkpoint = verified(checkpoints[-1]) if checkpoints else None
     step = checkpoint_step(checkpoint) if checkpoint else 0
     whole = run["status"] == "finished" and (folder / "summary.json").is_file()
     finished = whole and step >= saved.num_steps
-    grown = saved.num_steps > steps_before
     init = Init(**run["init"])
-    return Resumed(saved, run["id"], folder, init, checkpoint, step, finished, grown)
+    return Resumed(saved, run["id"], folder, init, checkpoint, step, finished, saved != before)
 
 
 def saved_config(folder: Path, trusted: Mapping[str, Any] = MappingProxyType({})) -> Config:
@@ -104,7 +112,7 @@ def saved_config(folder: Path, trusted: Mapping[str, Any] = MappingProxyType({})
 
 
 def _agreed(saved: Config, given: Config, overrides: Sequence[str], folder: Path) -> Config:
-    """The saved config, with ``num_steps`` as given where it grew."""
+    """The saved config, with what may change as given."""
     ours, theirs = flat(saved), flat(given)
     differences = []
     for text in overrides:
@@ -115,8 +123,8 @@ def _agreed(saved: Config, given: Config, overrides: Sequence[str], folder: Path
         under = [k for k in {**ours, **theirs} if k == key or k.startswith(f"{key}.")]
         for name in under or ([key] if (CONF / key).is_dir() else []):
             old, new = ours.get(name), theirs.get(name)
-            if name == "num_steps" and new >= old:
-                saved = replace(saved, num_steps=new)
+            if (name == "num_steps" and new >= old) or (name in LEAVES_THE_GAME and name in ours):
+                saved = _with(saved, name, new)
             elif old != new:
                 differences.append(f"  {name}: the run has {old}, the command line says {new}")
     if differences:
@@ -124,9 +132,17 @@ def _agreed(saved: Config, given: Config, overrides: Sequence[str], folder: Path
             f"the run {folder} was started with other settings:\n"
             + "\n".join(differences)
             + "\nleave them out to go on with the run as it is, or start a new run; only num_steps"
-            " may grow"
+            f" may grow, and {', '.join(LEAVES_THE_GAME)} may change"
         )
     return saved
+
+
+def _with(settings: Any, key: str, value: Any) -> Any:
+    """Settings with another value under a dotted key."""
+    name, _, rest = key.partition(".")
+    return replace(
+        settings, **{name: _with(getattr(settings, name), rest, value) if rest else value}
+    )
 
 
 def supersede(folder: Path, step: int) -> Path | None:

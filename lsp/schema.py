@@ -5,8 +5,9 @@ reason, way out. Nothing is repaired. This module knows no setting by name, and 
 
 Components are nodes with a ``_target_``: the dotted path of a frozen dataclass whose fields are the
 node's schema and whose ``build()`` makes the heavy object after validation. Config files may only
-name targets under ``lsp.`` and ``eval.``; another path, and whatever a ``code()`` field says, must
-stand on the command line under that very key, so that a config from elsewhere runs no code.
+name targets under ``lsp.`` and ``eval.``; another path, whatever a ``code()`` field says, and the
+true of a ``consent()`` field must stand on the command line under that very key, so that a config
+from elsewhere runs no code.
 """
 
 from __future__ import annotations
@@ -58,6 +59,12 @@ def code() -> Any:
     """A text field that names a Python function, ``package.module.function``. It is imported, and
     only where it stands on the command line."""
     return field(metadata={"code": True})
+
+
+def consent() -> Any:
+    """A yes-or-no field by which the user lets code of others run: its true is taken from the
+    command line alone."""
+    return field(metadata={"consent": True})
 
 
 def imported(path: str) -> Any:
@@ -259,6 +266,10 @@ def _value(
             Problem(path, shown, f"must be {_noun(kind)}", f"write {path}=<{kind.__name__}>")
         )
         return {int: 2, float: 1.0, bool: False}.get(kind, "")
+    if limits.get("consent") and value and trusted.get(path) is not True:
+        reason = "a config file cannot consent to run the code that came with a model"
+        fix = f"write {path}=true on the command line if you have read that code and trust it"
+        problems.append(Problem(path, "true", reason, fix))
     if limits.get("code"):
         found = _code(value, path, problems, trusted, ours=False)
         if found is not None and not callable(found):

@@ -19,6 +19,7 @@ from lsp.collapse import CollapseDetector
 from lsp.config import Config
 from lsp.init import Init
 from lsp.learner import Learner
+from lsp.memory import memory_of
 from lsp.players import device_name, load_base, load_players, peak_memory_mb
 from lsp.progress import Progress
 from lsp.runs import Interrupted, RunError, display_name, read_run, resume_hint, update_run
@@ -67,7 +68,13 @@ class Session:
         self.players = load_players(
             config, init, str(resumed_from) if resumed_from else None, world
         )
-        update_run(folder, device=device_name(self.players.policy.device))
+        left_out = self.players.left_out
+        update_run(folder, device=device_name(self.players.device), queries_left_out=left_out)
+        if left_out:
+            self.progress.note(
+                f"warning: {left_out:,} of {left_out + len(self.players.dataset):,} queries of the"
+                " data set are too long for the model's context and are left out"
+            )
         self.learner = Learner(self.players, config)
         self.detector = CollapseDetector(config.collapse)
         self.best: dict[str, Any] = {}
@@ -124,7 +131,8 @@ class Session:
         return step == self.config.num_steps or bool(every and step % every == 0)
 
     def _evaluate(self) -> dict[str, float]:
-        metrics = self.evaluator.metrics(self.players.policy, "dev", self.config.seed)
+        with memory_of("evaluation"):
+            metrics = self.evaluator.metrics(self.players.policy, "dev", self.config.seed)
         return {f"eval/pocket/{key}": value for key, value in metrics.items()}
 
     def record(
@@ -294,7 +302,8 @@ class Session:
         }
         if self.evaluator:
             self.progress.note("evaluating on the test split")
-            summary |= closing.final_evaluation(self.evaluator, self.players, config.seed)
+            with memory_of("evaluation"):
+                summary |= closing.final_evaluation(self.evaluator, self.players, config.seed)
         summary |= {f"last/{key}": value for key, value in sorted(self._last_metrics.items())}
         if self.best:
             summary[f"best/{self.best['objective']}"] = self.best["value"]

@@ -16,7 +16,7 @@ from lsp.config import Config, warnings
 from lsp.init import Init, NoEarlierRun, resolve_init
 from lsp.plan import plan
 from lsp.provenance import code_diff, provenance
-from lsp.resume import Resumed, find_resumed, supersede
+from lsp.resume import LEAVES_THE_GAME, Resumed, find_resumed, supersede
 from lsp.runs import (
     Interrupted,
     RunError,
@@ -72,6 +72,7 @@ def follow(world: World) -> None:
     world.start()
     while (told := world.share(None)) is not None:
         from lsp.follower import Follower
+        from lsp.memory import OutOfMemory
         from lsp.train import train
 
         config, run_id, init, checkpoint, step = told
@@ -79,6 +80,8 @@ def follow(world: World) -> None:
             train(config, Follower(config, run_id, init, checkpoint, step, world))
         except ValueError as error:
             raise RunError(f"process {world.rank}: {error}") from error
+        except OutOfMemory as error:
+            raise RunError(f"process {world.rank}: {error.advice(config)}") from error
 
 
 def begin(config: Config, overrides: Sequence[str]) -> dict[str, Any]:
@@ -112,7 +115,7 @@ def go_on(resumed: Resumed) -> dict[str, Any]:
         print(f"the run {resumed.folder} is finished ({resumed.step} steps); nothing to do")
         return read_summary(resumed.folder)
     lock = lock_run(resumed.folder)
-    if resumed.grown:
+    if resumed.changed:
         save_config(resumed.config, resumed.folder)
     announce(resumed.config, resumed.folder, resumed.init)
     moved = supersede(resumed.folder, resumed.step)
@@ -140,6 +143,7 @@ def run(
     """Load torch and train, from a checkpoint on where there is one, with the other processes where
     there are any. ``lock`` is held until the run ends, however it ends."""
     thread_environment()
+    from lsp.memory import OutOfMemory, memory_of
     from lsp.session import Session
     from lsp.train import train
 
@@ -147,18 +151,27 @@ def run(
     world.start()
     world.share((config, run_id, init, checkpoint, step))
     try:
-        session = Session(config, run_id, folder, init, lock, checkpoint, step, world)
-    except (ValueError, RunError, OSError) as error:
+        with memory_of("loading"):
+            session = Session(config, run_id, folder, init, lock, checkpoint, step, world)
+    except (ValueError, RunError, OSError, OutOfMemory) as error:
         if read_run(folder)["status"] == "starting":  # it never began: its name stays free
             shutil.rmtree(folder)
         lock.close()
-        raise RunError(str(error)) from error
+        text = error.advice(config) if isinstance(error, OutOfMemory) else str(error)
+        raise RunError(text) from error
     update_run(folder, status="running")
     try:
         return train(config, session)
     except ValueError as error:
         session.fail()
         raise RunError(str(error)) from error
+    except OutOfMemory as error:
+        session.fail()
+        raise RunError(
+            f"{error.advice(config)}\neverything up to the last checkpoint is kept; go on with"
+            f" {resume_hint(folder)}, beside which {', '.join(LEAVES_THE_GAME)} may be given anew;"
+            f" with others changed, start from its weights by init=checkpoint init.run={folder}"
+        ) from error
     except OSError as error:
         raise RunError(
             f"the run could not be written: {error}; everything up to the last checkpoint is kept;"

@@ -14,7 +14,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -23,9 +24,9 @@ import torch
 from lsp import game
 from lsp.batch import training_rows
 from lsp.config import Config
+from lsp.memory import memory_of
 from lsp.metrics import empty_play, play_metrics, trace_rows
 from lsp.players import Players
-from lsp.rollout.engine import DrawKey
 from lsp.types import Completion, Play, Query
 
 if TYPE_CHECKING:
@@ -39,8 +40,8 @@ def train(config: Config, session: Session) -> dict[str, Any]:
     session.begin()
     for step in range(session.first_step, config.num_steps + 1):
         clock = Clock()
-        queries = players.step_queries(step)
-        clock.lap("time/queries")
+        with clock.phase("queries"):
+            queries = players.step_queries(step)
         play = play_queries(players, config, queries, step, clock)
         rows = training_rows(
             play,
@@ -49,8 +50,8 @@ def train(config: Config, session: Session) -> dict[str, Any]:
             config.rollout.max_query_tokens,
             config.rollout.max_new_tokens,
         )
-        stats = learner.update(rows, step)
-        clock.lap("time/update")
+        with clock.phase("update"):
+            stats = learner.update(rows, step)
         metrics = {
             **play_metrics(queries, play, config.method.self_reward_weight),
             **stats.metrics(),
@@ -123,17 +124,16 @@ def answer_and_score(
     if not queries:
         return []
     size = config.group_size
-    groups = players.answers(prompts, step, first)
-    clock.lap("time/answers")
+    with clock.phase("answers"):
+        groups = players.answers(prompts, step, first)
     asked = [query.text for query in queries for _ in range(size)]
     given = [answer.text for group in groups for answer in group]
-    reward = players.reward(asked, given)
-    clock.lap("time/reward")
+    with clock.phase("reward"):
+        reward = players.reward(asked, given)
     quality, judged = [math.nan] * len(given), [""] * len(given)
-    if config.method.scores_quality:
-        key = DrawKey(config.seed, step, "judge", first * size)
-        quality, judged = players.judge.score(asked, given, key)
-    clock.lap("time/quality")
+    with clock.phase("quality"):
+        if config.method.scores_quality:
+            quality, judged = players.qualities(asked, given, step, first * size)
     parts = [slice(i * size, (i + 1) * size) for i in range(len(groups))]
     return [
         Answered(group, reward[part], quality[part], judged[part])
@@ -142,13 +142,14 @@ def answer_and_score(
 
 
 class Clock:
-    """Seconds of each phase of a step."""
+    """Seconds of each phase of a step, as ``time/<phase>``; memory that ends in one names it."""
 
     def __init__(self):
         self.laps: dict[str, float] = {}
-        self._last = time.perf_counter()
 
-    def lap(self, name: str) -> None:
-        now = time.perf_counter()
-        self.laps[name] = now - self._last
-        self._last = now
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        started = time.perf_counter()
+        with memory_of(name):
+            yield
+        self.laps[f"time/{name}"] = time.perf_counter() - started

@@ -135,6 +135,59 @@ def classifier_folder(llama3_tokenizer, tmp_path_factory):
     return folder
 
 
+@pytest.fixture(scope="session")
+def deberta_folder(tmp_path_factory):
+    """A random DeBERTa-v2 reward classifier: a Unigram tokenizer that encodes pairs, no chat
+    template."""
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
+    from transformers import (
+        DebertaV2Config,
+        DebertaV2ForSequenceClassification,
+        PreTrainedTokenizerFast,
+    )
+
+    special = ["[PAD]", "[CLS]", "[SEP]", "[UNK]", "[MASK]"]
+    backend = Tokenizer(models.Unigram())
+    backend.pre_tokenizer = pre_tokenizers.Metaspace()
+    trainer = trainers.UnigramTrainer(
+        vocab_size=60, special_tokens=special, unk_token="[UNK]", show_progress=False
+    )
+    backend.train_from_iterator(["write a poem about the sea user assistant [SEP]"] * 8, trainer)
+    backend.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]",
+        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
+        special_tokens=[("[CLS]", 1), ("[SEP]", 2)],
+    )
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=backend,
+        pad_token="[PAD]",
+        cls_token="[CLS]",
+        sep_token="[SEP]",
+        unk_token="[UNK]",
+        mask_token="[MASK]",
+        model_input_names=["input_ids", "token_type_ids", "attention_mask"],
+    )
+    torch.manual_seed(4)
+    folder = tmp_path_factory.mktemp("deberta")
+    config = DebertaV2Config(
+        vocab_size=64,  # more than the tokenizer's, as in DeBERTa-v3
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        max_position_embeddings=64,
+        relative_attention=True,
+        position_biased_input=False,
+        pos_att_type=["p2c", "c2p"],
+        type_vocab_size=2,
+        initializer_range=0.3,
+        num_labels=1,
+    )
+    DebertaV2ForSequenceClassification(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
 def _load(name):
     """A module beside this file; importlib mode keeps tests/ off the path."""
     path = Path(__file__).with_name(f"{name}.py")
@@ -151,6 +204,21 @@ def wandb_stub():
     with _load("wandb_stub").WandbStub() as stub:
         yield stub
         assert not stub.unknown + stub.errors
+
+
+@pytest.fixture
+def hub_stub():
+    """Makes a Hub on loopback: ``hub_stub({"owner/name": folder}, gated=("owner/other",))``."""
+    servers = []
+
+    def make(repos, gated=()):
+        servers.append(_load("hub_stub").HubStub(repos, gated))
+        return servers[-1]
+
+    yield make
+    for server in servers:
+        server.close()
+        assert not server.unknown
 
 
 @pytest.fixture

@@ -6,20 +6,22 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from lsp.config import local_model_folder
-from lsp.schema import number
+from lsp.schema import consent, number
 
 
 @dataclass(frozen=True)
 class ClassifierReward:
-    """R is the classifier's logit of (query, answer) under its own chat template: unbounded.
+    """R is the classifier's logit of (query, answer): unbounded.
 
-    ``max_tokens``: padded tokens a pass. ``max_length``: a longer conversation is cut at its
-    end and counted in ``truncated``.
+    It reads them as a conversation under its own chat template; where its tokenizer has none, as a
+    pair of texts, which is how DeBERTa classifiers are trained. ``max_tokens``: padded tokens a
+    pass. ``max_length``: what is longer, or longer than the classifier's context, is cut at its
+    end and counted in ``truncated``. ``trust_remote_code``: Python files that came with it are run.
     """
 
     name: str
     revision: str | None
+    trust_remote_code: bool = consent()
     dtype: Literal["float32", "bfloat16"]
     date_string: str | None
     max_length: int = number(minimum=8)
@@ -34,42 +36,43 @@ class ClassifierScorer:
     """The loaded classifier; call it with queries and answers of equal number."""
 
     def __init__(self, settings: ClassifierReward, device):
-        import torch
-        from transformers import AutoModelForSequenceClassification, AutoTokenizer
-
+        from lsp.loading import load_pretrained
         from lsp.prompts import ChatFormat
 
-        folder = local_model_folder(settings.name)
-        name = str(folder or settings.name)
-        revision = None if folder else settings.revision
-        try:
-            tokenizer = AutoTokenizer.from_pretrained(name, revision=revision)
-            model, report = AutoModelForSequenceClassification.from_pretrained(
-                name,
-                revision=revision,
-                dtype=getattr(torch, settings.dtype),
-                use_safetensors=True,
-                output_loading_info=True,
-            )
-        except Exception as error:
-            raise ValueError(
-                f"the reward model {name!r} cannot be loaded: {type(error).__name__}: {error}\n"
-                "Give reward.name=<a sequence classifier: folder or Hub id>"
-            ) from error
-        if report["missing_keys"]:
-            raise ValueError(
-                f"{name!r} is no reward model: its files hold no {sorted(report['missing_keys'])}"
-                " (a causal language model has none); give reward.name=<a sequence classifier>"
-            )
+        model, tokenizer = load_pretrained(
+            "SequenceClassification",
+            "reward",
+            settings.name,
+            settings.dtype,
+            settings.revision,
+            settings.trust_remote_code,
+        )
         if model.config.num_labels != 1:
             raise ValueError(
-                f"the reward model {name!r} has {model.config.num_labels} outputs, and a reward is"
-                " one number; give reward.name=<a classifier with one output>"
+                f"the reward model {settings.name!r} has {model.config.num_labels} outputs, and a"
+                " reward is one number; give reward.name=<a classifier with one output>"
             )
-        self.settings = settings
-        self.chat = ChatFormat(tokenizer, settings.date_string)
+        separates = tokenizer.num_special_tokens_to_add(pair=True) > (
+            tokenizer.num_special_tokens_to_add(pair=False)
+        )
+        if not tokenizer.chat_template and not separates:
+            raise ValueError(
+                f"the tokenizer of the reward model {settings.name!r} has no chat template and puts"
+                " nothing between a pair of texts, so query and answer cannot be told apart; give"
+                " another reward.name, or save the template that it was trained with beside it"
+            )
+        self.tokenizer = tokenizer
+        self.chat = ChatFormat(tokenizer, settings.date_string) if tokenizer.chat_template else None
+        self.max_tokens = settings.max_tokens
+        context = getattr(model.config, "max_position_embeddings", None) or settings.max_length
+        self.max_length = min(settings.max_length, context, tokenizer.model_max_length)
+        self.device = device
         self.model = model.to(device).eval()
         self.truncated = 0
+
+    def offload(self) -> None:
+        """From now on the model is on the device only while it scores."""
+        self.model.to("cpu")
 
     def measures(self) -> dict[str, float]:
         """``truncated``: conversations cut so far, also before a resume."""
@@ -79,14 +82,39 @@ class ClassifierScorer:
         self.truncated = int(measures["truncated"])
 
     def __call__(self, queries: Sequence[str], answers: Sequence[str]) -> list[float]:
+        from lsp.offload import on_device
+
+        pairs = list(dict.fromkeys(zip(queries, answers, strict=True)))
+        rows, segments = self._encode(pairs)
+        self.truncated += sum(len(row) > self.max_length for row in rows)
+        rows = [row[: self.max_length] for row in rows]
+        with on_device(self.model, self.device):
+            by_pair = dict(zip(pairs, self._scores(rows, segments), strict=True))
+        return [by_pair[pair] for pair in zip(queries, answers, strict=True)]
+
+    def _encode(
+        self, pairs: Sequence[tuple[str, str]]
+    ) -> tuple[list[list[int]], list[list[int]] | None]:
+        """Token ids of each pair, and 0 or 1 for the first or second text where the model takes
+        that; nothing in a text becomes a special token."""
+        if self.chat is not None:
+            return self.chat.encode([[("user", q), ("assistant", a)] for q, a in pairs]), None
+        if not pairs:
+            return [], None
+        encoded = self.tokenizer([[self._harmless(text) for text in pair] for pair in pairs])
+        return encoded["input_ids"], encoded.get("token_type_ids")
+
+    def _harmless(self, text: str) -> str:
+        """A text with a space in the spelling of each special token. (``split_special_tokens`` is
+        not enough: DeBERTa's vocabulary has them as pieces of text too.)"""
+        for token in self.tokenizer.all_special_tokens:
+            text = text.replace(token, f"{token[0]} {token[1:]}")
+        return text.encode("utf-8", "replace").decode("utf-8")
+
+    def _scores(self, rows: list[list[int]], segments: list[list[int]] | None) -> list[float]:
         import torch
 
-        pairs = dict.fromkeys(zip(queries, answers, strict=True))
-        rows = self.chat.encode([[("user", q), ("assistant", a)] for q, a in pairs])
-        limit = self.settings.max_length
-        self.truncated += sum(len(row) > limit for row in rows)
-        rows = [row[:limit] for row in rows]
-        # The model scores the last token that is not its padding id. An id that stands in no row
+        # A decoder scores the last token that is not its padding id. An id that stands in no row
         # is padding for certain, also where the configured one (or none) can end a row.
         used = {token for row in rows for token in row}
         pad_id = next(i for i in range(self.model.config.vocab_size) if i not in used)
@@ -96,17 +124,21 @@ class ClassifierScorer:
         start = 0
         while start < len(order):
             width = len(rows[order[start]])
-            chosen = order[start : start + max(1, self.settings.max_tokens // width)]
+            chosen = order[start : start + max(1, self.max_tokens // width)]
             ids = torch.full((len(chosen), width), pad_id)
-            mask = torch.zeros(len(chosen), width, dtype=torch.long)
+            given = {"attention_mask": torch.zeros(len(chosen), width, dtype=torch.long)}
+            if segments is not None:
+                given["token_type_ids"] = torch.zeros(len(chosen), width, dtype=torch.long)
             for i, index in enumerate(chosen):
-                ids[i, : len(rows[index])] = torch.tensor(rows[index])
-                mask[i, : len(rows[index])] = 1
-            device = self.model.device
+                length = len(rows[index])
+                ids[i, :length] = torch.tensor(rows[index])
+                given["attention_mask"][i, :length] = 1
+                if segments is not None:
+                    given["token_type_ids"][i, :length] = torch.tensor(segments[index][:length])
+            given = {name: tensor.to(self.device) for name, tensor in given.items()}
             with torch.no_grad():
-                logits = self.model(ids.to(device), attention_mask=mask.to(device)).logits
+                logits = self.model(ids.to(self.device), **given).logits
             for index, score in zip(chosen, logits.float().squeeze(1).tolist(), strict=True):
                 scores[index] = score
             start += len(chosen)
-        by_pair = dict(zip(pairs, scores, strict=True))
-        return [by_pair[pair] for pair in zip(queries, answers, strict=True)]
+        return scores

@@ -73,6 +73,12 @@ class WeightedSum:
             total = [so_far + weight * value for so_far, value in zip(total, values, strict=True)]
         return total
 
+    def offload(self) -> None:
+        """From now on the parts' models are on the device only while they score."""
+        for reward in self.rewards.values():
+            if hasattr(reward, "offload"):
+                reward.offload()
+
     def measures(self) -> dict[str, float]:
         """``part/<name>/mean`` and ``std`` of the last call, before the weight; what the part
         itself tells lies beside them."""

@@ -176,9 +176,9 @@ def ours(folder: str, size: str, lora: bool, lsp: bool, checkpointing: bool) -> 
         phases.wrap(players.judge, "score", "judge")
         inner = learner._backward
 
-        def backward(batch, stats) -> None:
+        def backward(batch, ref, stats) -> None:
             with phases.phase(f"{batch.rows[0].role}'s loss"):
-                inner(batch, stats)
+                inner(batch, ref, stats)
 
         learner._backward = backward
     else:

@@ -129,7 +129,8 @@ def gradient(learner, rows, micro_batch_tokens):
     learner.optimizer.zero_grad(set_to_none=True)
     stats = UpdateStats()
     for chosen in pack(rows, micro_batch_tokens):
-        learner._backward(pad([rows[i] for i in chosen]), stats)
+        batch = pad([rows[i] for i in chosen])
+        learner._backward(batch, learner._reference(batch), stats)
     parameters = learner.players.policy.parameters()
     return torch.cat([p.grad.flatten() for p in parameters]), stats
 

@@ -41,7 +41,8 @@ def flat_gradient(learner, rows):
     from lsp.learner import UpdateStats
 
     learner.optimizer.zero_grad(set_to_none=True)
-    learner._backward(pad(rows), UpdateStats())
+    batch = pad(rows)
+    learner._backward(batch, learner._reference(batch), UpdateStats())
     return torch.cat([p.grad.flatten() for p in learner.players.policy.parameters()])
 
 

@@ -4,14 +4,16 @@ import json
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from lsp.compose import compose
 from lsp.config import LoraSettings
 from lsp.init import resolve_init
-from lsp.lora import add_lora, lora_layers, merged_state
+from lsp.lora import add_lora, lora_layers, merge_adapter, merged_state
 from lsp.models import load_model
 from lsp.onednn import OneDnnLinear, available, decoding_weights
 from lsp.players import load_players
+from lsp.runs import RunError
 from lsp.start import start
 from lsp.tracking.reader import read_metrics, read_trace
 
@@ -116,3 +118,126 @@ def test_adapters_that_cannot_be_merged_are_refused():
     )  # fmt: skip
     with pytest.raises(ValueError, match="cannot be merged into plain weights"):
         add_lora(transformers.MixtralForCausalLM(config), LoraSettings(4, 8.0))
+
+
+def saved_adapter(base, folder, **settings):
+    """A peft adapter that does something, written as peft writes it; the logits with it."""
+    from peft import LoraConfig, get_peft_model
+
+    model, _ = load_model(base, "float32", torch.device("cpu"))
+    given = {"r": 4, "lora_alpha": 8, "target_modules": "all-linear", "task_type": "CAUSAL_LM"}
+    adapted = get_peft_model(model, LoraConfig(**{**given, **settings})).eval()
+    perturb(adapted)
+    adapted.save_pretrained(folder)
+    return logits_of(adapted)
+
+
+def from_adapter(base, folder):
+    return [f"model.name={base}", "init=checkpoint", f"init.run={folder}"]
+
+
+@pytest.mark.parametrize("rank", [0, 4])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_an_adapter_as_init_is_merged_into_the_base(small, llama_folder, tmp_path, rank, dtype):
+    expected = saved_adapter(llama_folder, tmp_path / "adapter")
+    given = from_adapter(llama_folder, tmp_path / "adapter")
+    config = compose([*small, *given, f"model.lora.rank={rank}", f"model.dtype={dtype}"])
+    init = resolve_init(config)
+    assert "adapter" in init.text and init.is_adapter
+    found = load_players(config, init, None)
+    policy, reference = found.policy, found.reference
+    assert not lora_layers(reference) and bool(lora_layers(policy)) == bool(rank)
+    assert {p.dtype for p in reference.parameters()} == {getattr(torch, dtype)}
+    assert torch.equal(logits_of(policy), logits_of(reference))
+    tolerance = 1e-4 if dtype == "float32" else 0.5
+    assert torch.allclose(logits_of(reference).float(), expected, atol=tolerance)
+    shared = {p.data_ptr() for p in policy.parameters()}
+    assert all((p.data_ptr() in shared) == bool(rank) for p in reference.parameters())
+    # What is trained: everything, or the new adapters alone.
+    assert all(p.requires_grad == ("lora_" in n or not rank) for n, p in policy.named_parameters())
+    assert not any(p.requires_grad for p in reference.parameters())
+    # In fp32 before it is rounded: bfloat16 weights are the rounded fp32 ones.
+    exact, _ = load_model(llama_folder, "float32", torch.device("cpu"))
+    if dtype == "float32":
+        merge_adapter(exact, tmp_path / "adapter")
+        for a, b in zip(exact.parameters(), reference.parameters(), strict=True):
+            assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize("rank", [0, 4])
+def test_kl_is_zero_at_the_first_step_of_a_run_from_an_adapter(llama_folder, tmp_path, rank):
+    saved_adapter(llama_folder, tmp_path / "adapter")
+    run = tmp_path / "run"
+    shape = ["num_queries=3", "group_size=2", "eval=none", "tracker=none", "objective=null",
+             "method=grpo", "rollout.max_new_tokens=4", "checkpoint.every=1"]  # fmt: skip
+    start([*shape, *from_adapter(llama_folder, tmp_path / "adapter"), f"model.lora.rank={rank}",
+           "num_steps=2", "optim.lr=0.01", "optim.warmup_steps=0", f"run_dir={run}"])  # fmt: skip
+    first, last = (line["kl/solver/k2"] for line in read_metrics(run))
+    assert abs(first) <= 1e-12 and last > 0
+    # A resumed run has the same reference, and its checkpoint is a plain model.
+    start([f"resume={run}", "num_steps=3"])
+    assert read_metrics(run)[-1]["kl/solver/k2"] > 0
+    load_model(run / "checkpoints" / "step-000003", "float32", torch.device("cpu"))
+
+
+def test_an_adapter_that_does_not_fit_is_refused(small, llama_folder, tmp_path):
+    adapter = tmp_path / "adapter"
+    saved_adapter(llama_folder, adapter)
+    with pytest.raises(RunError, match=f"adapter of {llama_folder}, and this run's base is .*pock"):
+        resolve_init(compose([*small, *from_adapter("pocket", adapter)]))
+
+    def tell(**values):
+        told = json.loads((adapter / "adapter_config.json").read_text()) | values
+        (adapter / "adapter_config.json").write_text(json.dumps(told))
+
+    def load(base=llama_folder):
+        config = compose([*small, *from_adapter(base, adapter)])
+        load_players(config, resolve_init(config), None)
+
+    tell(base_model_name_or_path="pocket")  # its shapes still tell
+    with pytest.raises(ValueError, match="cannot be merged into a Llama.*size mismatch"):
+        load("pocket")
+    tell(base_model_name_or_path=str(llama_folder / ".." / llama_folder.name))
+    load()
+    weights = adapter / "adapter_model.safetensors"
+    whole, tensors = weights.read_bytes(), load_file(weights)
+    name = next(iter(tensors))
+    save_file({k: v for k, v in tensors.items() if k != name}, weights)
+    with pytest.raises(ValueError, match="1 of its weights are missing or have no layer"):
+        load()
+    weights.write_bytes(whole[:100])
+    with pytest.raises(ValueError, match="cannot be merged"):
+        load()
+    weights.unlink()
+    with pytest.raises(ValueError, match=r"has no adapter_model\.safetensors; give init\.run="):
+        load()
+    (adapter / "adapter_config.json").write_text("[1]")
+    with pytest.raises(RunError, match="its adapter_config.json"):
+        load()
+
+
+def test_an_adapter_of_another_revision_is_refused(small, tmp_path):
+    told = {"base_model_name_or_path": "some/one", "revision": "abc"}
+    (tmp_path / "adapter_config.json").write_text(json.dumps(told))
+    given = from_adapter("some/one", tmp_path)
+    with pytest.raises(RunError, match="set model.revision=abc"):
+        resolve_init(compose([*small, *given]))
+    assert resolve_init(compose([*small, *given, "model.revision=abc"])).is_adapter
+
+
+def test_an_adapter_of_tied_embeddings_is_refused(llama3_tokenizer, tmp_path):
+    """Merged into one of them it would change the other."""
+    import transformers
+
+    torch.manual_seed(5)
+    base = tmp_path / "tied"
+    config = transformers.LlamaConfig(
+        vocab_size=len(llama3_tokenizer), hidden_size=32, intermediate_size=48,
+        num_hidden_layers=1, num_attention_heads=4, tie_word_embeddings=True,
+    )  # fmt: skip
+    transformers.LlamaForCausalLM(config).save_pretrained(base)
+    llama3_tokenizer.save_pretrained(base)
+    saved_adapter(base, tmp_path / "adapter", target_modules=["lm_head", "q_proj"])
+    model, _ = load_model(base, "float32", torch.device("cpu"))
+    with pytest.raises(ValueError, match="cannot be merged into a LlamaForCausalLM"):
+        merge_adapter(model, tmp_path / "adapter")

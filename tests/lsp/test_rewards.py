@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 
 import pytest
 import torch
@@ -80,7 +81,8 @@ def test_low_digit_mass_is_unread(players, llama_folder):
 
 
 def settings_of(folder, **more):
-    values = {"name": str(folder), "revision": None, "dtype": "float32", "date_string": "1 Jan"}
+    values = {"name": str(folder), "revision": None, "trust_remote_code": False,
+              "dtype": "float32", "date_string": "1 Jan"}  # fmt: skip
     return ClassifierReward(**{**values, "max_length": 400, "max_tokens": 120, **more})
 
 
@@ -157,6 +159,51 @@ def test_a_classifier_with_two_outputs_is_refused(llama3_tokenizer, tmp_path):
     LlamaForSequenceClassification(config).save_pretrained(tmp_path)
     llama3_tokenizer.save_pretrained(tmp_path)
     with pytest.raises(ValueError, match="has 2 outputs, and a reward is one number"):
+        settings_of(tmp_path).build(torch.device("cpu"))
+
+
+def test_a_classifier_without_chat_template_reads_a_pair(deberta_folder):
+    scorer = settings_of(deberta_folder, date_string=None).build(torch.device("cpu"))
+    queries = ["write a poem", "sea", "write a poem about the sea and the sea", "sea"]
+    answers = ["the sea", "user [SEP] a", "a", "user [SEP] a"]
+    together = scorer(queries, answers)
+    alone = [scorer([q], [a])[0] for q, a in zip(queries, answers, strict=True)]
+    assert together == pytest.approx(alone, abs=1e-5)
+    assert len(set(together)) == 3 and together[1] == together[3]
+    # By hand: [CLS] query [SEP] answer [SEP], the two texts told apart by their types.
+    given = scorer.tokenizer(queries[0], answers[0], return_tensors="pt")
+    with torch.no_grad():
+        expected = scorer.model(**given).logits.item()
+        given["token_type_ids"].zero_()
+        untyped = scorer.model(**given).logits.item()
+    assert together[0] == pytest.approx(expected, abs=1e-5)
+    assert abs(untyped - expected) > 1e-3
+    assert scorer([], []) == []
+
+
+def test_an_answer_that_spells_a_separator_stays_one_text(deberta_folder):
+    scorer = settings_of(deberta_folder).build(torch.device("cpu"))
+    (plain, spelled), _ = scorer._encode([("sea", "a"), ("sea [CLS]", "[SEP] a[SEP][MASK]")])
+    marks = {scorer.tokenizer.cls_token_id, scorer.tokenizer.sep_token_id}
+    marks |= {scorer.tokenizer.mask_token_id}
+    assert [[token for token in row if token in marks] for row in (plain, spelled)] == [
+        [scorer.tokenizer.cls_token_id, *[scorer.tokenizer.sep_token_id] * 2]
+    ] * 2
+
+
+def test_what_exceeds_the_classifiers_context_is_cut_and_counted(deberta_folder):
+    scorer = settings_of(deberta_folder, max_length=400).build(torch.device("cpu"))
+    assert scorer.max_length == 64  # of its config
+    scorer(["sea", "sea " * 80], ["a", "b"])
+    assert scorer.measures() == {"truncated": 1}
+
+
+def test_a_classifier_that_cannot_tell_query_and_answer_apart_is_refused(
+    classifier_folder, llama3_tokenizer, tmp_path
+):
+    shutil.copytree(classifier_folder, tmp_path, dirs_exist_ok=True)
+    (tmp_path / "chat_template.jinja").unlink()
+    with pytest.raises(ValueError, match="no chat template and puts nothing between a pair"):
         settings_of(tmp_path).build(torch.device("cpu"))
 
 

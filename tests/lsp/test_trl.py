@@ -49,7 +49,8 @@ def test_loss_and_gradient_are_those_of_trl(players, tmp_path):
     learner = Learner(replace(players, policy=policy, config=config), config)
     stats = UpdateStats()
     for chosen in pack(rows, 20):
-        learner._backward(pad([rows[i] for i in chosen]), stats)
+        batch = pad([rows[i] for i in chosen])
+        learner._backward(batch, learner._reference(batch), stats)
     ours = {name: p.grad.clone() for name, p in policy.named_parameters()}
 
     # TRL's, through its own trainer's loss on the same rows.

@@ -1,0 +1,208 @@
+"""From the files of a model to the model and its tokenizer, or one error that says the way out.
+
+What transformers only warns of is refused here: weights that are missing (it draws them at random)
+or that no layer takes, an adapter beside the model, a tokenizer that knows more tokens than the
+model. Python files that came with a model are run only where the user said so.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Collection, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from lsp.config import local_model_folder
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""Of an OSError: the disk, the quota or the largest file is exceeded."""
+
+
+def load_pretrained(
+    head: Literal["CausalLM", "SequenceClassification"],
+    group: str,
+    source: str,
+    dtype: str,
+    revision: str | None,
+    trust_remote_code: bool,
+    **more: Any,
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """A model with this head on the CPU, and its tokenizer.
+
+    ``source``: ``pocket``, a folder, or a Hub id; ``revision`` is of the latter. ``group``:
+    ``model`` or ``reward``, the settings that errors name; ``more`` goes to ``from_pretrained``.
+    Raises ValueError with the way out where anything is missing, damaged, or would run code that
+    was not agreed to.
+    """
+    import torch
+    import transformers
+    from transformers.models.auto.tokenization_auto import get_tokenizer_config
+
+    transformers.utils.logging.disable_progress_bar()
+    transformers.utils.logging.set_verbosity_error()  # its table of unfit weights is an error below
+    folder = local_model_folder(source)
+    name = str(folder or source)
+    what = "model" if group == "model" else "reward model"
+    if folder is not None and not (folder / "config.json").is_file():
+        raise ValueError(
+            f"the {what} {name!r} cannot be loaded: there is no model in it; {_no_config(folder)}"
+        )
+    shared = {"revision": None if folder else revision}
+    try:
+        told, _ = transformers.PreTrainedConfig.get_config_dict(name, **shared)
+        asking = {
+            "config.json": told,
+            "tokenizer_config.json": get_tokenizer_config(name, **shared),
+        }
+        if not trust_remote_code:
+            _refuse_code(what, name, group, [f for f in asking if asking[f].get("auto_map")])
+        _refuse_other_head(head, name, told.get("architectures") or ())
+        shared["trust_remote_code"] = trust_remote_code
+        tokenizer = transformers.AutoTokenizer.from_pretrained(name, **shared)
+        model, report = getattr(transformers, f"AutoModelFor{head}").from_pretrained(
+            name,
+            dtype=getattr(torch, dtype),
+            use_safetensors=True,
+            output_loading_info=True,
+            **shared,
+            **more,
+        )
+    except UnfitFiles as error:
+        raise ValueError(str(error)) from error
+    except (
+        Exception
+    ) as error:  # whatever these files made transformers, tokenizers or the Hub raise
+        raise ValueError(
+            f"the {what} {name!r} cannot be loaded: {_reason(error, name, revision, group)}"
+        ) from error
+    _refuse_unfit_weights(head, name, model, report)
+    if getattr(model, "_hf_peft_config_loaded", False):
+        raise ValueError(
+            f"{name!r} holds an adapter beside a model, and it is open which is meant; give the"
+            " model alone, and the adapter's folder with init=checkpoint init.run=<folder>"
+        )
+    known, rows = max(tokenizer.get_vocab().values()) + 1, model.get_input_embeddings().weight
+    if known > len(rows):
+        raise ValueError(
+            f"the tokenizer of {name!r} knows {known} tokens, and the {what} has embeddings for"
+            f" {len(rows)}: the files do not belong together; take the tokenizer that the model was"
+            " trained with"
+        )
+    return model, tokenizer
+
+
+class UnfitFiles(ValueError):
+    """The files were read, and are not what is wanted; its text is for the user."""
+
+
+def _refuse_code(what: str, name: str, group: str, files: Collection[str]) -> None:
+    if files:
+        raise UnfitFiles(
+            f"the {what} {name!r} asks to run Python code of its own ('auto_map' in"
+            f" {' and '.join(files)}), which could do anything on this machine; read that code, and"
+            f" if you trust it write {group}.trust_remote_code=true on run.py's command line, best"
+            f" with {group}.revision=<commit> beside it; or choose another {what}"
+        )
+
+
+def _refuse_other_head(head: str, name: str, architectures: Collection[str]) -> None:
+    """A classifier's decoder with a tied vocabulary head loads as a language model without a
+    warning."""
+    wrong = [kind for kind in architectures if kind.endswith("ForSequenceClassification")]
+    if head == "CausalLM" and wrong:
+        raise UnfitFiles(
+            f"{name!r} is no causal language model: its config.json says {', '.join(wrong)}, so it"
+            " may be a reward model; give it as reward.name, and a language model here"
+        )
+
+
+def _refuse_unfit_weights(head: str, name: str, model: PreTrainedModel, report: dict) -> None:
+    missing, unexpected = sorted(report["missing_keys"]), sorted(report["unexpected_keys"])
+    if missing and head == "SequenceClassification":
+        raise ValueError(
+            f"{name!r} is no reward model: its files hold no {_some(missing)}"
+            " (a causal language model has none); give reward.name=<a sequence classifier>"
+        )
+    if missing or unexpected:
+        parts = [f"hold no {_some(missing)}"] * bool(missing)
+        parts += [f"hold {_some(unexpected)}, which it does not have"] * bool(unexpected)
+        raise ValueError(
+            f"the files of {name!r} do not fit a {type(model).__name__}: they"
+            f" {' and '.join(parts)}; missing weights would be random ones. Fetch the files again,"
+            " or choose a model whose config.json and weights belong together"
+        )
+
+
+def _some(names: list[str]) -> str:
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return ", ".join(names[:3]) + more
+
+
+def _no_config(folder: Path) -> str:
+    if (folder / "adapter_config.json").is_file():
+        return (
+            "it is an adapter; give its base as model.name, and the adapter with init=checkpoint"
+            f" init.run={folder}"
+        )
+    return "it has no config.json; give a folder written by save_pretrained, a Hub id, or a run"
+
+
+def _reason(error: Exception, name: str, revision: str | None, group: str) -> str:
+    """Why it cannot be loaded and what to do, from the first error of a chain that tells."""
+    from huggingface_hub import constants, errors, get_token
+    from safetensors import SafetensorError
+
+    for cause in _chain(error):
+        if isinstance(cause, OSError) and cause.errno in NO_SPACE:
+            return (
+                f"there is no space left for its files ({cause.strerror}) in"
+                f" {constants.HF_HUB_CACHE}; free some, or set HF_HOME to a folder on a larger disk"
+            )
+        if isinstance(cause, errors.GatedRepoError):
+            has = "the token in use was not granted it" if get_token() else "no token was found"
+            return (
+                f"it is gated, and {has}. Ask for access at https://huggingface.co/{name}, then log"
+                " in with `hf auth login`, or set HF_TOKEN"
+            )
+        if isinstance(cause, errors.RevisionNotFoundError):
+            return (
+                f"it has no revision {revision!r}; give a branch, tag or commit that"
+                f" https://huggingface.co/{name}/commits/main shows, or {group}.revision=null"
+            )
+        if isinstance(cause, errors.RepositoryNotFoundError):
+            return (
+                "the Hub has no such model, or it is private; check the name, and for a private"
+                " one log in with `hf auth login`, or set HF_TOKEN"
+            )
+        if isinstance(cause, (errors.OfflineModeIsEnabled, errors.LocalEntryNotFoundError)):
+            state = "HF_HUB_OFFLINE is set" if constants.is_offline_mode() else "the Hub is silent"
+            return (
+                f"{state}, and it is not whole in the cache {constants.HF_HUB_CACHE}; go online, or"
+                f" fetch it elsewhere with `hf download {name}` and give its folder as {group}.name"
+            )
+        if isinstance(cause, SafetensorError):
+            return (
+                f"a file of its weights is damaged or was not fetched whole ({cause}); fetch it"
+                " again. A damaged checkpoint can be replaced by an older one with"
+                " init=checkpoint init.run=<folder>"
+            )
+    return (
+        f"{type(error).__name__}: {brief(error)}\nCheck {group}.name, and that its files are"
+        " whole: config.json, tokenizer files and weights as safetensors"
+    )
+
+
+def brief(error: Exception) -> str:
+    """An error's text in one line of at most 400 characters: transformers' go on with every model
+    that it knows, peft's with every layer."""
+    line = " ".join(str(error).split())
+    return line if len(line) <= 400 else f"{line[:400]}…"
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
