@@ -19,7 +19,7 @@ from lsp.collapse import CollapseDetector
 from lsp.config import Config
 from lsp.init import Init
 from lsp.learner import Learner
-from lsp.memory import memory_of
+from lsp.out_of_memory import memory_of
 from lsp.players import device_name, load_base, load_players, peak_memory_mb
 from lsp.progress import Progress
 from lsp.runs import Interrupted, RunError, display_name, read_run, resume_hint, update_run

@@ -72,7 +72,7 @@ def follow(world: World) -> None:
     world.start()
     while (told := world.share(None)) is not None:
         from lsp.follower import Follower
-        from lsp.memory import OutOfMemory
+        from lsp.out_of_memory import OutOfMemory
         from lsp.train import train
 
         config, run_id, init, checkpoint, step = told
@@ -143,7 +143,7 @@ def run(
     """Load torch and train, from a checkpoint on where there is one, with the other processes where
     there are any. ``lock`` is held until the run ends, however it ends."""
     thread_environment()
-    from lsp.memory import OutOfMemory, memory_of
+    from lsp.out_of_memory import OutOfMemory, memory_of
     from lsp.session import Session
     from lsp.train import train
 

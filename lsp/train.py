@@ -24,8 +24,8 @@ import torch
 from lsp import game
 from lsp.batch import training_rows
 from lsp.config import Config
-from lsp.memory import memory_of
 from lsp.metrics import empty_play, play_metrics, trace_rows
+from lsp.out_of_memory import memory_of
 from lsp.players import Players
 from lsp.types import Completion, Play, Query
 

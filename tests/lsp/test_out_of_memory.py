@@ -8,7 +8,7 @@ import torch
 from lsp import players as players_module
 from lsp.compose import compose
 from lsp.learner import Learner
-from lsp.memory import PHASES, OutOfMemory, memory_of
+from lsp.out_of_memory import PHASES, OutOfMemory, memory_of
 from lsp.players import Players
 from lsp.rewards.reward_model import ClassifierScorer
 from lsp.rewards.self_reward import SelfJudge
