@@ -14,6 +14,7 @@ from typing import IO, Any
 from lsp.compose import compose
 from lsp.config import Config, warnings
 from lsp.init import Init, NoEarlierRun, resolve_init
+from lsp.memory import refuse_impossible
 from lsp.plan import plan
 from lsp.provenance import code_diff, provenance
 from lsp.resume import Resumed, find_resumed, supersede
@@ -47,6 +48,8 @@ def start(overrides: Sequence[str]) -> dict[str, Any] | None:
         print(plan(resumed.config if resumed else config))
         if resumed:
             print(f"  goes on   with {resumed.folder} from step {resumed.step}")
+    refuse_impossible(resumed.config if resumed else config)
+    if config.dry_run:
         return None
     return go_on(resumed) if resumed else begin(config, overrides)
 

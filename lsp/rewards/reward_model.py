@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from lsp.config import local_model_folder
+from lsp.config import ModelShape, local_model_folder
 from lsp.schema import number
 
 
@@ -15,7 +15,7 @@ class ClassifierReward:
     """R is the classifier's logit of (query, answer) under its own chat template: unbounded.
 
     ``max_tokens``: padded tokens a pass. ``max_length``: a longer conversation is cut at its
-    end and counted in ``truncated``.
+    end and counted in ``truncated``. ``shape``: of a Hub's model, for the plan.
     """
 
     name: str
@@ -24,6 +24,7 @@ class ClassifierReward:
     date_string: str | None
     max_length: int = number(minimum=8)
     max_tokens: int = number(minimum=8)
+    shape: ModelShape | None = None
     range: ClassVar[tuple[float, float] | None] = None
 
     def build(self, device) -> ClassifierScorer:
