@@ -31,4 +31,4 @@ CARDS = {
         "H200 SXM", 141, {"bfloat16": 989.4, "float32": 66.9}, 4.8, "NVIDIA H200 data sheet"
     ),
 }
-"""Name in ``hardware.gpu`` -> card. fp32 is that of plain cores: torch uses TF32 only on request."""
+"""Name in ``hardware.gpu`` -> card. fp32 by plain cores: torch takes TF32 on request."""

@@ -69,8 +69,8 @@ class ModelShape:
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """The base model. ``name``: ``pocket`` (the shipped one), a folder, or a Hub id. ``shape``: of a
-    Hub's model, for the plan; a folder's config.json tells it itself.
+    """The base model. ``name``: ``pocket`` (the shipped one), a folder, or a Hub id. ``shape``: of
+    a Hub's model, for the plan; a folder's config.json tells it itself.
 
     ``date_string`` pins the date that some chat templates insert (Llama 3.2's takes today's
     otherwise).

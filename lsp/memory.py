@@ -215,8 +215,8 @@ def _update(job: Job) -> Parts:
 
 
 def _batch(budget: int, rows: int, group: int, prompt: int, new: int) -> tuple[int, int, int, int]:
-    """(prompt tokens, completion tokens, rows, columns that a completion sees) of the largest micro-batch
-    that ``lsp.batch.pack`` makes of full-length rows."""
+    """(prompt tokens, completion tokens, rows, columns that a completion sees) of the largest
+    micro-batch that ``lsp.batch.pack`` makes of full-length rows."""
     fits = 1
     while fits < rows and math.ceil((fits + 1) / group) * prompt + (fits + 1) * new <= budget:
         fits += 1

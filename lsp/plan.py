@@ -91,7 +91,8 @@ def _work_lines(job: Job) -> list[str]:
         *lines,
         f"  hours     at most {hours:,.1f} on {config.hardware.gpus} × {card.label}"
         f" ({FLOPS_SHARE:.0%} of its {card.tflops[config.model.dtype]:g} TFLOPS, decoding at"
-        f" {BANDWIDTH_SHARE:.0%} of its {card.bandwidth:g} TB/s; {card.source}); evaluation left out",
+        f" {BANDWIDTH_SHARE:.0%} of its {card.bandwidth:g} TB/s; {card.source});"
+        " evaluation left out",
     ]
 
 

@@ -21,14 +21,18 @@ def shape_of(name: str, shipped: ModelShape | None, key: str) -> ModelShape:
     if folder is None:
         if shipped is not None and shipped.of == name:
             return shipped
-        raise UnknownShape(f"{name} is a Hub model whose shape is not known; give {key}.of={name}"
-                           f" and the numbers of its config.json, or a local folder")  # fmt: skip
+        raise UnknownShape(
+            f"{name} is a Hub model whose shape is not known; give {key}.of={name} and the numbers"
+            " of its config.json beside it, or a local folder"
+        )
     try:
         told = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         kind, hidden, heads = told["model_type"], told["hidden_size"], told["num_attention_heads"]
         if kind not in COUNTED or told.get("mlp_bias") or told.get("attention_bias"):
-            raise UnknownShape(f"{folder}: the parameters of a {kind} model with such layers are not"
-                               f" counted here, only those of {', '.join(COUNTED)}")  # fmt: skip
+            raise UnknownShape(
+                f"{folder}: the parameters of a {kind} model with such layers are not counted here,"
+                f" only those of {', '.join(COUNTED)}"
+            )
         return ModelShape(
             of=name,
             layers=told["num_hidden_layers"],
@@ -56,7 +60,7 @@ def linear_layers(shape: ModelShape) -> list[tuple[int, int]]:
 
 
 def layer_parameters(shape: ModelShape) -> int:
-    """Of one decoder layer: its products, two norms, and biases and head norms where it has them."""
+    """Of one decoder layer: products, two norms, biases and head norms where it has them."""
     kv = shape.kv_heads * shape.head_size
     biases = shape.qkv_bias * (shape.heads * shape.head_size + 2 * kv)
     norms = 2 * shape.hidden + shape.qk_norm * 2 * shape.head_size

@@ -44,7 +44,7 @@ def planned(folder: str, size: str, lora: bool, checkpointing: bool):
 
 def worker(folder: str, size: str, lora: bool, checkpointing: bool) -> None:
     import torch
-    import transformers.models.llama.modeling_llama
+    import transformers.models.llama.modeling_llama  # noqa: F401
 
     import lsp.learner
     import lsp.play  # noqa: F401
