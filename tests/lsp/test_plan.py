@@ -242,16 +242,17 @@ def test_the_docs_show_the_table_and_the_cards():
 
 
 @pytest.mark.slow
-def test_a_process_peaks_where_the_plan_says(tmp_path, monkeypatch):
+@pytest.mark.parametrize("case", range(5))
+def test_a_process_peaks_where_the_plan_says(case, tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(ROOT))
     from tests.bench import memory, step
 
-    for size, lora, checkpointing in memory.CASES:
-        folder = tmp_path / f"{size}-{lora}-{checkpointing}"
-        step.build_model(folder, size, False)
-        planned = memory.planned(str(folder), size, lora, checkpointing).peak
-        measured = memory.measure(str(folder), size, lora, checkpointing)
-        assert planned == pytest.approx(measured, rel=0.15), (size, lora, checkpointing)
+    assert len(memory.CASES) == 5
+    size, lora, checkpointing = memory.CASES[case]
+    step.build_model(tmp_path, size, False)
+    planned = memory.planned(str(tmp_path), size, lora, checkpointing).peak
+    measured = memory.measure(str(tmp_path), size, lora, checkpointing)
+    assert planned == pytest.approx(measured, rel=0.15)
 
 
 def test_lengths_that_are_known_replace_the_estimate():
