@@ -14,6 +14,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal
 
+from lsp.cards import CARDS
 from lsp.prompts import Prompts
 from lsp.schema import ConfigError, Problem, check_tree, consent, flat, number
 from lsp.scrub import scrub
@@ -45,8 +46,31 @@ class LoraSettings:
 
 
 @dataclass(frozen=True)
+class ModelShape:
+    """What a decoder's parameters are counted from (``lsp/shapes.py``), as its config.json says it.
+
+    ``of``: the Hub id that has this shape; under another ``name`` it says nothing. ``head_size``:
+    of one attention head. ``tied``: the vocabulary head is the embedding. ``qkv_bias``: queries,
+    keys and values have biases (Qwen 2). ``qk_norm``: queries and keys are normed by head (Qwen 3).
+    """
+
+    of: str
+    layers: int = number(minimum=1)
+    hidden: int = number(minimum=1)
+    intermediate: int = number(minimum=1)
+    heads: int = number(minimum=1)
+    kv_heads: int = number(minimum=1)
+    head_size: int = number(minimum=1)
+    vocabulary: int = number(minimum=1)
+    tied: bool
+    qkv_bias: bool
+    qk_norm: bool
+
+
+@dataclass(frozen=True)
 class ModelConfig:
-    """The base model. ``name``: ``pocket`` (the shipped one), a folder, or a Hub id.
+    """The base model. ``name``: ``pocket`` (the shipped one), a folder, or a Hub id. ``shape``: of
+    a Hub's model, for the plan; a folder's config.json tells it itself.
 
     ``date_string`` pins the date that some chat templates insert (Llama 3.2's takes today's
     otherwise). ``trust_remote_code``: Python files that came with the model are run.
@@ -58,6 +82,7 @@ class ModelConfig:
     dtype: Literal["float32", "bfloat16"]
     date_string: str | None
     lora: LoraSettings
+    shape: ModelShape | None = None
 
 
 @dataclass(frozen=True)
@@ -325,6 +350,10 @@ def _cross_checks(config: Config) -> list[Problem]:
     device = config.runtime.device
     if device != "auto" and device != "cpu" and not device.startswith("cuda"):
         problem("runtime.device", device, "is no device", "choose auto, cpu or cuda")
+    card = config.hardware.gpu
+    if card is not None and card not in CARDS:
+        fix = f"choose one of {', '.join(CARDS)}, or null"
+        problem("hardware.gpu", card, "is no card of lsp/cards.py", fix)
     if config.model.name == "pocket" and config.world == "paper":
         problem(
             "model.name",

@@ -121,7 +121,6 @@ class Learner:
         every process; each takes its part of them, and gradients and measures are added up."""
         world = self.players.world
         stats = UpdateStats()
-        self.optimizer.zero_grad(set_to_none=True)
         every = self.config.tracker.role_gradients_every
         before: list[torch.Tensor] | None = None
         batches = {role: self._batches(rows, role) for role in ("challenger", "solver")}
@@ -147,6 +146,7 @@ class Learner:
                 for name, parameter in self.players.policy.named_parameters():
                     if parameter.requires_grad and self.named[name] is not parameter:
                         parameter.copy_(self.named[name])
+        self.optimizer.zero_grad(set_to_none=True)  # the next play needs their memory
         return stats
 
     def _add_up_gradients(self) -> None:

@@ -20,11 +20,9 @@ from torch.utils.checkpoint import checkpoint
 from transformers.cache_utils import Cache
 from transformers.modeling_layers import GradientCheckpointingLayer
 
+from lsp.limits import TILE_ELEMENTS
 from lsp.onednn import OneDnnLinear, product
 from lsp.types import MicroBatch
-
-TILE_ELEMENTS = 2**23
-"""Logits held at once (32 MB in fp32, twice that with their probabilities)."""
 
 TokenLoss = Callable[[Tensor, slice], Tensor]
 """(log-probs of some completion tokens, which ones) -> their part of the loss, a scalar."""

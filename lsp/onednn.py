@@ -16,10 +16,8 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from lsp.limits import SMALLEST_ONEDNN
 from lsp.lora import lora_layers, merged_weight
-
-SMALLEST = 2**14
-"""Weights of a layer below which the call costs more than the product saves."""
 
 
 def product(rows_MK: Tensor, weight_NK: Tensor) -> Tensor:
@@ -86,7 +84,7 @@ def use_onednn(model: nn.Module) -> None:
     if not available():
         return
     for module in model.modules():
-        fits = type(module) is nn.Linear and module.weight.numel() >= SMALLEST
+        fits = type(module) is nn.Linear and module.weight.numel() >= SMALLEST_ONEDNN
         if fits and module.weight.device.type == "cpu" and module.weight.dtype == torch.float32:
             module.__class__ = OneDnnLinear
 

@@ -1,17 +1,27 @@
-"""What a config comes to, before anything loads: ``dry_run=true``."""
+"""What a config comes to, before anything loads: ``dry_run=true``.
+
+python -m lsp.plan      # the table of docs/scaling.md
+"""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
 
+from lsp.cards import CARDS
+from lsp.compose import compose
 from lsp.config import Config, local_model_folder
 from lsp.init import NoEarlierRun, resolve_init
+from lsp.job import Job, job_of
+from lsp.memory import GB, memory_of, trained_parameters
 from lsp.runs import RunError, display_name, dump_config
+from lsp.shapes import UnknownShape, parameters
+from lsp.work import BANDWIDTH_SHARE, FLOPS_SHARE, work_of
 
 
 def plan(config: Config) -> str:
-    """The resolved settings and the sizes that follow from them, as text."""
+    """The resolved settings and what follows from them, as text: sizes, memory by part, tokens,
+    operations and hours. What is not known is named."""
     method = config.method
     n, g = config.num_queries, config.group_size
     asked = n if method.queries == "challenger" else 0
@@ -30,8 +40,68 @@ def plan(config: Config) -> str:
         f"  in all    {config.num_steps} steps, {n * g * config.num_steps:,} answers,"
         f" at most {tokens * config.num_steps:,} sampled tokens",
         f"  run in    {config.run_dir or Path(config.runs_root) / '<run id>'}",
+        *_needs(config),
+        "  judge     no judge is asked in a run; `python -m eval run=<run> dry_run=true` tells what"
+        " a win rate costs",
     ]
     return "\n".join(lines)
+
+
+def _needs(config: Config) -> list[str]:
+    """Parameters, memory and work; or why they are not known."""
+    try:
+        job = job_of(config)
+    except UnknownShape as error:
+        return [f"  memory    not known: {error}"]
+    trained, whole = trained_parameters(job), parameters(job.shape)
+    lines = [f"  weights   {whole:,} parameters, {trained:,} trained, {config.model.dtype}"]
+    return [*lines, *_memory_lines(job), *_work_lines(job)]
+
+
+def _memory_lines(job: Job) -> list[str]:
+    hardware = job.config.hardware
+    memory = memory_of(job)
+    where = "a CPU's process, imports left out" if job.on_cpu else "each GPU"
+    if hardware.gpus > 1:
+        where += f" of {hardware.gpus} ({hardware.parallel})"
+    unit, name = (GB, "GB") if memory.peak >= GB else (2**20, "MB")
+    lines = [f"  memory    {memory.peak / unit:.1f} {name} at most in {where}, by phase and part"]
+    for phase, parts in memory.phases.items():
+        told = ", ".join(f"{part} {size / unit:.1f}" for part, size in parts.items())
+        lines.append(f"    {phase:<8}{sum(parts.values()) / unit:6.1f}  {told}")
+    if hardware.gpu_memory_gb is not None:
+        lines.append(f"            of {hardware.gpu_memory_gb:g} GB (hardware.gpu_memory_gb)")
+    return lines + [f"            not counted: {text}" for text in job.missing]
+
+
+def _work_lines(job: Job) -> list[str]:
+    config = job.config
+    work = work_of(job)
+    lines = ["  work      a step on each GPU, every completion at its longest"]
+    for phase, part in work.items():
+        seconds = "" if part.seconds is None else f", {part.seconds:8.1f} s"
+        lines.append(
+            f"    {phase:<11}{part.tokens:12,.0f} tokens, {part.flops / 1e12:9.3g} TFLOP{seconds}"
+        )
+    hours = hours_of(job)
+    if hours is None:
+        return [*lines, "  hours     not known: name a card with hardware.gpu"]
+    card = CARDS[config.hardware.gpu]
+    return [
+        *lines,
+        f"  hours     at most {hours:,.1f} on {config.hardware.gpus} × {card.label}"
+        f" ({FLOPS_SHARE:.0%} of its {card.tflops[config.model.dtype]:g} TFLOPS, decoding at"
+        f" {BANDWIDTH_SHARE:.0%} of its {card.bandwidth:g} TB/s; {card.source});"
+        " evaluation left out",
+    ]
+
+
+def hours_of(job: Job) -> float | None:
+    """Of all steps; None where no card is named."""
+    seconds = [part.seconds for part in work_of(job).values()]
+    if any(second is None for second in seconds):
+        return None
+    return sum(seconds) * job.config.num_steps / 3600
 
 
 def _init_text(config: Config) -> str:
@@ -52,3 +122,40 @@ def _model_text(config: Config) -> str:
     size = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
     kind = json.loads((folder / "config.json").read_text(encoding="utf-8"))["model_type"]
     return f"{config.model.name} ({kind}, {size / 1e6:.1f} MB of weights)"
+
+
+MODELS = {"1B": "llama_1b", "3B": "llama_3b", "8B": "llama_8b", "70B": "llama_70b"}
+WAYS = {
+    "full": ["model.lora.rank=0", "hardware.parallel=ddp"],
+    "full, fsdp": ["model.lora.rank=0", "hardware.parallel=fsdp"],
+    "LoRA": ["model.lora.rank=16", "hardware.parallel=ddp"],
+    "LoRA, fsdp": ["model.lora.rank=16", "hardware.parallel=fsdp"],
+}
+
+
+def scaling_table() -> str:
+    """paper_v1/lsp with other models on more GPUs, as a Markdown table: memory on each GPU and
+    hours, a dash where it does not fit."""
+    lines = [
+        "| model | GPUs | trained | GB on each | hours, H100 80GB | hours, H200 141GB |",
+        "|---|---|---|---|---|---|",
+    ]
+    for name, model in MODELS.items():
+        for gpus in (1, 8, 64):
+            for way, settings in WAYS.items():
+                if gpus == 1 and "fsdp" in way:
+                    continue
+                given = ["experiment=paper_v1/lsp", "hardware=gpu_80gb", f"model={model}",
+                         f"hardware.gpus={gpus}", *settings]  # fmt: skip
+                cells = []
+                for card in ("h100", "h200"):
+                    job = job_of(compose([*given, f"hardware.gpu={card}"]))
+                    peak, hours = memory_of(job).peak / GB, hours_of(job)
+                    fits = peak <= CARDS[card].memory_gb
+                    cells.append(f"{hours:,.0f}" if fits else "–")
+                lines.append(f"| {name} | {gpus} | {way} | {peak:.0f} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    print(scaling_table())

@@ -23,6 +23,8 @@ Role = Literal["system", "user", "assistant"]
 class Prompts:
     """The words of one world's roles (``conf/prompts/*.yaml``).
 
+    ``solver``: a system message before each query; empty as in the paper, whose Solver sees the
+    query alone.
     ``judge_tag`` surrounds the total that the judge writes in ``generate`` mode; empty means
     that its whole text is the digit. In ``expected`` mode the judge's turn opens with
     ``judge_opening`` and the digit is the very next token.
@@ -35,6 +37,7 @@ class Prompts:
     judge: str
     judge_opening: str
     judge_tag: str
+    solver: str = ""
 
     def challenger_messages(self) -> list[tuple[Role, str]]:
         text = fill(
@@ -44,7 +47,8 @@ class Prompts:
         return [("user", text)]
 
     def solver_messages(self, query: str) -> list[tuple[Role, str]]:
-        return [("user", query)]
+        system: list[tuple[Role, str]] = [("system", self.solver)] if self.solver else []
+        return [*system, ("user", query)]
 
     def judge_messages(self, query: str, answer: str) -> list[tuple[Role, str]]:
         """What the self-judge sees. Query and answer are turns, not fields of one text, so

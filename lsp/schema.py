@@ -235,14 +235,14 @@ def _value(
     trusted: Mapping[str, Any],
 ) -> Any:
     """One leaf (or nested group) checked against its annotation and range."""
-    if dataclasses.is_dataclass(kind):
-        return _convert(kind, value, path, problems, trusted)
-    if typing.get_origin(kind) is dict:
-        return _nodes(typing.get_args(kind)[1], value, path, problems, trusted)
     if isinstance(kind, types.UnionType):
         if value is None:
             return None
         kind = next(option for option in typing.get_args(kind) if option is not types.NoneType)
+    if dataclasses.is_dataclass(kind):
+        return _convert(kind, value, path, problems, trusted)
+    if typing.get_origin(kind) is dict:
+        return _nodes(typing.get_args(kind)[1], value, path, problems, trusted)
     if typing.get_origin(kind) is Literal:
         options = typing.get_args(kind)
         if value not in options:

@@ -14,6 +14,7 @@ from typing import IO, Any
 from lsp.compose import compose
 from lsp.config import Config, warnings
 from lsp.init import Init, NoEarlierRun, resolve_init
+from lsp.memory import refuse_impossible
 from lsp.plan import plan
 from lsp.provenance import code_diff, provenance
 from lsp.resume import LEAVES_THE_GAME, Resumed, find_resumed, supersede
@@ -44,6 +45,12 @@ def start(overrides: Sequence[str]) -> dict[str, Any] | None:
             f"num_queries={config.num_queries} are too few for {world.size} processes: each plays"
             " one or more; raise num_queries, or start fewer processes"
         )
+    if config.hardware.parallel == "fsdp" and not config.dry_run:
+        raise RunError(
+            "hardware.parallel=fsdp can be planned for (dry_run=true) and not run yet: each process"
+            " holds whole weights; choose hardware.parallel=ddp, and model.lora.rank=16 or a"
+            " smaller model where those do not fit"
+        )
     if not world.first:
         if not config.dry_run:
             follow(world)
@@ -54,6 +61,8 @@ def start(overrides: Sequence[str]) -> dict[str, Any] | None:
         print(plan(resumed.config if resumed else config))
         if resumed:
             print(f"  goes on   with {resumed.folder} from step {resumed.step}")
+    refuse_impossible(resumed.config if resumed else config)
+    if config.dry_run:
         return None
     try:
         summary = go_on(resumed) if resumed else begin(config, overrides)

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
+from lsp.config import ModelShape
 from lsp.schema import consent, number
 
 
@@ -17,6 +18,7 @@ class ClassifierReward:
     pair of texts, which is how DeBERTa classifiers are trained. ``max_tokens``: padded tokens a
     pass. ``max_length``: what is longer, or longer than the classifier's context, is cut at its
     end and counted in ``truncated``. ``trust_remote_code``: Python files that came with it are run.
+    ``shape``: of a Hub's model, for the plan.
     """
 
     name: str
@@ -26,6 +28,7 @@ class ClassifierReward:
     date_string: str | None
     max_length: int = number(minimum=8)
     max_tokens: int = number(minimum=8)
+    shape: ModelShape | None = None
     range: ClassVar[tuple[float, float] | None] = None
 
     def build(self, device) -> ClassifierScorer:

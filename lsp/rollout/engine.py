@@ -23,6 +23,7 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.cache_utils import Cache
 
+from lsp.limits import PREFILL_TOKENS
 from lsp.onednn import decoding_weights
 from lsp.types import Completion
 
@@ -41,10 +42,6 @@ class DrawKey:
         """``count`` numbers in [0, 1) for one row, float64."""
         counter = [0, self.first_row + row, zlib.crc32(self.role.encode()), self.step]
         return np.random.Generator(np.random.Philox(key=self.seed, counter=counter)).random(count)
-
-
-PREFILL_TOKENS = 2**14
-"""Padded prompt tokens computed at once; their activations are freed before the next ones."""
 
 
 def prefill_parts(prompts: Sequence[Sequence[int]]) -> list[slice]:

@@ -142,14 +142,9 @@ class Phases:
         }
 
 
-def ours(folder: str, size: str, lora: bool, lsp: bool, checkpointing: bool) -> dict:
-    from lsp.batch import training_rows
+def our_config(folder: str, size: str, lora: bool, lsp: bool, checkpointing: bool):
+    """The settings of our step."""
     from lsp.compose import compose
-    from lsp.init import resolve_init
-    from lsp.learner import Learner
-    from lsp.players import Players, load_players
-    from lsp.train import Clock, play_queries
-    from lsp.types import Query
 
     shape = SIZES[size]
     prompts = shape["rows"] // SAMPLES
@@ -164,7 +159,19 @@ def ours(folder: str, size: str, lora: bool, lsp: bool, checkpointing: bool) -> 
         *([] if lsp else ["method.log_quality=false"]),
         *(["model.lora.rank=16"] if lora else []),
     ]  # fmt: skip
-    config = compose(overrides)
+    return compose(overrides)
+
+
+def ours(folder: str, size: str, lora: bool, lsp: bool, checkpointing: bool) -> dict:
+    from lsp.batch import training_rows
+    from lsp.init import resolve_init
+    from lsp.learner import Learner
+    from lsp.players import Players, load_players
+    from lsp.train import Clock, play_queries
+    from lsp.types import Query
+
+    shape = SIZES[size]
+    config = our_config(folder, size, lora, lsp, checkpointing)
     players = load_players(config, resolve_init(config), None)
     players = players.__class__(**{**vars(players), "reward": _Reward()})
     learner = Learner(players, config)

@@ -93,3 +93,15 @@ def test_exact_kl_is_refused_for_a_large_vocabulary(paper, monkeypatch):
     monkeypatch.setattr("lsp.learner.EXACT_KL_VOCABULARY", 100)
     with pytest.raises(RunError, match="at most 100; choose k2"):
         start([*paper, "method=grpo", "method.kl_estimator=exact"])
+
+
+def test_the_pocket_worlds_tasks_and_evaluation_take_another_tokenizer(llama_folder, tmp_path):
+    short = ["prompts.solver='answer only'", "prompts.challenger='ask {task}{template}'"]
+    short += ["prompts.judge='rate it'"]  # the whole prompts exceed this model's context
+    start(
+        ["experiment=transfer/strings_0.5b", "hardware=cpu", f"model.name={llama_folder}", *short,
+         "tracker=none", "num_steps=2", "num_queries=3", "group_size=2", "eval.dev_per_cell=1",
+         "eval.test_per_cell=1", "eval.challenger_samples=4", f"run_dir={tmp_path / 'run'}"]
+    )  # fmt: skip
+    line = read_metrics(tmp_path / "run")[-1]
+    assert 0 <= line["eval/pocket/accuracy"] <= 1 and "eval/pocket/valid_query_frac" in line

@@ -149,3 +149,10 @@ def test_a_total_in_the_answer_is_not_the_judges(players):
     )
     scores, texts = judge.score(["copy a"], ["<total>7</total>"], DrawKey(0, 1, "judge"))
     assert math.isnan(scores[0]) and "<total>" not in texts[0]
+
+
+def test_a_solver_prompt_is_a_system_message_and_the_query_a_turn_of_its_own():
+    plain = compose(["tracker=none"]).prompts
+    assert plain.solver_messages("copy a") == [("user", "copy a")]
+    told = compose(["experiment=transfer/strings_0.5b"]).prompts
+    assert told.solver_messages("copy a") == [("system", told.solver), ("user", "copy a")]

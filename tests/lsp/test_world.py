@@ -127,6 +127,7 @@ def updated(world, kept, settings):
     play = play_queries(alone, config, queries, 1, Clock())
     rows = training_rows(play, config.method, 4, 24, 12)[:kept]
     learner = Learner(replace(alone, world=world), config)
+    learner.optimizer.zero_grad = lambda set_to_none: None  # gradients are looked at afterwards
     stats = learner.update(rows, 1)
     return {"gradients": [t.grad for t in learner.trained], "metrics": stats.metrics(),
             "rows": stats.row, "weights": [p.detach() for p in alone.policy.parameters()]}
@@ -216,6 +217,8 @@ def test_a_signal_stops_all_of_them_with_everything_saved(small, tmp_path, how):
 
 
 def test_a_world_that_cannot_be(small, tmp_path, monkeypatch):
+    with pytest.raises(RunError, match="parallel=fsdp can be planned for .* and not run yet"):
+        start(overrides(small, tmp_path / "run", "hardware.parallel=fsdp"))
     monkeypatch.setenv("WORLD_SIZE", "9")
     with pytest.raises(RunError, match="num_queries=4 are too few for 9 processes"):
         start(overrides(small, tmp_path / "run"))

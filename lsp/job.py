@@ -1,0 +1,129 @@
+"""What a config asks one GPU to do, in numbers: the ground of the plan's memory and hours."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from lsp.config import Config, ModelShape
+from lsp.init import resolve_init
+from lsp.rewards.callable import CallableReward
+from lsp.rewards.reward_model import ClassifierReward
+from lsp.rewards.weighted import WeightedReward
+from lsp.runs import RunError
+from lsp.shapes import UnknownShape, shape_of
+
+WIDTH = {"float32": 4, "bfloat16": 2}
+"""Bytes of a number."""
+
+CHARACTERS_PER_TOKEN = 4
+"""Of a role prompt in English, whose tokenizer is not at hand: an estimate."""
+
+TEMPLATE_TOKENS = 40
+"""Of a chat template around a conversation: Llama 3.2's header with its two dates has 36."""
+
+
+@dataclass(frozen=True)
+class Lengths:
+    """Tokens of the longest prompts, templates included: the Challenger's, the Solver's (a query
+    inside), and the judge's (query and answer inside)."""
+
+    challenger: int
+    solver: int
+    judge: int
+
+
+@dataclass(frozen=True)
+class Job:
+    """``queries``: of a step, on one GPU; ``rewards``: the classifiers in this process with their
+    shapes; ``missing``: what is not counted, and why. ``second_base``: the base is loaded beside
+    the init, to compare with."""
+
+    config: Config
+    shape: ModelShape
+    rewards: tuple[tuple[ClassifierReward, ModelShape], ...]
+    lengths: Lengths
+    missing: tuple[str, ...]
+    second_base: bool
+
+    @property
+    def width(self) -> int:
+        return WIDTH[self.config.model.dtype]
+
+    @property
+    def on_cpu(self) -> bool:
+        """A device of ``auto`` without a named card may be a CPU, which packs weights."""
+        device = self.config.runtime.device
+        return device == "cpu" or (device == "auto" and self.config.hardware.gpu is None)
+
+    @property
+    def queries(self) -> int:
+        return math.ceil(self.config.num_queries / self.config.hardware.gpus)
+
+    @property
+    def answers(self) -> int:
+        return self.queries * self.config.group_size
+
+    def rows_at_once(self, prompt: int, new: int) -> int:
+        """Rows that the engine decodes in one chunk (``RolloutEngine.generate``)."""
+        rollout = self.config.rollout
+        return min(rollout.max_rows, max(1, rollout.max_tokens // (prompt + new)))
+
+
+def job_of(config: Config, lengths: Lengths | None = None) -> Job:
+    """Raises UnknownShape where the policy's parameters cannot be counted; a reward model that
+    cannot be is ``missing``. ``lengths``: where they are known; else estimated."""
+    missing, rewards = [], []
+    for reward in _parts(config.reward):
+        if isinstance(reward, ClassifierReward):
+            try:
+                rewards.append((reward, shape_of(reward.name, reward.shape, "reward.shape")))
+            except UnknownShape as error:
+                missing.append(f"the reward model: {error}")
+        elif isinstance(reward, CallableReward):
+            missing.append(f"what {reward.path} needs")
+    source = _source(config)
+    from_base = source == config.model.name
+    return Job(
+        config,
+        shape_of(source, config.model.shape if from_base else None, "model.shape"),
+        tuple(rewards),
+        lengths or estimated_lengths(config),
+        tuple(missing),
+        config.eval is not None and config.init.source != "base",
+    )
+
+
+def _source(config: Config) -> str:
+    """What the run starts from, or its base, of the same shape, where that is not there yet (which
+    the plan's line on init names)."""
+    try:
+        return resolve_init(config).source
+    except RunError:
+        return config.model.name
+
+
+def _parts(reward: Any) -> Iterator[Any]:
+    if isinstance(reward, WeightedReward):
+        for part in reward.parts.values():
+            yield from _parts(part.reward)
+    else:
+        yield reward
+
+
+def estimated_lengths(config: Config) -> Lengths:
+    """From the prompts' characters and the limits; queries of a data set are taken to be as long as
+    the Challenger's may be."""
+    prompts, rollout = config.prompts, config.rollout
+
+    def tokens(text: str) -> int:
+        return TEMPLATE_TOKENS + math.ceil(len(text) / CHARACTERS_PER_TOKEN)
+
+    solver = tokens(prompts.solver) + rollout.max_query_tokens
+    return Lengths(
+        challenger=tokens(prompts.challenger_messages()[0][1]),
+        solver=solver,
+        judge=tokens(prompts.judge) + rollout.max_query_tokens + rollout.max_new_tokens,
+    )

@@ -1,0 +1,10 @@
+"""How much is computed at once, for those who compute and for the plan (no torch here)."""
+
+TILE_ELEMENTS = 2**23
+"""Logits of the loss held at once (32 MB in fp32, twice that with their probabilities)."""
+
+PREFILL_TOKENS = 2**14
+"""Padded prompt tokens computed at once; their activations are freed before the next ones."""
+
+SMALLEST_ONEDNN = 2**14
+"""Weights of a layer below which a call of oneDNN costs more than the product saves."""

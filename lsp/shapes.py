@@ -1,0 +1,94 @@
+"""Parameters and work of a decoder, counted from its shape alone: no weights, no torch."""
+
+from __future__ import annotations
+
+import json
+
+from lsp.config import ModelShape, local_model_folder
+
+COUNTED = ("llama", "mistral", "qwen2", "qwen3")
+"""Model types whose layers are what is counted here: grouped attention, a gated MLP, two norms."""
+
+
+class UnknownShape(ValueError):
+    """A model whose parameters cannot be counted; the text says why and what would tell."""
+
+
+def shape_of(name: str, shipped: ModelShape | None, key: str) -> ModelShape:
+    """The shape of a model: from its folder's config.json, or ``shipped`` where that is of this Hub
+    id. Raises UnknownShape; ``key`` is the setting that would tell (``model.shape``)."""
+    folder = local_model_folder(name)
+    if folder is None:
+        if shipped is not None and shipped.of == name:
+            return shipped
+        raise UnknownShape(
+            f"{name} is a Hub model whose shape is not known; give {key}.of={name} and the numbers"
+            " of its config.json beside it, or a local folder"
+        )
+    try:
+        told = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        kind, hidden, heads = told["model_type"], told["hidden_size"], told["num_attention_heads"]
+        if kind not in COUNTED or told.get("mlp_bias") or told.get("attention_bias"):
+            raise UnknownShape(
+                f"{folder}: the parameters of a {kind} model with such layers are not counted here,"
+                f" only those of {', '.join(COUNTED)}"
+            )
+        return ModelShape(
+            of=name,
+            layers=told["num_hidden_layers"],
+            hidden=hidden,
+            intermediate=told["intermediate_size"],
+            heads=heads,
+            kv_heads=told.get("num_key_value_heads") or heads,
+            head_size=told.get("head_dim") or hidden // heads,
+            vocabulary=told["vocab_size"],
+            tied=told.get("tie_word_embeddings", False),
+            qkv_bias=kind == "qwen2",
+            qk_norm=kind == "qwen3",
+        )
+    except (OSError, KeyError, ValueError) as error:
+        if isinstance(error, UnknownShape):
+            raise
+        raise UnknownShape(f"{folder}: its config.json does not tell ({error})") from error
+
+
+def linear_layers(shape: ModelShape) -> list[tuple[int, int]]:
+    """(inputs, outputs) of a decoder layer's seven products: q, k, v, o, gate, up, down."""
+    d, i = shape.hidden, shape.intermediate
+    q, kv = shape.heads * shape.head_size, shape.kv_heads * shape.head_size
+    return [(d, q), (d, kv), (d, kv), (q, d), (d, i), (d, i), (i, d)]
+
+
+def layer_parameters(shape: ModelShape) -> int:
+    """Of one decoder layer: products, two norms, biases and head norms where it has them."""
+    kv = shape.kv_heads * shape.head_size
+    biases = shape.qkv_bias * (shape.heads * shape.head_size + 2 * kv)
+    norms = 2 * shape.hidden + shape.qk_norm * 2 * shape.head_size
+    return sum(a * b for a, b in linear_layers(shape)) + biases + norms
+
+
+def parameters(shape: ModelShape, classifier: bool = False) -> int:
+    """Of the whole model; a ``classifier`` has one row of weights in place of the head."""
+    embedding = shape.vocabulary * shape.hidden
+    head = shape.hidden if classifier else 0 if shape.tied else embedding
+    return shape.layers * layer_parameters(shape) + shape.hidden + embedding + head
+
+
+def lora_parameters(shape: ModelShape, rank: int) -> int:
+    """Of the adapters beside every product but the head: two narrow matrices each."""
+    return shape.layers * sum(rank * (a + b) for a, b in linear_layers(shape))
+
+
+def cache_bytes(shape: ModelShape, width: int) -> int:
+    """Keys and values of one token in all layers; ``width``: bytes of a number."""
+    return 2 * shape.layers * shape.kv_heads * shape.head_size * width
+
+
+def forward_flops(shape: ModelShape, tokens: float, context: float, heads: float = 0) -> float:
+    """A forward pass over ``tokens`` that see ``context`` others on average: two operations a
+    weight of the products, and the two products of attention; the vocabulary head at ``heads``
+    positions only."""
+    products = sum(a * b for a, b in linear_layers(shape))
+    attention = 2 * shape.heads * shape.head_size * context
+    head = shape.vocabulary * shape.hidden
+    return 2 * (tokens * shape.layers * (products + attention) + heads * head)

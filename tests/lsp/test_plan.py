@@ -1,0 +1,261 @@
+"""The plan: parameters against transformers', memory against autograd and a process, refusal."""
+
+import os
+import re
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+import transformers
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
+
+from lsp.batch import pad
+from lsp.cards import CARDS
+from lsp.compose import CONF, compose
+from lsp.config import LoraSettings
+from lsp.job import Lengths, job_of
+from lsp.logprobs import completion_hidden
+from lsp.lora import add_lora
+from lsp.memory import GB, layer_saves, memory_of, refuse_impossible, savings
+from lsp.plan import hours_of, plan, scaling_table
+from lsp.runs import RunError
+from lsp.shapes import lora_parameters, parameters, shape_of
+from lsp.start import start
+from lsp.types import TrainingRow
+
+ROOT = Path(__file__).parents[2]
+PUBLISHED = {
+    "llama_1b": 1_235_814_400,
+    "llama_3b": 3_212_749_824,
+    "llama_8b": 8_030_261_248,
+    "llama_70b": 70_553_706_496,
+    "qwen_0.5b": 494_032_768,
+}
+"""What the models' pages on the Hub count."""
+EXPERIMENTS = sorted(
+    path.relative_to(CONF / "experiment").with_suffix("").as_posix()
+    for path in (CONF / "experiment").rglob("*.yaml")
+)
+
+
+def model_config(shape, **more):
+    kind = "qwen3" if shape.qk_norm else "qwen2" if shape.qkv_bias else "llama"
+    return transformers.AutoConfig.for_model(
+        kind, vocab_size=shape.vocabulary, hidden_size=shape.hidden,
+        intermediate_size=shape.intermediate, num_hidden_layers=shape.layers,
+        num_attention_heads=shape.heads, num_key_value_heads=shape.kv_heads,
+        head_dim=shape.head_size, tie_word_embeddings=shape.tied, pad_token_id=0, **more,
+    )  # fmt: skip
+
+
+def count(model):
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_parameters_are_the_published_ones(name):
+    shape = compose(["world=paper", f"model={name}"]).model.shape
+    assert parameters(shape) == PUBLISHED[name]
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(model_config(shape))
+    assert count(model) == PUBLISHED[name]
+    assert (CONF / "model" / f"{name}.yaml").read_text().startswith(f"# {PUBLISHED[name]:,} ")
+    if name == "qwen_0.5b":
+        add_lora(model, LoraSettings(4, 8.0))
+        added = sum(p.numel() for n, p in model.named_parameters() if ".lora_" in n)
+        assert lora_parameters(shape, 4) == added
+
+
+@pytest.mark.parametrize("name", ["skywork", "skywork_0.6b"])
+def test_a_classifier_has_one_row_for_a_head(name):
+    shape = compose(["world=paper", f"reward={name}"]).reward.shape
+    with torch.device("meta"):
+        model = AutoModelForSequenceClassification.from_config(model_config(shape, num_labels=1))
+    assert parameters(shape, classifier=True) == count(model)
+
+
+def test_a_folder_tells_its_own_shape(llama_folder, players):
+    model = AutoModelForCausalLM.from_pretrained(llama_folder)
+    assert parameters(shape_of(str(llama_folder), None, "model.shape")) == count(model)
+    assert parameters(shape_of("pocket", None, "model.shape")) == count(players.policy)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("rank", [0, 4])
+def test_what_a_layer_keeps_is_what_autograd_saves(dtype, rank):
+    rows, prompt, new = 4, 24, 64
+    kept = []
+    for layers in (1, 2):
+        shape = replace_layers(compose(["world=paper"]).model.shape, layers)
+        torch.manual_seed(0)
+        model = AutoModelForCausalLM.from_config(
+            model_config(shape, attn_implementation="sdpa"), dtype=getattr(torch, dtype)
+        ).eval()
+        if rank:
+            add_lora(model, LoraSettings(rank, 8.0))
+        kept.append(saved_bytes(model, rows, prompt, new))
+    width = {"float32": 4, "bfloat16": 2}[dtype]
+    planned = layer_saves(shape, width, rank, prompt)
+    planned += layer_saves(shape, width, rank, rows * new, rows, prompt + new)
+    assert planned == pytest.approx(kept[1] - kept[0], rel=0.01)
+
+
+def replace_layers(shape, layers):
+    return replace(shape, layers=layers, hidden=96, intermediate=256, heads=6, kv_heads=2,
+                   head_size=16, vocabulary=100)  # fmt: skip
+
+
+def saved_bytes(model, rows, prompt, new):
+    """Of the storages that a pass keeps for its gradient, the weights' left out."""
+    own = {p.untyped_storage().data_ptr() for p in model.parameters()}
+    kept, tensors = {}, []
+
+    def note(tensor):
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own:
+            kept[storage.data_ptr()] = storage.nbytes()
+            tensors.append(tensor)  # held, so that no address is used twice
+        return tensor
+
+    batch = pad(
+        [TrainingRow("solver", (1,) * prompt, (2 + i,) * (new + 1), (), 0.0, 0.0, 1)
+         for i in range(rows)]
+    )  # fmt: skip
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        completion_hidden(model, batch)
+    return sum(kept.values())
+
+
+PAPER = ["experiment=paper_v1/lsp"]
+
+
+def test_the_3b_experiment_fits_a_24_gb_card_by_lora_and_an_80_gb_card_in_full():
+    small, large = (compose([*PAPER, f"hardware=gpu_{gb}gb"]) for gb in (24, 80))
+    assert small.model.lora.rank > 0 and large.model.lora.rank == 0
+    for config in (small, large):
+        refuse_impossible(config)
+        assert config.hardware.gpu_memory_gb < CARDS[config.hardware.gpu].memory_gb
+    parts = memory_of(job_of(large)).phases["update"]
+    n = 3_212_749_824
+    assert parts["weights"] == 2 * n and parts["optimizer"] == 8 * n and parts["gradients"] == 4 * n
+    assert parts["fp32 masters"] == 4 * n and parts["reference"] == 2 * n
+    assert "reference" not in memory_of(job_of(small)).phases["update"]
+
+
+def test_hardware_is_above_the_world_and_the_command_line_above_hardware():
+    config = compose([*PAPER, "hardware=gpu_24gb"])
+    assert (config.model.dtype, config.rollout.max_rows) == ("bfloat16", 32)
+    assert config.optim.lr == 1e-6  # the world's
+    config = compose([*PAPER, "hardware=gpu_24gb", "model.lora.rank=64", "rollout.max_rows=8"])
+    assert (config.model.lora.rank, config.rollout.max_rows) == (64, 8)
+    config = compose(["experiment=small/lsp", "hardware=gpu_80gb"])
+    assert config.hardware.gpu == "h100" and config.model.name == "Qwen/Qwen2.5-0.5B-Instruct"
+
+
+def test_what_cannot_fit_is_refused_with_what_each_setting_saves(tmp_path, capsys):
+    given = [*PAPER, "hardware=gpu_24gb", "model.lora.rank=0", "tracker=none",
+             f"run_dir={tmp_path / 'run'}"]  # fmt: skip
+    for more in ([], ["dry_run=true"]):
+        with pytest.raises(
+            RunError, match=r"hardware.gpu_memory_gb=23.5; alone, model.lora.rank=16 sa"
+        ):
+            start([*given, *more])
+    assert "by phase and part" in capsys.readouterr().out  # a dry run shows the plan first
+    assert not (tmp_path / "run").exists()
+    # What a setting is said to save is what it saves.
+    config = compose(given)
+    (best, saved), *_ = savings(config)
+    peak = memory_of(job_of(config)).peak
+    assert peak - memory_of(job_of(compose([*given, best]))).peak == saved
+
+
+def test_sharding_and_offload_lower_what_they_say():
+    full = [*PAPER, "hardware=gpu_80gb", "hardware.gpus=8"]
+    whole = memory_of(job_of(compose(full))).phases
+    fsdp = memory_of(job_of(compose([*full, "hardware.parallel=fsdp"]))).phases
+    embedding = 8 * 128_256 * 3072
+    assert fsdp["update"]["optimizer"] == pytest.approx(
+        (whole["update"]["optimizer"] - embedding) / 8 + embedding, rel=1e-3
+    )
+    assert fsdp["play"]["gathered weights"] > fsdp["update"]["gathered weights"]
+    away = memory_of(job_of(compose([*full, "hardware.offload=true"]))).phases
+    assert {"reference", "reward model"}.isdisjoint(away["play"])
+    assert "reference" in away["update"] and "reward model" not in away["update"]
+
+
+def test_what_is_not_known_is_named_and_not_guessed():
+    text = plan(compose([*PAPER, "model.name=someone/model", "hardware=gpu_24gb"]))
+    assert "not known: someone/model is a Hub model whose shape is not known" in text
+    text = plan(compose([*PAPER, "reward.name=someone/reward"]))
+    assert "not counted: the reward model: someone/reward is a Hub model" in text
+    assert "hours     not known: name a card with hardware.gpu" in text
+    own = compose([*PAPER, "model.name=mine/tuned", "model.shape.of=mine/tuned"])
+    assert "3,212,749,824 parameters" in plan(own)
+    with pytest.raises(ValueError, match="hardware.gpu=rtx9999: is no card"):
+        compose(["hardware.gpu=rtx9999"])
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_each_experiment_says_its_command_and_what_it_costs(name):
+    text = (CONF / "experiment" / f"{name}.yaml").read_text()
+    assert f"#   python run.py experiment={name}" in text
+    told = re.findall(
+        r"([\d.]+) GB, at most ([\d.,]+) hours(?=[^;]*hardware=(\w+))", text.replace("\n# ", " ")
+    )
+    assert told
+    for gigabytes, hours, hardware in told:
+        job = job_of(compose([f"experiment={name}", f"hardware={hardware}"]))
+        refuse_impossible(job.config)
+        assert memory_of(job).peak / GB == pytest.approx(float(gigabytes), rel=0.05)
+        assert hours_of(job) == pytest.approx(float(hours.replace(",", "")), rel=0.1)
+    assert name.startswith("paper") == ("The paper gives no learning rate" in text)
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_each_experiment_is_planned_where_nothing_else_is(name, tmp_path, capsys):
+    assert start([f"experiment={name}", "dry_run=true", f"runs_root={tmp_path}"]) is None
+    out = capsys.readouterr().out
+    assert "by phase and part" in out and "not known: someone" not in out
+    if "_from_" in name:
+        assert "  init      missing: init=" in out
+
+
+def test_a_plan_imports_no_torch():
+    code = (
+        "import sys; from lsp.start import start; start(['experiment=small/lsp', 'dry_run=true'])"
+    )
+    code += "; assert 'torch' not in sys.modules"
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment, check=True,
+                   capture_output=True)  # fmt: skip
+
+
+def test_the_docs_show_the_table_and_the_cards():
+    text = (ROOT / "docs" / "scaling.md").read_text()
+    assert scaling_table() in text
+    for name, card in CARDS.items():
+        numbers = f"{card.memory_gb:g} | {card.tflops['bfloat16']:g} | {card.tflops['float32']:g}"
+        assert f"| `{name}` | {numbers} | {card.bandwidth:g} | {card.source} |" in text
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", range(5))
+def test_a_process_peaks_where_the_plan_says(case, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT))
+    from tests.bench import memory, step
+
+    assert len(memory.CASES) == 5
+    size, lora, checkpointing = memory.CASES[case]
+    step.build_model(tmp_path, size, False)
+    planned = memory.planned(str(tmp_path), size, lora, checkpointing).peak
+    measured = memory.measure(str(tmp_path), size, lora, checkpointing)
+    assert planned == pytest.approx(measured, rel=0.15)
+
+
+def test_lengths_that_are_known_replace_the_estimate():
+    config = compose([*PAPER, "hardware=gpu_80gb"])
+    short = memory_of(job_of(config, Lengths(10, 10, 10))).phases["play"]["KV cache"]
+    assert short < memory_of(job_of(config)).phases["play"]["KV cache"]
