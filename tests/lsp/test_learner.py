@@ -40,10 +40,11 @@ def flat_gradient(learner, rows):
     from lsp.batch import pad
     from lsp.learner import UpdateStats
 
-    learner.optimizer.zero_grad(set_to_none=True)
     batch = pad(rows)
     learner._backward(batch, learner._reference(batch), UpdateStats())
-    return torch.cat([p.grad.flatten() for p in learner.players.policy.parameters()])
+    gradient = torch.cat([p.grad.flatten() for p in learner.players.policy.parameters()])
+    learner.optimizer.zero_grad(set_to_none=True)
+    return gradient
 
 
 def test_role_gradients_are_those_of_each_role_alone(learner, rows):
