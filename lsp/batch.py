@@ -87,7 +87,8 @@ def pad(rows: list[TrainingRow]) -> MicroBatch:
         raise ValueError("a row has no prompt tokens or no completion tokens; leave it out")
     prompts = {prompt: k for k, prompt in enumerate(dict.fromkeys(r.prompt_ids for r in rows))}
     prompt_ids, _ = _padded(list(prompts))
-    completion_ids, completion_mask = _padded([row.completion_ids for row in rows])
+    # Two columns at least: every micro-batch takes the same two passes, of prompts and the rest.
+    completion_ids, completion_mask = _padded([row.completion_ids for row in rows], 2)
     return MicroBatch(
         rows,
         prompt_ids,
@@ -99,9 +100,10 @@ def pad(rows: list[TrainingRow]) -> MicroBatch:
     )
 
 
-def _padded(sequences: Sequence[tuple[int, ...]]) -> tuple[Tensor, Tensor]:
+def _padded(sequences: Sequence[tuple[int, ...]], narrowest: int = 1) -> tuple[Tensor, Tensor]:
     """(ids, mask), both [sequences, width of the longest]."""
-    ids = torch.zeros(len(sequences), max(map(len, sequences)), dtype=torch.long)
+    width = max(narrowest, *map(len, sequences))
+    ids = torch.zeros(len(sequences), width, dtype=torch.long)
     mask = torch.zeros_like(ids, dtype=torch.bool)
     for i, sequence in enumerate(sequences):
         ids[i, : len(sequence)] = torch.tensor(sequence)

@@ -16,7 +16,7 @@ import os
 import re
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lsp.runs import RunError, resume_hint, write_json
 
@@ -85,21 +85,48 @@ def verified(folder: Path) -> Path:
     return folder
 
 
+class TrainingTensors(NamedTuple):
+    """What a checkpoint keeps of weights and optimizer. ``weights``: the model's whole state where
+    its layers are sharded, else None. ``trainer``: AdamW's moments and fp32 masters by parameter
+    name, contiguous copies."""
+
+    weights: dict[str, torch.Tensor] | None
+    trainer: dict[str, torch.Tensor]
+
+
+def training_tensors(
+    model: PreTrainedModel, named: dict[str, torch.Tensor], optimizer: torch.optim.Optimizer
+) -> TrainingTensors:
+    """Gathered from all processes where layers are sharded; then all of them ask. ``named``: what
+    the optimizer changes, by the parameters' names."""
+    from lsp.sharding import full, is_sharded
+
+    trainer = {
+        f"{kind}/{name}": full(value.detach()).clone().contiguous()
+        for name, tensor in named.items()
+        for kind, value in optimizer.state.get(tensor, {}).items()
+    }
+    for name, parameter in model.named_parameters():
+        if name in named and named[name] is not parameter:
+            trainer[f"master/{name}"] = full(named[name])
+    if not any(map(is_sharded, named.values())):
+        return TrainingTensors(None, trainer)
+    return TrainingTensors({n: full(t.detach()) for n, t in model.state_dict().items()}, trainer)
+
+
 def save_checkpoint(
     run: Path,
     step: int,
     model: PreTrainedModel,
     reference: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
-    named: dict[str, torch.Tensor],
-    optimizer: torch.optim.Optimizer,
+    tensors: TrainingTensors,
     state: dict[str, Any],
     keep: int,
     best_step: int | None,
 ) -> Path:
     """Write ``checkpoints/step-NNNNNN``, then remove all but the newest ``keep`` and the one of
-    ``best_step``. ``named``: what the optimizer changes, by the parameters' names, fp32 masters
-    among them. ``state`` is plain values, but for the collapse detector's signatures. Under LoRA
+    ``best_step``. ``state`` is plain values, but for the collapse detector's signatures. Under LoRA
     the model's folder holds merged weights, in the shape of the reference, and the adapters lie
     beside the optimizer's state."""
     import torch
@@ -116,19 +143,16 @@ def save_checkpoint(
     temporary.mkdir(parents=True)
     collapse = dict(state["collapse"])
     signatures = torch.from_numpy(collapse.pop("signatures").astype("int64"))
-    tensors = {**_moments(named, optimizer), SIGNATURES: signatures}
-    for name, parameter in model.named_parameters():
-        if name in named and named[name] is not parameter:
-            tensors[f"master/{name}"] = named[name]
+    trainer = {**tensors.trainer, SIGNATURES: signatures}
     try:
         if lora_layers(model):
             trained = {n: p.detach() for n, p in model.named_parameters() if p.requires_grad}
-            tensors |= {f"adapter/{name}": value for name, value in trained.items()}
+            trainer |= {f"adapter/{name}": value for name, value in trained.items()}
             reference.save_pretrained(temporary, state_dict=merged_state(model))
         else:
-            model.save_pretrained(temporary)
+            model.save_pretrained(temporary, state_dict=tensors.weights)
         tokenizer.save_pretrained(temporary)
-        save_file(tensors, temporary / "trainer.safetensors")
+        save_file(trainer, temporary / "trainer.safetensors")
     except SafetensorError as error:  # how a full disk shows itself there
         raise OSError(str(error)) from error
     files = {path.name: _sha256(path) for path in sorted(temporary.iterdir())}
@@ -155,34 +179,25 @@ def load_training_state(
     weights come by ``from_pretrained``); returns what was saved as ``state``."""
     from safetensors.torch import load_file
 
+    from lsp.sharding import like
+
     tensors = load_file(folder / "trainer.safetensors")
     for name, parameter in model.named_parameters():
         moments = {
-            kind: tensors[f"{kind}/{name}"].to(parameter.device)
-            for kind in ("step", "exp_avg", "exp_avg_sq")
+            kind: like(tensors[f"{kind}/{name}"].to(parameter.device), named[name])
+            for kind in ("exp_avg", "exp_avg_sq")
             if f"{kind}/{name}" in tensors
         }
         if f"adapter/{name}" in tensors:
             parameter.data.copy_(tensors[f"adapter/{name}"])
         if f"master/{name}" in tensors:
-            named[name].copy_(tensors[f"master/{name}"])
+            named[name].copy_(like(tensors[f"master/{name}"].to(parameter.device), named[name]))
         if moments:
-            moments["step"] = moments["step"].cpu()
+            moments["step"] = tensors[f"step/{name}"].cpu()
             optimizer.state[named[name]] = moments
     state = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["state"]
     state["collapse"]["signatures"] = tensors[SIGNATURES].numpy()
     return state
-
-
-def _moments(
-    named: dict[str, torch.Tensor], optimizer: torch.optim.Optimizer
-) -> dict[str, torch.Tensor]:
-    """AdamW's state by parameter name, contiguous copies."""
-    return {
-        f"{kind}/{name}": value.detach().clone().contiguous()
-        for name, tensor in named.items()
-        for kind, value in optimizer.state.get(tensor, {}).items()
-    }
 
 
 def _sha256(path: Path) -> str:

@@ -347,6 +347,13 @@ def _cross_checks(config: Config) -> list[Problem]:
             "init=base starts from model.name and reads no run",
             "say init=checkpoint (or init=grpo) with it",
         )
+    if config.hardware.parallel == "fsdp" and config.model.lora.rank:
+        problem(
+            "hardware.parallel",
+            "fsdp",
+            "shards what is trained, and under LoRA that is small adapters beside whole weights",
+            "choose hardware.parallel=ddp, or model.lora.rank=0",
+        )
     device = config.runtime.device
     if device != "auto" and device != "cpu" and not device.startswith("cuda"):
         problem("runtime.device", device, "is no device", "choose auto, cpu or cuda")

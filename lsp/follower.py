@@ -9,13 +9,14 @@ from typing import Any
 
 import torch
 
-from lsp.checkpoint import load_training_state
+from lsp.checkpoint import load_training_state, training_tensors
 from lsp.config import Config
 from lsp.init import Init
 from lsp.learner import Learner
 from lsp.players import load_players
+from lsp.sharding import whole
 from lsp.types import Play, Query
-from lsp.world import World
+from lsp.world import Word, World
 
 
 class Follower:
@@ -48,6 +49,7 @@ class Follower:
         """What asks a run to stop reaches all of its processes; the first one says when."""
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2):
             signal.signal(number, signal.SIG_IGN)
+        self._listen()
 
     def record(
         self,
@@ -58,13 +60,23 @@ class Follower:
         make_rows: Callable[[], list[dict[str, Any]]],
     ) -> None:
         """Hear from the first process whether to go on."""
-        self.stop_requested = self.world.share(self.stop_requested)
+        self._listen()
 
     def interrupt(self, step: int) -> dict[str, Any]:
+        self._listen()
         return {}
 
     def end(self) -> dict[str, Any]:
+        self._listen()
         return {}
 
-    def close(self) -> None:
-        """Nothing to let go of."""
+    def _listen(self) -> None:
+        """Do as the first process says until the next step."""
+        policy = self.players.policy
+        while (word := self.world.share(Word.GO)) not in (Word.GO, Word.STOP):
+            if word == Word.WEIGHTS:
+                with whole(policy):
+                    pass
+            else:
+                training_tensors(policy, self.learner.named, self.learner.optimizer)
+        self.stop_requested = word == Word.STOP

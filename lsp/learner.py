@@ -20,6 +20,7 @@ from lsp.logprobs import (
 )
 from lsp.losses import KL_ESTIMATORS, kl_loss, kl_per_token, policy_loss
 from lsp.players import Players
+from lsp.sharding import full, is_sharded
 from lsp.types import MicroBatch, TrainingRow
 
 
@@ -107,8 +108,11 @@ class Learner:
             if parameter.requires_grad
         }
         self.trained = list(self.named.values())
+        parts = [t for t in self.trained if is_sharded(t)]
+        plain = [t for t in self.trained if not is_sharded(t)]
+        self.sharded = bool(parts)
         self.optimizer = torch.optim.AdamW(
-            self.trained,
+            [{"params": parts}, {"params": plain}] if parts else plain,
             lr=settings.lr,
             betas=(settings.beta1, settings.beta2),
             weight_decay=settings.weight_decay,
@@ -134,8 +138,7 @@ class Learner:
         self._add_up_gradients()
         stats = UpdateStats.merged(world.each(stats))
         stats.rows, stats.merged_rows = sum(row.count for row in rows), len(rows)
-        norm = torch.nn.utils.clip_grad_norm_(self.trained, self.config.optim.max_grad_norm)
-        stats.grad_norm = norm.item()
+        stats.grad_norm = self._clip_gradient()
         stats.skipped = not (math.isfinite(stats.loss) and math.isfinite(stats.grad_norm))
         if rows and not stats.skipped:
             warmup = self.config.optim.warmup_steps
@@ -149,8 +152,21 @@ class Learner:
         self.optimizer.zero_grad(set_to_none=True)  # the next play needs their memory
         return stats
 
+    def _clip_gradient(self) -> float:
+        """The gradient's norm before it is clipped."""
+        most = self.config.optim.max_grad_norm
+        if not self.sharded:
+            return torch.nn.utils.clip_grad_norm_(self.trained, most).item()
+        gradients = [tensor.grad for tensor in self.trained if tensor.grad is not None]
+        norm = _norm(gradients)
+        if norm > most:
+            for gradient in gradients:
+                gradient.mul_(most / norm)
+        return norm
+
     def _add_up_gradients(self) -> None:
-        """Over all processes; one that had no row for a parameter adds nothing to it."""
+        """Over all processes; one that had no row for a parameter adds nothing to it. Those of
+        sharded parameters were added up in the backward pass."""
         world = self.players.world
         reached = world.each([tensor.grad is not None for tensor in self.trained])
         anywhere = map(any, zip(*reached, strict=True))
@@ -158,14 +174,27 @@ class Learner:
         for tensor in wanted:
             if tensor.grad is None:
                 tensor.grad = torch.zeros_like(tensor)
-        world.add_up([tensor.grad for tensor in wanted])
+        self._add_up([tensor.grad for tensor in wanted])
+
+    def _add_up(self, gradients: list[torch.Tensor]) -> None:
+        world = self.players.world
+        plain = [gradient for gradient in gradients if not is_sharded(gradient)]
+        world.add_up(plain)
+        if self.sharded:  # the loss was scaled for a mean
+            for gradient in plain:
+                gradient.div_(world.size)
 
     def _batches(self, rows: list[TrainingRow], role: str) -> list[MicroBatch]:
-        """This process's part of a role's rows."""
+        """This process's part of a role's rows. Where weights are sharded, all processes take the
+        same number of passes: rows of weight zero fill up."""
         world = self.players.world
         own = [row for row in rows if row.role == role][world.rank :: world.size]
         packed = pack(own, self.config.optim.micro_batch_tokens)
-        return [pad([own[i] for i in chosen]).to(self.players.device) for chosen in packed]
+        parts = [[own[i] for i in chosen] for chosen in packed]
+        if self.sharded:
+            nothing = TrainingRow(role, (1,), (1, 1), (0.0, 0.0), 0.0, 0.0, 0)
+            parts += [[nothing]] * (max(world.each(len(parts))) - len(parts))
+        return [pad(part).to(self.players.device) for part in parts]
 
     @torch.no_grad()
     def _reference(self, batch: MicroBatch) -> TokenScores:
@@ -187,7 +216,7 @@ class Learner:
         gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in self.trained]
         if before is None or world.size > 1:  # a sum would be added to the next role's
             gradients = [gradient.clone() for gradient in gradients]
-        world.add_up(gradients)
+        self._add_up(gradients)
         if before is None:
             stats.role_gradients[f"optim/grad_norm/{role}"] = _norm(gradients)
             return gradients
@@ -195,7 +224,7 @@ class Learner:
         norm, other = _norm(own), _norm(before)
         stats.role_gradients[f"optim/grad_norm/{role}"] = norm
         if norm > 0 and other > 0:
-            dot = sum((a * b).sum().item() for a, b in zip(own, before, strict=True))
+            dot = sum(full((a * b).sum()).item() for a, b in zip(own, before, strict=True))
             stats.role_gradients["optim/role_gradient_cosine"] = dot / (norm * other)
         return before
 
@@ -230,7 +259,10 @@ class Learner:
                 token_loss,
             )
             kl_C = kl_of(own.logprobs_C, slice(None))
-        loss.backward()
+        # FSDP2 takes the mean over processes where a sum is meant.
+        (loss * self.players.world.size if self.sharded else loss).backward()
+        if not batch.rows[0].count:
+            return
         stats.loss += loss.item()
         self._measure(batch, own, ref, kl_C.detach(), stats)
 
@@ -288,4 +320,5 @@ def _master(parameter: torch.nn.Parameter) -> torch.Tensor:
 
 
 def _norm(tensors: list[torch.Tensor]) -> float:
-    return math.sqrt(sum(tensor.double().square().sum().item() for tensor in tensors))
+    squares = (full(tensor.double().square().sum()).item() for tensor in tensors)
+    return math.sqrt(sum(squares))

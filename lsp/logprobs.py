@@ -99,8 +99,6 @@ def completion_hidden(model: nn.Module, batch: MicroBatch) -> Tensor:
     prompts = torch.arange(len(hidden_KPD), device=hidden_KPD.device)
     first_BD = hidden_KPD[prompts, batch.prompt_length_K - 1][batch.owner_B]
     inputs_BT = batch.completion_ids_BT[:, :-1]  # the last token predicts nothing
-    if not inputs_BT.shape[1]:
-        return first_BD
     rows, width = inputs_BT.shape
     positions = torch.arange(width, device=inputs_BT.device)
     length_B = batch.prompt_length_K[batch.owner_B]

@@ -26,6 +26,7 @@ from lsp.queries.challenger import challenger_queries
 from lsp.queries.dataset import step_queries
 from lsp.rewards.self_reward import SelfJudge
 from lsp.rollout.engine import DrawKey, Engine, RolloutEngine
+from lsp.sharding import shard_layers
 from lsp.types import Completion, Query, TrainingRow
 from lsp.world import ALONE, World
 
@@ -173,6 +174,8 @@ def load_players(
         reference = frozen_copy(policy)
     if offload and not model.lora.rank:  # under LoRA its tensors are the policy's
         reference.to("cpu")
+    if config.hardware.parallel == "fsdp" and world.size > 1:
+        shard_layers(policy, world)
     chat = ChatFormat(tokenizer, config.model.date_string)
     ends, rollout = end_token_ids(policy, tokenizer), config.rollout
     engine = rollout_engine(policy, tokenizer, rollout)

@@ -7,14 +7,15 @@ import math
 import shlex
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
 import torch
 
 from lsp import closing
-from lsp.checkpoint import load_training_state, save_checkpoint
+from lsp.checkpoint import load_training_state, save_checkpoint, training_tensors
 from lsp.collapse import CollapseDetector
 from lsp.config import Config
 from lsp.init import Init
@@ -23,11 +24,12 @@ from lsp.out_of_memory import memory_of
 from lsp.players import device_name, load_base, load_players, peak_memory_mb
 from lsp.progress import Progress
 from lsp.runs import Interrupted, RunError, display_name, read_run, resume_hint, update_run
+from lsp.sharding import whole
 from lsp.tracking.base import Rows, RunIdentity, Trackers
 from lsp.tracking.local import LocalTracker
 from lsp.tracking.reader import read_metrics, trace_steps
 from lsp.types import Play, Query
-from lsp.world import ALONE, World
+from lsp.world import ALONE, Word, World
 
 
 class Session:
@@ -116,6 +118,7 @@ class Session:
             self.progress.note("evaluating the start")
             self._last_metrics = self._evaluate()
             self.trackers.log(0, self._last_metrics, list)
+        self.world.share(Word.GO)
 
     def _request_stop(self, number: int, frame: Any) -> None:
         if self.stop_requested:
@@ -131,9 +134,17 @@ class Session:
         return step == self.config.num_steps or bool(every and step % every == 0)
 
     def _evaluate(self) -> dict[str, float]:
-        with memory_of("evaluation"):
+        with self._policy_at_hand():
             metrics = self.evaluator.metrics(self.players.policy, "dev", self.config.seed)
         return {f"eval/pocket/{key}": value for key, value in metrics.items()}
+
+    @contextmanager
+    def _policy_at_hand(self) -> Iterator[None]:
+        """For an evaluation, which the first process does alone."""
+        if self.learner.sharded:
+            self.world.share(Word.WEIGHTS)
+        with memory_of("evaluation"), whole(self.players.policy):
+            yield
 
     def record(
         self,
@@ -177,7 +188,7 @@ class Session:
         every = config.checkpoint.every
         if every and (best or step % every == 0):
             self.save(step)
-        self.stop_requested = self.world.share(self.stop_requested)
+        self.world.share(Word.STOP if self.stop_requested else Word.GO)
 
     def _reward_measures(self) -> dict[str, float]:
         """What the reward tells of its last call beside the numbers; most tell nothing."""
@@ -260,14 +271,16 @@ class Session:
             "skipped_in_a_row": self._skipped_in_a_row,
             "reward": self._reward_measures(),
         }
+        if self.learner.sharded:
+            self.world.share(Word.TENSORS)
+        learner, policy = self.learner, self.players.policy
         folder = save_checkpoint(
             self.folder,
             step,
-            self.players.policy,
+            policy,
             self.players.reference,
             self.players.chat.tokenizer,
-            self.learner.named,
-            self.learner.optimizer,
+            training_tensors(policy, learner.named, learner.optimizer),
             state,
             self.config.checkpoint.keep,
             self.best.get("step"),
@@ -280,6 +293,7 @@ class Session:
     def interrupt(self, step: int) -> dict[str, Any]:
         """Save and leave; raises Interrupted with the way to go on."""
         self.save(step)
+        self.world.share(Word.GO)
         self.trackers.finish({"status": "interrupted", "step": step})
         update_run(self.folder, status="interrupted")
         raise Interrupted(
@@ -302,8 +316,9 @@ class Session:
         }
         if self.evaluator:
             self.progress.note("evaluating on the test split")
-            with memory_of("evaluation"):
+            with self._policy_at_hand():
                 summary |= closing.final_evaluation(self.evaluator, self.players, config.seed)
+        self.world.share(Word.GO)
         summary |= {f"last/{key}": value for key, value in sorted(self._last_metrics.items())}
         if self.best:
             summary[f"best/{self.best['objective']}"] = self.best["value"]

@@ -45,12 +45,6 @@ def start(overrides: Sequence[str]) -> dict[str, Any] | None:
             f"num_queries={config.num_queries} are too few for {world.size} processes: each plays"
             " one or more; raise num_queries, or start fewer processes"
         )
-    if config.hardware.parallel == "fsdp" and not config.dry_run:
-        raise RunError(
-            "hardware.parallel=fsdp can be planned for (dry_run=true) and not run yet: each process"
-            " holds whole weights; choose hardware.parallel=ddp, and model.lora.rank=16 or a"
-            " smaller model where those do not fit"
-        )
     if not world.first:
         if not config.dry_run:
             follow(world)

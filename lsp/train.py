@@ -27,6 +27,7 @@ from lsp.config import Config
 from lsp.metrics import empty_play, play_metrics, trace_rows
 from lsp.out_of_memory import memory_of
 from lsp.players import Players
+from lsp.sharding import whole
 from lsp.types import Completion, Play, Query
 
 if TYPE_CHECKING:
@@ -40,9 +41,10 @@ def train(config: Config, session: Session) -> dict[str, Any]:
     session.begin()
     for step in range(session.first_step, config.num_steps + 1):
         clock = Clock()
-        with clock.phase("queries"):
-            queries = players.step_queries(step)
-        play = play_queries(players, config, queries, step, clock)
+        with whole(players.policy):
+            with clock.phase("queries"):
+                queries = players.step_queries(step)
+            play = play_queries(players, config, queries, step, clock)
         rows = training_rows(
             play,
             config.method,

@@ -14,6 +14,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from enum import StrEnum
 from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
@@ -23,6 +24,15 @@ Item = TypeVar("Item")
 PATIENCE = timedelta(hours=2)
 """For one who is busy alone: the first process evaluates and saves. One that dies is noticed at
 once, by its closed connection."""
+
+
+class Word(StrEnum):
+    """What the first process says to the others between two steps."""
+
+    WEIGHTS = "gather the policy's weights with me"
+    TENSORS = "gather what a checkpoint holds with me"
+    GO = "on with the next step"
+    STOP = "this was the last step"
 
 
 @dataclass(frozen=True)

@@ -79,14 +79,15 @@ def test_alone_everything_is_ones_own():
     assert tensor.tolist() == [1, 1] and world.first
 
 
+@pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
 @pytest.mark.parametrize(
     "count", [2, pytest.param(4, marks=pytest.mark.slow)], ids=lambda count: f"{count} processes"
 )
-def test_a_run_of_several_processes_is_the_run_of_one(small, tmp_path, count):
+def test_a_run_of_several_processes_is_the_run_of_one(small, tmp_path, count, parallel):
     """Uneven parts: five queries a step."""
     one, other = tmp_path / "one", tmp_path / "other"
     start(overrides(small, one, "num_queries=5", "tracker.role_gradients_every=1"))
-    more = ("num_queries=5", "tracker.role_gradients_every=1")
+    more = ("num_queries=5", "tracker.role_gradients_every=1", f"hardware.parallel={parallel}")
     out = finished(torchrun(count, "run.py", *overrides(small, other, *more)))
     assert rows_of(one) == rows_of(other)
     assert compared(one, other) < 1e-5
@@ -96,11 +97,14 @@ def test_a_run_of_several_processes_is_the_run_of_one(small, tmp_path, count):
     assert summaries[1]["final/accuracy"] == pytest.approx(summaries[0]["final/accuracy"], abs=1e-5)
 
 
-def test_a_killed_run_of_two_goes_on_as_two(small, tmp_path):
+@pytest.mark.parametrize("parallel", [pytest.param("ddp", marks=pytest.mark.slow), "fsdp"])
+def test_a_killed_run_of_two_goes_on_as_two(small, tmp_path, parallel):
+    """Its checkpoints hold whole weights and moments."""
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     start(overrides(small, whole))
-    finished(torchrun(2, "run.py", *overrides(small, cut, "num_steps=2")))
-    finished(torchrun(2, "run.py", f"resume={cut}", "num_steps=3", "hardware=cpu"))
+    more = ("num_steps=2", f"hardware.parallel={parallel}")
+    finished(torchrun(2, "run.py", *overrides(small, cut, *more)))
+    finished(torchrun(2, "run.py", f"resume={cut}", "num_steps=3"))
     assert rows_of(whole) == rows_of(cut) and compared(whole, cut) < 1e-5
 
 
@@ -113,6 +117,7 @@ from lsp.compose import compose
 from lsp.init import resolve_init
 from lsp.learner import Learner
 from lsp.players import load_players
+from lsp.sharding import full, shard_layers
 from lsp.train import Clock, play_queries
 from lsp.world import World
 
@@ -126,11 +131,13 @@ def updated(world, kept, settings):
     queries = alone.step_queries(1)
     play = play_queries(alone, config, queries, 1, Clock())
     rows = training_rows(play, config.method, 4, 24, 12)[:kept]
+    if config.hardware.parallel == "fsdp" and world.size > 1:
+        shard_layers(alone.policy, world)
     learner = Learner(replace(alone, world=world), config)
     learner.optimizer.zero_grad = lambda set_to_none: None  # gradients are looked at afterwards
     stats = learner.update(rows, 1)
-    return {"gradients": [t.grad for t in learner.trained], "metrics": stats.metrics(),
-            "rows": stats.row, "weights": [p.detach() for p in alone.policy.parameters()]}
+    return {"gradients": [full(t.grad) for t in learner.trained], "metrics": stats.metrics(),
+            "rows": stats.row, "weights": [full(p.detach()) for p in alone.policy.parameters()]}
 
 if __name__ == "__main__":
     world = World.from_environment()
@@ -148,6 +155,11 @@ if __name__ == "__main__":
     [
         (2, 100, ()),
         (2, 7, ("model.dtype=bfloat16",)),
+        (2, 100, ("hardware.parallel=fsdp", "optim.gradient_checkpointing=true")),
+        (3, 2, ("hardware.parallel=fsdp",)),
+        pytest.param(
+            2, 7, ("hardware.parallel=fsdp", "model.dtype=bfloat16"), marks=pytest.mark.slow
+        ),
         (3, 2, ()),  # one has no row at all
         pytest.param(4, 100, ("model.lora.rank=4",), marks=pytest.mark.slow),
     ],
@@ -217,8 +229,6 @@ def test_a_signal_stops_all_of_them_with_everything_saved(small, tmp_path, how):
 
 
 def test_a_world_that_cannot_be(small, tmp_path, monkeypatch):
-    with pytest.raises(RunError, match="parallel=fsdp can be planned for .* and not run yet"):
-        start(overrides(small, tmp_path / "run", "hardware.parallel=fsdp"))
     monkeypatch.setenv("WORLD_SIZE", "9")
     with pytest.raises(RunError, match="num_queries=4 are too few for 9 processes"):
         start(overrides(small, tmp_path / "run"))

@@ -1,0 +1,78 @@
+"""Weights sharded over the processes of a run (FSDP2, arXiv 2304.11277 in its second form).
+
+Each decoder layer's parameters, gradients and optimizer state lie in parts, one in each process;
+embedding, last norm and vocabulary head are whole everywhere, so that the head runs in tiles beside
+the decoder. A layer is gathered for its pass and let go of again. While ``whole`` lasts, all layers
+are gathered, once, and nothing inside waits for another process: processes write answers of
+different numbers and lengths, and one that has nothing left to write would hold up all others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor, distribute_tensor
+
+from lsp.world import World
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+def shard_layers(model: PreTrainedModel, world: World) -> None:
+    """Keep this process's part of each decoder layer alone."""
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+    from transformers.modeling_layers import GradientCheckpointingLayer
+
+    mesh = init_device_mesh(model.device.type, (world.size,))
+    layers = [m for m in model.get_decoder().modules() if isinstance(m, GradientCheckpointingLayer)]
+    if not layers:
+        raise ValueError(
+            f"{type(model).__name__} has no decoder layers that could be sharded; choose"
+            " hardware.parallel=ddp"
+        )
+    for layer in layers:
+        fully_shard(layer, mesh=mesh, mp_policy=MixedPrecisionPolicy(reduce_dtype=torch.float32))
+
+
+def _sharded_layers(model: nn.Module) -> list[Any]:
+    from torch.distributed.fsdp import FSDPModule
+
+    return [module for module in model.modules() if isinstance(module, FSDPModule)]
+
+
+@contextmanager
+def whole(model: nn.Module) -> Iterator[None]:
+    """The model's weights are all here inside; every process enters. Nothing changes for a model
+    that is not sharded."""
+    layers = _sharded_layers(model)
+    for layer in layers:
+        layer.set_reshard_after_forward(False)
+        layer.unshard()
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.reshard()
+            layer.set_reshard_after_forward(True)
+
+
+def is_sharded(tensor: Tensor) -> bool:
+    return isinstance(tensor, DTensor)
+
+
+def full(tensor: Tensor) -> Tensor:
+    """All of a sharded tensor; every process asks."""
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
+def like(value: Tensor, target: Tensor) -> Tensor:
+    """``value``, sharded as ``target`` is; every process has it and asks."""
+    if isinstance(target, DTensor):
+        return distribute_tensor(value, target.device_mesh, target.placements)
+    return value
