@@ -1,9 +1,9 @@
 """Peak memory of one process by part and phase, from shapes and settings alone.
 
 A phase's parts are what is allocated at its fullest moment. Between phases only *resident* parts
-stay: weights, optimizer, gradients (kept until the next update begins), and the frozen models. What
-a layer keeps for the backward pass is counted tensor by tensor and agrees with autograd's saved
-tensors (tests/lsp/test_memory.py); docs/scaling.md compares whole processes.
+stay: weights, optimizer, and the frozen models. What a layer keeps for the backward pass is counted
+tensor by tensor and agrees with autograd's saved tensors (tests/lsp/test_plan.py); docs/scaling.md
+compares whole processes.
 """
 
 from __future__ import annotations
@@ -89,22 +89,30 @@ def _sharded(job: Job) -> float:
 
 
 def _resident(job: Job) -> Parts:
-    """Always there. bfloat16 weights have fp32 masters and fp32 gradients; AdamW's two moments are
-    fp32 (4 bytes each)."""
+    """Always there. bfloat16 weights have fp32 masters; AdamW's two moments are fp32 (4 bytes
+    each)."""
     shape, rank, width = job.shape, job.config.model.lora.rank, job.width
     share = _sharded(job)
     in_layers = shape.layers * layer_parameters(shape)
     adapters = lora_parameters(shape, rank)
     frozen = share * in_layers + parameters(shape) - in_layers
     held = share * adapters + frozen
-    trained = share * adapters if rank else frozen
+    trained = _trained(job)
     return {
         "weights": held * width,
         "fp32 masters": trained * 4 if width == 2 else 0,
-        "gradients": trained * 4,
         "optimizer": trained * 8,
         "base to compare with": parameters(shape) * width if job.second_base else 0,
     }
+
+
+def _trained(job: Job) -> float:
+    """Numbers that one GPU's optimizer changes."""
+    shape, rank, share = job.shape, job.config.model.lora.rank, _sharded(job)
+    in_layers = shape.layers * layer_parameters(shape)
+    if rank:
+        return share * lora_parameters(shape, rank)
+    return share * in_layers + parameters(shape) - in_layers
 
 
 def _reference(job: Job) -> float:
@@ -197,6 +205,7 @@ def _update(job: Job) -> Parts:
     sharded = _sharded(job) < 1
     every = config.tracker.role_gradients_every
     always = {
+        "gradients": _trained(job) * 4,  # fp32, also of bfloat16 weights
         # Two layers' weights are gathered at a time, and one layer's gradients go out.
         "gathered weights": layer_parameters(shape) * (2 * width + 4 * (not rank)) * sharded,
         "role gradients": 4 * trained_parameters(job) if every and len(batches) == 2 else 0,
@@ -265,7 +274,7 @@ def savings(config: Config) -> list[tuple[str, float]]:
         ("optim.micro_batch_tokens", optim.micro_batch_tokens // 2, optim.micro_batch_tokens > 1),
         ("rollout.max_rows", rollout.max_rows // 2, rollout.max_rows > 1),
         ("hardware.offload", True, not config.hardware.offload),
-        ("hardware.parallel", "fsdp", config.hardware.gpus > 1),
+        ("hardware.parallel", "fsdp", config.hardware.gpus > 1 and not config.model.lora.rank),
         ("tracker.role_gradients_every", 0, bool(config.tracker.role_gradients_every)),
     ]
     found = [

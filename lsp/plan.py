@@ -129,7 +129,6 @@ WAYS = {
     "full": ["model.lora.rank=0", "hardware.parallel=ddp"],
     "full, fsdp": ["model.lora.rank=0", "hardware.parallel=fsdp"],
     "LoRA": ["model.lora.rank=16", "hardware.parallel=ddp"],
-    "LoRA, fsdp": ["model.lora.rank=16", "hardware.parallel=fsdp"],
 }
 
 

@@ -67,7 +67,8 @@ class Players:
         asks = self.reference if config.method.challenger == "reference" else self.policy
         part = self.world.part(config.num_queries)
         key = DrawKey(config.seed, step, "challenger", part.start)
-        return self.world.gather(self.ask(asks, part.stop - part.start, key))
+        count = part.stop - part.start
+        return self.world.gather(self.ask(asks, count, key) if count else [])
 
     def ask(self, model: PreTrainedModel, count: int, key: DrawKey) -> list[Query]:
         """``count`` queries from a model as Challenger, numbered from ``key.first_row``."""

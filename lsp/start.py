@@ -40,11 +40,6 @@ def start(overrides: Sequence[str]) -> dict[str, Any] | None:
     """
     config = compose(overrides)
     world = World.from_environment()
-    if config.num_queries < world.size:
-        raise RunError(
-            f"num_queries={config.num_queries} are too few for {world.size} processes: each plays"
-            " one or more; raise num_queries, or start fewer processes"
-        )
     if not world.first:
         if not config.dry_run:
             follow(world)

@@ -10,6 +10,7 @@ What travels is text and numbers; between GPUs gradients go by NCCL, everything 
 
 from __future__ import annotations
 
+import atexit
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -66,6 +67,8 @@ class World:
             torch.cuda.set_device(self.local_rank)
             backend = "cpu:gloo,cuda:nccl"
         distributed.init_process_group(backend, timeout=PATIENCE)
+        # Its threads must not outlive the interpreter.
+        atexit.register(distributed.destroy_process_group)
 
     def dismiss(self) -> None:
         """Tell the others that there is nothing more to do."""
