@@ -172,14 +172,6 @@ def test_a_failing_job_of_a_multirun_does_not_stop_the_others(tmp_path):
     assert len(list(tmp_path.glob("lsp-s*/summary.json"))) == 2
 
 
-def test_several_processes_are_refused():
-    result = subprocess.run(
-        [sys.executable, "run.py", "num_steps=1"],
-        cwd=ROOT, env={**ENVIRONMENT, "WORLD_SIZE": "2"}, capture_output=True, text=True,
-    )  # fmt: skip
-    assert result.returncode == 1 and "started as 2 processes" in result.stderr
-
-
 def test_a_full_disk_is_one_clear_message_and_loses_nothing(small, tmp_path):
     """A file-size limit stands in for the full disk: writing fails with an OSError."""
     folder = tmp_path / "run"
