@@ -4,9 +4,13 @@ import json
 
 import pytest
 
+from lsp.compose import CONF
 from lsp.runs import RunError
 from lsp.start import start
 from lsp.tracking.reader import read_metrics, read_trace
+
+# The judge's prompt alone has some 700 tokens under the tests' tokenizer: a shorter one.
+SHORT = ["prompts.judge='rate it'", "prompts.challenger='ask {task}{template}'"]
 
 
 @pytest.fixture
@@ -35,9 +39,7 @@ def paper(llama_folder, classifier_folder, tmp_path):
 @pytest.mark.parametrize("mode", ["expected", "generate"])
 @pytest.mark.parametrize("method", ["grpo", "lsp"])
 def test_methods_run_on_free_text(paper, tmp_path, method, mode):
-    # The judge's prompt alone has some 700 tokens under this tokenizer: a shorter one.
-    short = ["prompts.judge='rate it'", "prompts.challenger='ask {task}{template}'"]
-    start([*paper, *short, f"method={method}", f"self_reward.mode={mode}"])
+    start([*paper, *SHORT, f"method={method}", f"self_reward.mode={mode}"])
     rows = read_trace(tmp_path / "run")
     lines = read_metrics(tmp_path / "run")
     assert [line["step"] for line in lines] == [1, 2]
@@ -105,3 +107,28 @@ def test_the_pocket_worlds_tasks_and_evaluation_take_another_tokenizer(llama_fol
     )  # fmt: skip
     line = read_metrics(tmp_path / "run")[-1]
     assert 0 <= line["eval/pocket/accuracy"] <= 1 and "eval/pocket/valid_query_frac" in line
+
+
+EXPERIMENTS = sorted(
+    path.relative_to(CONF / "experiment").with_suffix("").as_posix()
+    for path in (CONF / "experiment").rglob("*.yaml")
+)
+
+
+@pytest.mark.parametrize("hardware", [None, "gpu_24gb"])
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_every_experiment_runs_two_steps_with_its_sizes_shrunk(paper, tmp_path, name, hardware):
+    """Through the code that loads from the Hub; on the card of 24 GB by LoRA in bfloat16."""
+    sizes = [text for text in paper if not text.startswith(("world=", "model.dtype="))]
+    if name.startswith("transfer/"):  # its reward and data are the pocket world's
+        sizes = [text for text in sizes if not text.startswith(("reward.", "data."))]
+    if "_from_" in name:
+        first = name.rpartition("_from_")[2]
+        given = [text for text in sizes if not text.startswith("run_dir=")]
+        start([*given, "world=paper", f"method={first}", "init=base", *SHORT,
+               f"run_dir={tmp_path / 'first'}"])  # fmt: skip
+        sizes.append(f"init.run={tmp_path / 'first'}")
+    card = [] if hardware is None else [f"hardware={hardware}"]
+    start([f"experiment={name}", *card, *sizes, *SHORT, "runtime.device=cpu"])
+    lines = read_metrics(tmp_path / "run")
+    assert [line["step"] for line in lines if line["step"]] == [1, 2]
