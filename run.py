@@ -15,6 +15,7 @@ from lsp.compose import compose
 from lsp.runs import Interrupted, RunError
 from lsp.schema import ConfigError
 from lsp.start import objective_of
+from lsp.world import World
 
 FAILED: list[str] = []
 
@@ -39,6 +40,10 @@ def main(arguments: list[str]) -> None:
         if not any(argument.startswith("-") for argument in arguments):
             objective_of(arguments)
             return
+        if World.from_environment().size > 1:
+            raise RunError(
+                "torchrun starts one run at a time: leave -m out, and start each run by itself"
+            )
         compose([t for t in arguments if "=" in t and not t.startswith("-")], multirun=True)
     except (ConfigError, RunError, OSError) as error:
         sys.exit(f"error: {error}")

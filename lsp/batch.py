@@ -11,6 +11,10 @@ from lsp.config import MethodConfig
 from lsp.losses import token_weight
 from lsp.types import MicroBatch, Play, TrainingRow
 
+NARROWEST = 2
+"""Columns of completions at least, so that every micro-batch takes the same two passes: of prompts,
+and of what follows them."""
+
 
 def training_rows(
     play: Play,
@@ -69,7 +73,7 @@ def pack(rows: Sequence[TrainingRow], max_tokens: int) -> Iterator[list[int]]:
     prompts: set[tuple[int, ...]] = set()
     for i in order:
         more = prompts | {rows[i].prompt_ids}
-        longest = len(rows[chosen[0] if chosen else i].completion_ids)
+        longest = max(NARROWEST, len(rows[chosen[0] if chosen else i].completion_ids))
         padded = len(more) * max(map(len, more)) + (len(chosen) + 1) * longest
         if chosen and padded > max_tokens:
             yield chosen
@@ -87,8 +91,8 @@ def pad(rows: list[TrainingRow]) -> MicroBatch:
         raise ValueError("a row has no prompt tokens or no completion tokens; leave it out")
     prompts = {prompt: k for k, prompt in enumerate(dict.fromkeys(r.prompt_ids for r in rows))}
     prompt_ids, _ = _padded(list(prompts))
-    # Two columns at least: every micro-batch takes the same two passes, of prompts and the rest.
-    completion_ids, completion_mask = _padded([row.completion_ids for row in rows], 2)
+    completions = [row.completion_ids for row in rows]
+    completion_ids, completion_mask = _padded(completions, NARROWEST)
     return MicroBatch(
         rows,
         prompt_ids,

@@ -80,6 +80,7 @@ def follow(world: World) -> None:
             raise RunError(f"process {world.rank}: {error}") from error
         except OutOfMemory as error:
             raise RunError(f"process {world.rank}: {error.advice(config)}") from error
+    world.part_ways()
 
 
 def begin(config: Config, overrides: Sequence[str]) -> dict[str, Any]:

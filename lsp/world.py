@@ -10,7 +10,6 @@ What travels is text and numbers; between GPUs gradients go by NCCL, everything 
 
 from __future__ import annotations
 
-import atexit
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -67,14 +66,22 @@ class World:
             torch.cuda.set_device(self.local_rank)
             backend = "cpu:gloo,cuda:nccl"
         distributed.init_process_group(backend, timeout=PATIENCE)
-        # Its threads must not outlive the interpreter.
-        atexit.register(distributed.destroy_process_group)
 
     def dismiss(self) -> None:
-        """Tell the others that there is nothing more to do."""
+        """Tell the others that there is nothing more to do, and part from them."""
         if self.size > 1:
             self.start()
             self.share(None)
+            self.part_ways()
+
+    def part_ways(self) -> None:
+        """The end, in all processes together: threads of the group that outlive the interpreter
+        would abort it."""
+        from torch import distributed
+
+        if self.size > 1:
+            distributed.barrier()
+            distributed.destroy_process_group()
 
     def part(self, count: int) -> slice:
         """This process's part of so many things, in order; parts differ in size by one at most."""

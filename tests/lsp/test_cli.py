@@ -172,6 +172,14 @@ def test_a_failing_job_of_a_multirun_does_not_stop_the_others(tmp_path):
     assert len(list(tmp_path.glob("lsp-s*/summary.json"))) == 2
 
 
+def test_a_multirun_of_several_processes_is_refused():
+    result = subprocess.run(
+        [sys.executable, "run.py", "-m", "seed=0,1"],
+        cwd=ROOT, env={**ENVIRONMENT, "WORLD_SIZE": "2"}, capture_output=True, text=True,
+    )  # fmt: skip
+    assert result.returncode == 1 and "torchrun starts one run at a time" in result.stderr
+
+
 def test_a_full_disk_is_one_clear_message_and_loses_nothing(small, tmp_path):
     """A file-size limit stands in for the full disk: writing fails with an OSError."""
     folder = tmp_path / "run"

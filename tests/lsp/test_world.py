@@ -147,6 +147,8 @@ if __name__ == "__main__":
     assert all(torch.equal(a, b) for one in everybody for a, b in zip(one, everybody[0]))
     if world.first:
         torch.save(told, sys.argv[1])
+    del everybody
+    world.part_ways()
 """
 
 
