@@ -124,6 +124,7 @@ from lsp.world import World
 def updated(world, kept, settings):
     config = compose(["tracker=none", "hardware=cpu", "tracker.role_gradients_every=1", "seed=3",
                       "num_queries=4", "optim.micro_batch_tokens=60", *settings])
+    torch.manual_seed(config.seed)  # as every process of a run does: adapters begin at random
     alone = load_players(config, resolve_init(config), None)
     with torch.no_grad():  # so that KL is not zero
         for parameter in alone.policy.parameters():
