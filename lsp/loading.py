@@ -72,9 +72,7 @@ def load_pretrained(
         )
     except UnfitFiles as error:
         raise ValueError(str(error)) from error
-    except (
-        Exception
-    ) as error:  # whatever these files made transformers, tokenizers or the Hub raise
+    except Exception as error:  # of transformers, tokenizers or the Hub, which share no class
         raise ValueError(
             f"the {what} {name!r} cannot be loaded: {_reason(error, name, revision, group)}"
         ) from error

@@ -39,7 +39,7 @@ SHRUNK = dict(
 )  # fmt: skip
 
 
-class Phases:
+class Phases(step.Phases):
     """Seconds and peak memory of each phase, on an idle device at both ends."""
 
     def __init__(self, device: torch.device):
@@ -57,15 +57,6 @@ class Phases:
             torch.cuda.synchronize()
         peak = torch.cuda.max_memory_allocated() / 2**30 if self.cuda else math.nan
         self.found[name] = (time.perf_counter() - started, peak)
-
-    def wrap(self, owner, attribute: str, name: str) -> None:
-        inner = getattr(owner, attribute)
-
-        def timed(*args, **kwargs):
-            with self.phase(name):
-                return inner(*args, **kwargs)
-
-        setattr(owner, attribute, timed)
 
 
 def seconds_of(device: torch.device, work, repeats: int = 10) -> float:

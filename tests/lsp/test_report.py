@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -350,9 +351,11 @@ def test_a_cross_play_is_in_the_report_of_its_run(run):
 
 
 def test_means_and_bands_over_seeds(run):
-    records = [read_record(run)] * 2
-    extra = {records[0].run["id"]: {"x": [(1, 2.0), (2, 4.0)]}}
-    assert charts._mean_curve(records, "x", extra) == [(1, 2.0, 0.0), (2, 4.0, 0.0)]
+    one = read_record(run)
+    records = [one, replace(one, run=one.run | {"id": "other"})]
+    extra = {one.run["id"]: {"x": [(1, 2.0), (2, 4.0)]}, "other": {"x": [(1, 4.0), (3, 9.0)]}}
+    # Step 1 alone is in both: mean 3, standard deviation sqrt(2).
+    assert charts._mean_curve(records, "x", extra) == [(1, 3.0, pytest.approx(math.sqrt(2)))]
 
 
 def test_a_chart_is_fit_for_the_page():
