@@ -221,14 +221,15 @@ class HardwareConfig:
     """What a run is planned for, and how its processes share the work.
 
     ``gpu``: the card that hours are estimated for; ``gpu_memory_gb``: a plan that needs more on one
-    GPU is refused; ``gpus``: how many are planned for. ``parallel``: ``ddp`` holds whole weights in
+    GPU is refused; ``gpus``: how many processes there are to be, null for as many as torchrun
+    starts. ``parallel``: ``ddp`` holds whole weights in
     each process, ``fsdp`` shards the decoder's layers (FSDP2). ``offload``: reference and reward
     model leave the GPU while they have nothing to do.
     """
 
     gpu: str | None
     gpu_memory_gb: float | None = number(above=0)
-    gpus: int = number(minimum=1)
+    gpus: int | None = number(minimum=1)
     parallel: Literal["ddp", "fsdp"]
     offload: bool
 

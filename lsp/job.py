@@ -14,6 +14,7 @@ from lsp.rewards.reward_model import ClassifierReward
 from lsp.rewards.weighted import WeightedReward
 from lsp.runs import RunError
 from lsp.shapes import UnknownShape, shape_of
+from lsp.world import World
 
 WIDTH = {"float32": 4, "bfloat16": 2}
 """Bytes of a number."""
@@ -37,9 +38,9 @@ class Lengths:
 
 @dataclass(frozen=True)
 class Job:
-    """``queries``: of a step, on one GPU; ``rewards``: the classifiers in this process with their
-    shapes; ``missing``: what is not counted, and why. ``second_base``: the base is loaded beside
-    the init, to compare with."""
+    """``gpus``: processes, each with a GPU of its own; ``queries``: of a step, on one of them;
+    ``rewards``: the classifiers in each with their shapes; ``missing``: what is not counted, and
+    why. ``second_base``: the base is loaded beside the init, to compare with."""
 
     config: Config
     shape: ModelShape
@@ -47,6 +48,7 @@ class Job:
     lengths: Lengths
     missing: tuple[str, ...]
     second_base: bool
+    gpus: int
 
     @property
     def width(self) -> int:
@@ -60,7 +62,7 @@ class Job:
 
     @property
     def queries(self) -> int:
-        return math.ceil(self.config.num_queries / self.config.hardware.gpus)
+        return math.ceil(self.config.num_queries / self.gpus)
 
     @property
     def answers(self) -> int:
@@ -93,6 +95,7 @@ def job_of(config: Config, lengths: Lengths | None = None) -> Job:
         lengths or estimated_lengths(config),
         tuple(missing),
         config.eval is not None and config.init.source != "base",
+        config.hardware.gpus or World.from_environment().size,
     )
 
 

@@ -84,8 +84,7 @@ def trained_parameters(job: Job) -> int:
 
 def _sharded(job: Job) -> float:
     """Share of a decoder layer's numbers that one GPU holds."""
-    hardware = job.config.hardware
-    return 1 / hardware.gpus if hardware.parallel == "fsdp" else 1.0
+    return 1 / job.gpus if job.config.hardware.parallel == "fsdp" else 1.0
 
 
 def _resident(job: Job) -> Parts:
@@ -134,7 +133,7 @@ def _play(job: Job) -> Parts:
         limit = config.rollout.max_query_tokens
         written.append(_generate(job, job.queries, 1, lengths.challenger, limit))
     parts = max(written, key=lambda parts: sum(parts.values()))
-    fsdp = config.hardware.parallel == "fsdp" and config.hardware.gpus > 1
+    fsdp = config.hardware.parallel == "fsdp" and job.gpus > 1
     return parts | {
         "gathered weights": in_layers * job.width if fsdp else 0,
         "packed weights": _packed(job),
@@ -265,7 +264,8 @@ def with_setting(settings: Any, key: str, value: Any) -> Any:
 
 def savings(config: Config) -> list[tuple[str, float]]:
     """Settings that would lower the peak, alone, and by how many bytes; the largest first."""
-    whole = memory_of(job_of(config)).peak
+    job = job_of(config)
+    whole = memory_of(job).peak
     rollout, optim = config.rollout, config.optim
     changes: list[tuple[str, Any, bool]] = [
         ("model.dtype", "bfloat16", config.model.dtype == "float32"),
@@ -274,7 +274,7 @@ def savings(config: Config) -> list[tuple[str, float]]:
         ("optim.micro_batch_tokens", optim.micro_batch_tokens // 2, optim.micro_batch_tokens > 1),
         ("rollout.max_rows", rollout.max_rows // 2, rollout.max_rows > 1),
         ("hardware.offload", True, not config.hardware.offload),
-        ("hardware.parallel", "fsdp", config.hardware.gpus > 1 and not config.model.lora.rank),
+        ("hardware.parallel", "fsdp", job.gpus > 1 and not config.model.lora.rank),
         ("tracker.role_gradients_every", 0, bool(config.tracker.role_gradients_every)),
     ]
     found = [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -35,6 +36,11 @@ def play_metrics(queries: Sequence[Query], play: Play, self_reward_weight: float
         "rollout/answer_truncated_frac": sum(a.finish_reason == "length" for a in answers)
         / len(answers),
         **spread("reward/external", play.reward_QG),
+        **{
+            key: value
+            for name, tensor in play.reward_details.items()
+            for key, value in spread(f"reward/external/{name}", tensor).items()
+        },
         **spread("reward/solver", play.solver_reward_QG),
         **spread("advantage/solver", play.solver_advantage_QG),
         "reward/solver/zero_variance_frac": (play.solver_reward_QG.std(dim=1) < 1e-6)
@@ -92,6 +98,7 @@ def trace_rows(
             play.solver_advantage_QG,
         )
     )
+    details = {name: tensor.tolist() for name, tensor in play.reward_details.items()}
     scored = bool(play.quality_text)
     rows = []
     for query in queries:
@@ -116,6 +123,7 @@ def trace_rows(
         for j, answer in enumerate(play.answers[i]):
             read = scored and not math.isnan(quality[i][j])
             prompt = play.solver_prompt_ids[i]
+            told = {name: values[i][j] for name, values in details.items()}
             rows.append(
                 {
                     **common,
@@ -123,6 +131,7 @@ def trace_rows(
                     "answer": answer.text,
                     "answer_finish_reason": answer.finish_reason,
                     "reward": reward[i][j],
+                    "reward_details": json.dumps(told) if told else None,
                     "quality": quality[i][j] if read else None,
                     "quality_text": play.quality_text[i][j] if scored else None,
                     "quality_status": ("read" if read else "unread") if scored else "not scored",
@@ -148,4 +157,4 @@ def _completion_columns(
 def empty_play() -> Play:
     """The play of a step in which no query could be played."""
     none = torch.zeros(0, 1)
-    return Play([], [], [], none, none, [], none, none, *(torch.zeros(0),) * 3)
+    return Play([], [], [], none, {}, none, [], none, none, *(torch.zeros(0),) * 3)

@@ -62,8 +62,8 @@ def _memory_lines(job: Job) -> list[str]:
     hardware = job.config.hardware
     memory = memory_of(job)
     where = "a CPU's process, imports left out" if job.on_cpu else "each GPU"
-    if hardware.gpus > 1:
-        where += f" of {hardware.gpus} ({hardware.parallel})"
+    if job.gpus > 1:
+        where += f" of {job.gpus} ({hardware.parallel})"
     unit, name = (GB, "GB") if memory.peak >= GB else (2**20, "MB")
     lines = [f"  memory    {memory.peak / unit:.1f} {name} at most in {where}, by phase and part"]
     for phase, parts in memory.phases.items():
@@ -89,7 +89,7 @@ def _work_lines(job: Job) -> list[str]:
     card = CARDS[config.hardware.gpu]
     return [
         *lines,
-        f"  hours     at most {hours:,.1f} on {config.hardware.gpus} × {card.label}"
+        f"  hours     at most {hours:,.1f} on {job.gpus} × {card.label}"
         f" ({FLOPS_SHARE:.0%} of its {card.tflops[config.model.dtype]:g} TFLOPS, decoding at"
         f" {BANDWIDTH_SHARE:.0%} of its {card.bandwidth:g} TB/s; {card.source});"
         " evaluation left out",

@@ -66,12 +66,12 @@ class Players:
             ]
         asks = self.reference if config.method.challenger == "reference" else self.policy
         part = self.world.part(config.num_queries)
-        key = DrawKey(config.seed, step, "challenger", part.start)
         count = part.stop - part.start
+        key = DrawKey(config.seed, step, "challenger", range(part.start, part.stop))
         return self.world.gather(self.ask(asks, count, key) if count else [])
 
     def ask(self, model: PreTrainedModel, count: int, key: DrawKey) -> list[Query]:
-        """``count`` queries from a model as Challenger, numbered from ``key.first_row``."""
+        """``count`` queries from a model as Challenger, numbered as ``key`` says."""
         with on_device(model, self.device):
             return challenger_queries(
                 model, self.engine, self.chat, self.prompts, self.config.rollout, count, key
@@ -82,14 +82,15 @@ class Players:
     ) -> list[list[Completion]]:
         """G answers of the policy to each prompt; ``first``: the number of the first prompt among
         the step's."""
-        rollout = self.config.rollout
+        rollout, size = self.config.rollout, self.config.group_size
+        rows = range(first * size, (first + len(prompts)) * size)
         return self.engine.generate(
             self.policy,
             prompts,
-            self.config.group_size,
+            size,
             rollout.max_new_tokens,
             rollout.temperature,
-            DrawKey(self.config.seed, step, "solver", first * self.config.group_size),
+            DrawKey(self.config.seed, step, "solver", rows),
         )
 
     def reference_at_work(self) -> AbstractContextManager[None]:
@@ -97,11 +98,10 @@ class Players:
         return on_device(self.reference, self.device)
 
     def qualities(
-        self, queries: Sequence[str], answers: Sequence[str], step: int, first: int = 0
+        self, queries: Sequence[str], answers: Sequence[str], step: int
     ) -> tuple[list[float], list[str]]:
-        """The judge's scores and what it wrote, one each for every pair; ``first``: the number of
-        the first pair among the step's."""
-        key = DrawKey(self.config.seed, step, "judge", first)
+        """The judge's scores and what it wrote, one each for every pair."""
+        key = DrawKey(self.config.seed, step, "judge")
         with self.reference_at_work():
             return self.judge.score(queries, answers, key)
 

@@ -36,8 +36,10 @@ LEAVES_THE_GAME = (
     "optim.gradient_checkpointing",
     "reward.max_tokens",
     "hardware.offload",
+    "hardware.parallel",
+    "hardware.gpus",
 )
-"""How a step's work is cut into parts, so that it fits the memory: a resumed run may change it.
+"""How a step's work is cut into parts and shared out: a resumed run may change it.
 Sums are then rounded in another order; nothing else changes."""
 FREE_KEYS = ("resume", "run_dir", "runs_root", "dry_run")
 """Given on the command line to find the run, not to change it."""

@@ -104,8 +104,6 @@ class Session:
         self.detector.restore(state["collapse"])
         self.best = state["best"]
         self._skipped_in_a_row = state["skipped_in_a_row"]
-        if hasattr(self.players.reward, "restore"):
-            self.players.reward.restore(state["reward"])
 
     def begin(self) -> None:
         """Listen for Ctrl-C, SIGTERM and SIGUSR2 (what Slurm and submitit send before a time
@@ -167,9 +165,6 @@ class Session:
             "runtime/elapsed": self.seconds,
             "runtime/peak_memory_mb": peak_memory_mb(self.players.policy.device),
         }
-        if play.queries:  # else the reward was not asked, and knows of an earlier step
-            told = self._reward_measures()
-            metrics |= {f"reward/external/{name}": value for name, value in told.items()}
         self._last_metrics |= metrics
         if step == 1:
             self._check_start(metrics)
@@ -189,10 +184,6 @@ class Session:
         if every and (best or step % every == 0):
             self.save(step)
         self.world.share(Word.STOP if self.stop_requested else Word.GO)
-
-    def _reward_measures(self) -> dict[str, float]:
-        """What the reward tells of its last call beside the numbers; most tell nothing."""
-        return getattr(self.players.reward, "measures", dict)()
 
     def _check_start(self, metrics: dict[str, float]) -> None:
         """Before the first update the policy is the reference, so KL is zero."""
@@ -269,7 +260,6 @@ class Session:
             "collapse": self.detector.state(),
             "best": self.best,
             "skipped_in_a_row": self._skipped_in_a_row,
-            "reward": self._reward_measures(),
         }
         if self.learner.sharded:
             self.world.share(Word.TENSORS)

@@ -94,6 +94,10 @@ def play_queries(
         answers=[one.answers for one in answered],
         solver_prompt_ids=[tuple(prompt) for prompt in prompts],
         reward_QG=reward_QG,
+        reward_details={
+            name: torch.tensor([one.details[name] for one in answered])
+            for name in answered[0].details
+        },
         quality_QG=quality_QG,
         quality_text=[one.judged for one in answered] if method.scores_quality else [],
         solver_reward_QG=solver_reward_QG,
@@ -105,10 +109,12 @@ def play_queries(
 
 
 class Answered(NamedTuple):
-    """A query's G answers, R, R_Q (NaN where unread or not asked for) and what the judge wrote."""
+    """A query's G answers, R and what the reward tells beside it, R_Q (NaN where unread or not
+    asked for) and what the judge wrote."""
 
     answers: list[Completion]
     reward: list[float]
+    details: dict[str, list[float]]
     quality: list[float]
     judged: list[str]
 
@@ -132,13 +138,20 @@ def answer_and_score(
     given = [answer.text for group in groups for answer in group]
     with clock.phase("reward"):
         reward = players.reward(asked, given)
+        details = getattr(players.reward, "details", dict)()
     quality, judged = [math.nan] * len(given), [""] * len(given)
     with clock.phase("quality"):
         if config.method.scores_quality:
-            quality, judged = players.qualities(asked, given, step, first * size)
+            quality, judged = players.qualities(asked, given, step)
     parts = [slice(i * size, (i + 1) * size) for i in range(len(groups))]
     return [
-        Answered(group, reward[part], quality[part], judged[part])
+        Answered(
+            group,
+            reward[part],
+            {name: values[part] for name, values in details.items()},
+            quality[part],
+            judged[part],
+        )
         for group, part in zip(groups, parts, strict=True)
     ]
 

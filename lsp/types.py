@@ -61,15 +61,17 @@ class Query:
 class Play:
     """The played queries of a step with everything that is known of their answers.
 
-    Row i of each ``_QG`` tensor belongs to ``queries[i]``. ``quality_QG`` is NaN where a
-    self-score could not be read, and all NaN where none was asked for; ``quality_text`` is what
-    the judge wrote.
+    Row i of each ``_QG`` tensor belongs to ``queries[i]``. ``reward_details`` is what the reward
+    tells beside its number (a part of a sum, say), by name, [Q, G] each. ``quality_QG`` is NaN
+    where a self-score could not be read, and all NaN where none was asked for; ``quality_text`` is
+    what the judge wrote.
     """
 
     queries: list[Query]
     answers: list[list[Completion]]
     solver_prompt_ids: list[tuple[int, ...]]
     reward_QG: Tensor
+    reward_details: dict[str, Tensor]
     quality_QG: Tensor
     quality_text: list[list[str]]
     solver_reward_QG: Tensor

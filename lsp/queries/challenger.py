@@ -19,7 +19,7 @@ def challenger_queries(
     count: int,
     key: DrawKey,
 ) -> list[Query]:
-    """``count`` queries, all from one prompt, numbered from ``key.first_row``. A query cut at the
+    """``count`` queries, all from one prompt, numbered as ``key`` says. A query cut at the
     token limit, an empty one and one with a template tag inside get a status that says so, and are
     not played."""
     (prompt,) = chat.encode([prompts.challenger_messages()])
@@ -27,7 +27,7 @@ def challenger_queries(
         model, [prompt], count, rollout.max_query_tokens, rollout.temperature, key
     )
     queries = []
-    for number, completion in enumerate(completions, key.first_row):
+    for row, completion in enumerate(completions):
         text, valid = parse_query(completion.text, prompts.template_tags)
         if completion.finish_reason == "length":
             status = "length"
@@ -35,6 +35,6 @@ def challenger_queries(
             status = "invalid"
         else:
             status = "stop" if text else "empty"
-        query_id = f"s{key.step:06d}-q{number:03d}"
+        query_id = f"s{key.step:06d}-q{key.number(row):03d}"
         queries.append(Query(query_id, text, status, tuple(prompt), completion))
     return queries

@@ -30,6 +30,9 @@ NEEDED = {
 }
 """Settings that a report reads."""
 
+UNREAD = {"reward_details"}
+"""A column that no report reads, and that traces of earlier versions do not have."""
+
 
 @dataclass(frozen=True)
 class Record:
@@ -99,7 +102,7 @@ def read_record(folder: Path) -> Record:
             raise ValueError(f"config.yaml has no {', '.join(sorted(absent))}")
         if steps:
             shard = folder / "trace" / f"step-{steps[0]:06d}.parquet"
-            columns = set(SCHEMA.names) - set(pq.read_schema(shard).names)
+            columns = set(SCHEMA.names) - set(pq.read_schema(shard).names) - UNREAD
             if columns:
                 raise ValueError(f"its trace has no column {', '.join(sorted(columns))}")
     except (OSError, ValueError, TypeError, AttributeError, yaml.YAMLError) as error:

@@ -81,24 +81,25 @@ class HttpScorer:
     def __init__(self, settings: HttpReward):
         self.settings = settings
         self._key = settings.api_key
-        self._asked_again = 0
+        self._retries: list[float] = []
         self._quiet_until = 0.0
 
-    def measures(self) -> dict[str, float]:
-        """``retries``: requests of the last call that had to be sent again."""
-        return {"retries": self._asked_again}
+    def details(self) -> dict[str, list[float]]:
+        """``retries``: for each pair of the last call, how often its request was sent again."""
+        return {"retries": self._retries}
 
     def __call__(self, queries: Sequence[str], answers: Sequence[str]) -> list[float]:
         pairs = list(dict.fromkeys(zip(queries, answers, strict=True)))
         size = self.settings.batch_size
         batches = [pairs[start : start + size] for start in range(0, len(pairs), size)]
-        self._asked_again = 0
-        rewards = [reward for batch in asyncio.run(self._all(batches)) for reward in batch]
-        by_pair = dict(zip(pairs, rewards, strict=True))
-        return [by_pair[pair] for pair in zip(queries, answers, strict=True)]
+        told = [one for batch in asyncio.run(self._all(batches)) for one in batch]
+        by_pair = dict(zip(pairs, told, strict=True))
+        found = [by_pair[pair] for pair in zip(queries, answers, strict=True)]
+        self._retries = [float(retries) for _, retries in found]
+        return [reward for reward, _ in found]
 
-    async def _all(self, batches: Sequence[Sequence[Pair]]) -> list[list[float]]:
-        """The rewards of each batch, in their order, ``concurrency`` requests at a time."""
+    async def _all(self, batches: Sequence[Sequence[Pair]]) -> list[list[tuple[float, int]]]:
+        """(reward, retries) of each batch's pairs, in order, ``concurrency`` requests at a time."""
         import httpx2
 
         gate = asyncio.Semaphore(self.settings.concurrency)
@@ -106,7 +107,7 @@ class HttpScorer:
         if self._key:
             headers["authorization"] = f"Bearer {self._key}"
 
-        async def one(batch: Sequence[Pair]) -> list[float]:
+        async def one(batch: Sequence[Pair]) -> list[tuple[float, int]]:
             async with gate:
                 return await self._rewards(client, batch)
 
@@ -122,8 +123,11 @@ class HttpScorer:
                 raise failures.exceptions[0] from None
         return [task.result() for task in tasks]
 
-    async def _rewards(self, client: httpx2.AsyncClient, batch: Sequence[Pair]) -> list[float]:
-        """One batch, tried until it is answered. Raises ValueError where it is not."""
+    async def _rewards(
+        self, client: httpx2.AsyncClient, batch: Sequence[Pair]
+    ) -> list[tuple[float, int]]:
+        """(reward, retries) of one batch's pairs, tried until it is answered. Raises ValueError
+        where it is not."""
         import httpx2
 
         settings = self.settings
@@ -132,7 +136,6 @@ class HttpScorer:
         problem = ""
         for attempt in range(settings.max_tries):
             if attempt:
-                self._asked_again += 1
                 await asyncio.sleep(backoff(attempt))
             # Another request may have been told to wait meanwhile, and that holds for all.
             while (wait := self._quiet_until - time.monotonic()) > 0:
@@ -142,7 +145,7 @@ class HttpScorer:
                     response = await client.post(settings.url, content=body)
                 status = response.status_code
                 if status == 200:
-                    return _read(response, len(batch))
+                    return [(reward, attempt) for reward in _read(response, len(batch))]
             except TimeoutError:
                 problem = f"no answer in {settings.timeout_seconds:g} s"
                 continue

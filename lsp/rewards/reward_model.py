@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -17,7 +17,7 @@ class ClassifierReward:
     It reads them as a conversation under its own chat template; where its tokenizer has none, as a
     pair of texts, which is how DeBERTa classifiers are trained. ``max_tokens``: padded tokens a
     pass. ``max_length``: what is longer, or longer than the classifier's context, is cut at its
-    end and counted in ``truncated``. ``trust_remote_code``: Python files that came with it are run.
+    end and marked as ``truncated``. ``trust_remote_code``: Python files that came with it are run.
     ``shape``: of a Hub's model, for the plan.
     """
 
@@ -71,29 +71,28 @@ class ClassifierScorer:
         self.max_length = min(settings.max_length, context, tokenizer.model_max_length)
         self.device = device
         self.model = model.to(device).eval()
-        self.truncated = 0
+        self._truncated: list[float] = []
 
     def offload(self) -> None:
         """From now on the model is on the device only while it scores."""
         self.model.to("cpu")
 
-    def measures(self) -> dict[str, float]:
-        """``truncated``: conversations cut so far, also before a resume."""
-        return {"truncated": self.truncated}
-
-    def restore(self, measures: Mapping[str, float]) -> None:
-        self.truncated = int(measures["truncated"])
+    def details(self) -> dict[str, list[float]]:
+        """``truncated``: 1 for each pair of the last call whose conversation was cut, else 0."""
+        return {"truncated": self._truncated}
 
     def __call__(self, queries: Sequence[str], answers: Sequence[str]) -> list[float]:
         from lsp.offload import on_device
 
         pairs = list(dict.fromkeys(zip(queries, answers, strict=True)))
         rows, segments = self._encode(pairs)
-        self.truncated += sum(len(row) > self.max_length for row in rows)
+        place = {pair: i for i, pair in enumerate(pairs)}
+        places = [place[pair] for pair in zip(queries, answers, strict=True)]
+        self._truncated = [float(len(rows[i]) > self.max_length) for i in places]
         rows = [row[: self.max_length] for row in rows]
         with on_device(self.model, self.device):
-            by_pair = dict(zip(pairs, self._scores(rows, segments), strict=True))
-        return [by_pair[pair] for pair in zip(queries, answers, strict=True)]
+            scores = self._scores(rows, segments)
+        return [scores[i] for i in places]
 
     def _encode(
         self, pairs: Sequence[tuple[str, str]]

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -24,7 +27,8 @@ class SelfJudge:
 
     ``expected``: the mean of the digits 0..7 under the reference's next-token distribution,
     renormalised over them; a real number, one forward pass. ``generate``: the judge writes
-    (sampled at ``temperature``) and its total is parsed strictly.
+    (sampled at ``temperature``) and its total is parsed strictly. Its draws are keyed by the pair,
+    so a pair is judged alike whatever stands beside it, in any process of a run.
     """
 
     def __init__(
@@ -61,7 +65,7 @@ class SelfJudge:
         if self.settings.mode == "expected":
             judged = self._expected([ids + self.opening for ids in prompts])
         else:
-            judged = self._generate(prompts, key)
+            judged = self._generate(prompts, replace(key, rows=[pair_number(*p) for p in pairs]))
         by_pair = dict(zip(pairs, judged, strict=True))
         found = [by_pair[pair] for pair in zip(queries, answers, strict=True)]
         return [score for score, _ in found], [text for _, text in found]
@@ -103,3 +107,9 @@ class SelfJudge:
             (math.nan if score is None else float(score), text)
             for score, text in zip(scores, texts, strict=True)
         ]
+
+
+def pair_number(query: str, answer: str) -> int:
+    """A number below 2^64 that stands for a pair in a ``DrawKey``."""
+    text = json.dumps([query, answer])  # escaped: half a surrogate pair has no UTF-8
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big")

@@ -57,18 +57,12 @@ class WeightedSum:
     def __init__(self, weights: Mapping[str, float], rewards: Mapping[str, Any]):
         self.weights = weights
         self.rewards = rewards
-        self._spreads: dict[str, float] = {}
+        self._values: dict[str, list[float]] = {}
 
     def __call__(self, queries: Sequence[str], answers: Sequence[str]) -> list[float]:
-        import torch
-
-        from lsp.metrics import spread
-
         total = [0.0] * len(queries)
-        self._spreads = {}
         for name, reward in self.rewards.items():
-            values = reward(queries, answers)
-            self._spreads |= spread(f"part/{name}", torch.tensor(values, dtype=torch.float32))
+            values = self._values[name] = reward(queries, answers)
             weight = self.weights[name]
             total = [so_far + weight * value for so_far, value in zip(total, values, strict=True)]
         return total
@@ -79,18 +73,11 @@ class WeightedSum:
             if hasattr(reward, "offload"):
                 reward.offload()
 
-    def measures(self) -> dict[str, float]:
-        """``part/<name>/mean`` and ``std`` of the last call, before the weight; what the part
-        itself tells lies beside them."""
-        told = dict(self._spreads)
+    def details(self) -> dict[str, list[float]]:
+        """``part/<name>``: the part's number of each pair of the last call, before its weight; what
+        the part itself tells lies beside it."""
+        told = {f"part/{name}": values for name, values in self._values.items()}
         for name, reward in self.rewards.items():
-            own = getattr(reward, "measures", dict)()
-            told |= {f"part/{name}/{key}": value for key, value in own.items()}
+            own = getattr(reward, "details", dict)()
+            told |= {f"part/{name}/{key}": values for key, values in own.items()}
         return told
-
-    def restore(self, measures: Mapping[str, float]) -> None:
-        for name, reward in self.rewards.items():
-            if hasattr(reward, "restore"):
-                start = f"part/{name}/"
-                own = {k.removeprefix(start): v for k, v in measures.items() if k.startswith(start)}
-                reward.restore(own)

@@ -30,17 +30,21 @@ from lsp.types import Completion
 
 @dataclass(frozen=True)
 class DrawKey:
-    """What a generation's randomness is keyed by, beside row and position. ``first_row``: which of
-    the step's rows a generation begins with, where another process has those before."""
+    """What a generation's randomness is keyed by, beside the position. ``rows``: each row's number
+    among those of its step and role, below 2^64; where a generation has them all, their order."""
 
     seed: int
     step: int
     role: str
-    first_row: int = 0
+    rows: Sequence[int] | None = None
+
+    def number(self, row: int) -> int:
+        """Of a generation's row among the step's."""
+        return row if self.rows is None else self.rows[row]
 
     def uniforms(self, row: int, count: int) -> np.ndarray:
         """``count`` numbers in [0, 1) for one row, float64."""
-        counter = [0, self.first_row + row, zlib.crc32(self.role.encode()), self.step]
+        counter = [0, self.number(row), zlib.crc32(self.role.encode()), self.step]
         return np.random.Generator(np.random.Philox(key=self.seed, counter=counter)).random(count)
 
 

@@ -24,6 +24,7 @@ SCHEMA = pa.schema(
         ("query", pa.string()),
         ("answer", pa.string()),
         ("reward", pa.float32()),
+        ("reward_details", pa.string()),
         ("quality", pa.float32()),
         ("quality_text", pa.string()),
         ("quality_status", pa.string()),

@@ -31,6 +31,7 @@ def play_of(challenger=True):
         answers=[[completion(7, 0), completion(7, 0)], [completion(8, 8, 0, finish="length")] * 2],
         solver_prompt_ids=[(3,), (4,)],
         reward_QG=none,
+        reward_details={},
         quality_QG=none,
         quality_text=[],
         solver_reward_QG=none,

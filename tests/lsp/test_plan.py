@@ -186,6 +186,14 @@ def test_sharding_and_offload_lower_what_they_say():
     assert "reference" in away["update"] and "reward model" not in away["update"]
 
 
+def test_a_plan_is_for_the_processes_that_are_there(monkeypatch):
+    given = [*PAPER, "hardware=gpu_80gb", "hardware.parallel=fsdp"]
+    eight = memory_of(job_of(compose([*given, "hardware.gpus=8"])))
+    monkeypatch.setenv("WORLD_SIZE", "8")
+    assert memory_of(job_of(compose(given))) == eight
+    assert "in each GPU of 8 (fsdp)" in plan(compose(given))
+
+
 def test_what_is_not_known_is_named_and_not_guessed():
     text = plan(compose([*PAPER, "model.name=someone/model", "hardware=gpu_24gb"]))
     assert "not known: someone/model is a Hub model whose shape is not known" in text

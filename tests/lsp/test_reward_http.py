@@ -137,7 +137,7 @@ def test_rewards_keep_their_order_under_concurrency(server):
     assert sorted(sent, key=lambda p: int(p["query"][1:])) == expected
     assert server.most_busy == 3
     assert all(headers["content-type"] == "application/json" for headers in server.headers)
-    assert scorer.measures() == {"retries": 0} and HttpReward.range is None
+    assert set(scorer.details()["retries"]) == {0} and HttpReward.range is None
 
 
 def test_equal_pairs_are_sent_once_and_any_text_arrives(server):
@@ -180,7 +180,7 @@ def test_what_may_pass_is_tried_again_and_given_up_with_one_message(server, quic
     queries, answers = pairs_of(4)
     server.faults = [fault, fault]
     assert scorer(queries, answers) == [0.0, 1.0, 2.0, 3.0]
-    assert scorer.measures() == {"retries": 2} and quick == [1, 2] and len(server.bodies) == 3
+    assert scorer.details() == {"retries": [2] * 4} and quick == [1, 2] and len(server.bodies) == 3
     server.always = fault
     said = f"(?s)the reward server {server.url} gave no rewards for 4 pairs in 3 tries, the last: "
     with pytest.raises(ValueError, match=said + f".*{FAULTS[fault]}.*see that it runs.*max_tries"):
@@ -188,7 +188,7 @@ def test_what_may_pass_is_tried_again_and_given_up_with_one_message(server, quic
     assert len(server.bodies) == 6
     server.always = ""
     assert scorer(queries, answers) == [0.0, 1.0, 2.0, 3.0]
-    assert scorer.measures() == {"retries": 0}
+    assert scorer.details() == {"retries": [0] * 4}
 
 
 @pytest.mark.parametrize("status", ["400", "401", "403", "404", "413", "422", "307", "204"])
@@ -243,7 +243,7 @@ def test_the_key_comes_from_the_environment_and_is_shown_nowhere(server, monkeyp
     scorer = settings.build(None)
     scorer(*pairs_of(2))
     assert server.headers[0]["authorization"] == f"Bearer {KEY}"
-    assert KEY not in f"{settings} {scorer.measures()}"
+    assert KEY not in f"{settings} {scorer.details()}"
     for fault in ("500", "401"):  # both say the header back
         server.always = fault
         with pytest.raises(ValueError, match=r"no: Bearer \[hidden\]") as raised:
@@ -306,7 +306,7 @@ def test_a_run_on_verifier_and_server(server, small, tmp_path, quick, monkeypatc
     server.faults = ["500"]
     start(given)
     lines, rows = read_metrics(folder), read_trace(folder)
-    assert [line["reward/external/part/served/retries"] for line in lines] == [1, 0]
+    assert [line["reward/external/part/served/retries/mean"] for line in lines] == [1, 0]
     for line in lines:
         own = [r for r in rows if r["step"] == line["step"] and r["answer"] is not None]
         mean = sum(len(row["answer"]) for row in own) / len(own)

@@ -171,39 +171,22 @@ def test_the_range_of_a_sum_by_hand():
     assert WeightedReward({"a": Part(1.0, object())}).range is None
 
 
-def test_a_sum_and_its_measures_by_hand():
+def test_a_sum_and_its_parts_by_hand():
     class Cutting:
-        cut = 0
-
         def __call__(self, queries, answers):
-            self.cut += 1
             return [2, 4, 9]
 
-        def measures(self):
-            return {"truncated": self.cut}
+        def details(self):
+            return {"truncated": [0, 0, 1]}
 
-        def restore(self, measures):
-            self.cut = measures["truncated"]
-
-    def parts():
-        verifier = PocketVerifier("exact").build(CPU)
-        return WeightedSum({"right": 0.5, "judged": -2.0}, {"right": verifier, "judged": Cutting()})
-
-    summed = parts()
+    verifier = PocketVerifier("exact").build(CPU)
+    summed = WeightedSum({"right": 0.5, "judged": -2.0}, {"right": verifier, "judged": Cutting()})
     assert summed(["copy a", "copy a", "upper ab"], ["a", "b", "AB"]) == [-3.5, -8.0, -17.5]
-    assert summed.measures() == pytest.approx(
-        {
-            "part/right/mean": 2 / 3,
-            "part/right/std": statistics.stdev([1, 0, 1]),
-            "part/judged/mean": 5.0,
-            "part/judged/std": statistics.stdev([2, 4, 9]),
-            "part/judged/truncated": 1,
-        }
-    )
-    again = parts()
-    again.restore(json.loads(json.dumps(summed.measures())))
-    again(["copy a"] * 3, ["a"] * 3)
-    assert again.measures()["part/judged/truncated"] == 2
+    assert summed.details() == {
+        "part/right": [1, 0, 1],
+        "part/judged": [2, 4, 9],
+        "part/judged/truncated": [0, 0, 1],
+    }
 
 
 MIXED = [
@@ -227,6 +210,8 @@ def test_a_run_on_a_sum_logs_each_part(module, short, tmp_path):
         brief = [1 / (1 + len(r["answer"])) for r in played]
         for row, a, b in zip(played, right, brief, strict=True):
             assert row["reward"] == pytest.approx(0.5 * a - 0.25 * b)
+            parts = json.loads(row["reward_details"])
+            assert parts == pytest.approx({"part/verifier": a, "part/short": b})
         for name, values in (("verifier", right), ("short", brief)):
             place = f"reward/external/part/{name}"
             assert line[f"{place}/mean"] == pytest.approx(statistics.fmean(values))

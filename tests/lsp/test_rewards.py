@@ -57,6 +57,19 @@ def test_generate_parses_what_the_judge_wrote(players):
     assert sum(not math.isnan(score) for score in scores) >= 4
 
 
+def test_a_pair_is_judged_alike_whatever_stands_beside_it(players):
+    """Draws are keyed by the pair: how a step is shared out over processes changes no score."""
+    judge = judge_of(players, "generate")
+    judge.temperature = 5.0  # so that it writes anything
+    pairs = [(f"copy {'abc'[: i % 3 + 1]}", "ab" * (i // 3)) for i in range(12)]
+    _, whole = judge.score(*zip(*pairs, strict=True), KEY)
+    _, backwards = judge.score(*zip(*pairs[::-1], strict=True), KEY)
+    _, half = judge.score(*zip(*pairs[5:], strict=True), KEY)
+    assert backwards[::-1] == whole and half == whole[5:] and len(set(whole)) > 6
+    _, later = judge.score(*zip(*pairs, strict=True), DrawKey(0, 2, "judge"))
+    assert later != whole
+
+
 def test_a_cut_judgement_is_unread(players):
     """One token leaves no room for the end: the text is a digit and still counts as read, but
     with a tag asked for it is not."""
@@ -108,11 +121,9 @@ def test_classifier_scores_do_not_depend_on_batching(classifier_folder, llama3_t
 def test_long_conversations_are_cut_and_counted(classifier_folder):
     scorer = settings_of(classifier_folder, max_length=60).build(torch.device("cpu"))
     scorer(["sea", "sea " * 60], ["a", "b"])
-    assert scorer.measures() == {"truncated": 1}
-    again = settings_of(classifier_folder, max_length=60).build(torch.device("cpu"))
-    again.restore(scorer.measures())
-    again(["sea " * 60], ["a"])
-    assert again.measures() == {"truncated": 2}
+    assert scorer.details() == {"truncated": [0, 1]}
+    scorer(["sea " * 60, "sea", "sea " * 60], ["a"] * 3)
+    assert scorer.details() == {"truncated": [1, 0, 1]}
 
 
 def test_a_pass_holds_no_more_padded_tokens_than_asked_for(classifier_folder):
@@ -195,7 +206,7 @@ def test_what_exceeds_the_classifiers_context_is_cut_and_counted(deberta_folder)
     scorer = settings_of(deberta_folder, max_length=400).build(torch.device("cpu"))
     assert scorer.max_length == 64  # of its config
     scorer(["sea", "sea " * 80], ["a", "b"])
-    assert scorer.measures() == {"truncated": 1}
+    assert scorer.details() == {"truncated": [0, 1]}
 
 
 def test_a_classifier_that_cannot_tell_query_and_answer_apart_is_refused(

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from lsp.checkpoint import newest_checkpoint
 from lsp.players import choose_device
-from lsp.runs import read_run
+from lsp.runs import RunError, read_run
 from lsp.start import start
 from lsp.tracking.reader import read_metrics, read_trace
 from lsp.world import World
@@ -59,7 +59,7 @@ def compared(one, other):
 
 
 def rows_of(folder):
-    columns = ("step", "query_id", "query", "answer_id", "answer")
+    columns = ("step", "query_id", "query", "answer_id", "answer", "quality_text", "reward_details")
     return [tuple(row[key] for key in columns) for row in read_trace(folder)]
 
 
@@ -98,13 +98,21 @@ def test_a_run_of_several_processes_is_the_run_of_one(small, tmp_path, count, pa
 
 
 @pytest.mark.parametrize("parallel", [pytest.param("ddp", marks=pytest.mark.slow), "fsdp"])
-def test_a_killed_run_of_two_goes_on_as_two(small, tmp_path, parallel):
-    """Its checkpoints hold whole weights and moments."""
+def test_a_killed_run_of_two_goes_on(small, tmp_path, parallel):
+    """Its checkpoints hold whole weights and moments. The judge draws, and what the reward tells of
+    itself is that of all answers."""
     whole, cut = tmp_path / "whole", tmp_path / "cut"
-    start(overrides(small, whole))
-    more = ("num_steps=2", f"hardware.parallel={parallel}")
-    finished(torchrun(2, "run.py", *overrides(small, cut, *more)))
+    more = ("self_reward.mode=generate", "reward=weighted")
+    start(overrides(small, whole, *more))
+    more += (f"hardware.parallel={parallel}",)
+    finished(torchrun(2, "run.py", *overrides(small, cut, *more, "num_steps=2")))
     finished(torchrun(2, "run.py", f"resume={cut}", "num_steps=3"))
+    assert rows_of(whole) == rows_of(cut) and compared(whole, cut) < 1e-5
+    assert "reward/external/part/verifier/mean" in read_metrics(cut)[-1]
+    with pytest.raises(RunError, match="gpus=2, and the processes of this run are 1; start it by"):
+        start([f"resume={cut}", "num_steps=4", "hardware.gpus=2"])
+    for run, other in ((whole, ()), (cut, ("hardware.parallel=ddp",))):  # or as one
+        start([f"resume={run}", "num_steps=4", *other])
     assert rows_of(whole) == rows_of(cut) and compared(whole, cut) < 1e-5
 
 
