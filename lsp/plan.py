@@ -71,7 +71,10 @@ def _memory_lines(job: Job) -> list[str]:
         lines.append(f"    {phase:<8}{sum(parts.values()) / unit:6.1f}  {told}")
     if hardware.gpu_memory_gb is not None:
         lines.append(f"            of {hardware.gpu_memory_gb:g} GB (hardware.gpu_memory_gb)")
-    return lines + [f"            not counted: {text}" for text in job.missing]
+    missing = list(job.missing)
+    if job.on_cpu:
+        missing.append("what the C library keeps of freed memory, up to half as much again")
+    return lines + [f"            not counted: {text}" for text in missing]
 
 
 def _work_lines(job: Job) -> list[str]:

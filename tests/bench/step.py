@@ -37,6 +37,9 @@ SIZES = {
     "small": dict(vocab_size=32_000, hidden_size=512, intermediate_size=1204, num_hidden_layers=8,
                   num_attention_heads=8, prompt=60, limit=128, steps=2, rows=8,
                   checkpointing="none"),
+    "grouped": dict(vocab_size=16_000, hidden_size=640, intermediate_size=1728, num_hidden_layers=5,
+                    num_attention_heads=10, num_key_value_heads=2, prompt=90, limit=96, steps=1,
+                    rows=8, checkpointing="none"),
 }  # fmt: skip
 QUERIES, SAMPLES = 4, 8
 BETA, RATE = 0.05, 1e-6
@@ -142,7 +145,9 @@ class Phases:
         }
 
 
-def our_config(folder: str, size: str, lora: bool, lsp: bool, checkpointing: bool):
+def our_config(
+    folder: str, size: str, lora: bool, lsp: bool, checkpointing: bool, dtype: str = "float32"
+):
     """The settings of our step."""
     from lsp.compose import compose
 
@@ -156,13 +161,16 @@ def our_config(folder: str, size: str, lora: bool, lsp: bool, checkpointing: boo
         f"rollout.max_new_tokens={shape['limit']}", f"rollout.max_query_tokens={shape['limit']}",
         f"optim.micro_batch_tokens={budget}", f"rollout.max_rows={QUERIES * SAMPLES}",
         f"optim.gradient_checkpointing={checkpointing}", "runtime.threads=null",
+        f"model.dtype={dtype}",
         *([] if lsp else ["method.log_quality=false"]),
         *(["model.lora.rank=16"] if lora else []),
     ]  # fmt: skip
     return compose(overrides)
 
 
-def ours(folder: str, size: str, lora: bool, lsp: bool, checkpointing: bool) -> dict:
+def ours(
+    folder: str, size: str, lora: bool, lsp: bool, checkpointing: bool, dtype: str = "float32"
+) -> dict:
     from lsp.batch import training_rows
     from lsp.init import resolve_init
     from lsp.learner import Learner
@@ -171,7 +179,7 @@ def ours(folder: str, size: str, lora: bool, lsp: bool, checkpointing: bool) -> 
     from lsp.types import Query
 
     shape = SIZES[size]
-    config = our_config(folder, size, lora, lsp, checkpointing)
+    config = our_config(folder, size, lora, lsp, checkpointing, dtype)
     players = load_players(config, resolve_init(config), None)
     players = players.__class__(**{**vars(players), "reward": _Reward()})
     learner = Learner(players, config)

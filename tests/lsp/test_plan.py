@@ -192,6 +192,8 @@ def test_a_plan_is_for_the_processes_that_are_there(monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "8")
     assert memory_of(job_of(compose(given))) == eight
     assert "in each GPU of 8 (fsdp)" in plan(compose(given))
+    here, there = (plan(compose([f"hardware={name}"])) for name in ("cpu", "gpu_80gb"))
+    assert "not counted: what the C library keeps" in here and "C library" not in there
 
 
 def test_what_is_not_known_is_named_and_not_guessed():
@@ -250,16 +252,16 @@ def test_the_docs_show_the_table_and_the_cards():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("case", range(5))
+@pytest.mark.parametrize("case", range(8))
 def test_a_process_peaks_where_the_plan_says(case, tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(ROOT))
     from tests.bench import memory, step
 
-    assert len(memory.CASES) == 5
-    size, lora, checkpointing = memory.CASES[case]
-    step.build_model(tmp_path, size, False)
-    planned = memory.planned(str(tmp_path), size, lora, checkpointing).peak
-    measured = memory.measure(str(tmp_path), size, lora, checkpointing)
+    assert len(memory.CASES) == 8
+    case = memory.CASES[case]
+    step.build_model(tmp_path, case.size, case.lsp)
+    planned = memory.planned(str(tmp_path), case).peak
+    measured = memory.measure(str(tmp_path), case)
     assert planned == pytest.approx(measured, rel=0.15)
 
 
