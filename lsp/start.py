@@ -45,12 +45,8 @@ def start(overrides: Sequence[str]) -> dict[str, Any] | None:
             follow(world)
         return None
     config.tracker.announcement()  # an unknown WANDB_MODE is refused here
-    if not config.dry_run and config.hardware.gpus not in (None, world.size):
-        raise RunError(
-            f"hardware.gpus={config.hardware.gpus}, and the processes of this run are {world.size};"
-            f" start it by torchrun --nproc_per_node={config.hardware.gpus} (over several machines:"
-            " docs/slurm_torchrun.sh), or leave hardware.gpus out"
-        )
+    if not config.dry_run:
+        world.check_launch(config)
     resumed = find_resumed(config, overrides) if config.resume else None
     if config.dry_run:
         print(plan(resumed.config if resumed else config))

@@ -17,8 +17,12 @@ from datetime import timedelta
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from lsp.runs import RunError
+
 if TYPE_CHECKING:
     import torch
+
+    from lsp.config import Config
 
 Item = TypeVar("Item")
 PATIENCE = timedelta(hours=2)
@@ -48,6 +52,36 @@ class World:
         """As torchrun and accelerate launch say it."""
         names = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
         return cls(*(int(os.environ.get(n, d)) for n, d in zip(names, (0, 1, 0), strict=True)))
+
+    def check_launch(self, config: Config) -> None:
+        """Raises RunError where the processes were started for something else than the config says:
+        ours decides, and what a launcher was asked for is not passed over."""
+        hardware, environment = config.hardware, os.environ
+        if hardware.gpus not in (None, self.size):
+            raise RunError(
+                f"hardware.gpus={hardware.gpus}, and the processes of this run are {self.size};"
+                f" start it by torchrun --nproc_per_node={hardware.gpus} (over several machines:"
+                " docs/slurm_torchrun.sh), or leave hardware.gpus out"
+            )
+        for engine in ("DEEPSPEED", "MEGATRON_LM", "PARALLELISM_CONFIG"):
+            if environment.get(f"ACCELERATE_USE_{engine}", "false").lower() == "true":
+                raise RunError(
+                    f"accelerate launch was asked for {engine.lower()}, which is not used here;"
+                    " take hardware.parallel=ddp or fsdp, and leave it out of accelerate's settings"
+                )
+        sharded = environment.get("ACCELERATE_USE_FSDP", "false").lower() == "true"
+        if sharded and hardware.parallel != "fsdp":
+            raise RunError(
+                "accelerate launch was asked for FSDP; say hardware.parallel=fsdp, or leave it out"
+                " of accelerate's settings"
+            )
+        asked = environment.get("ACCELERATE_MIXED_PRECISION", "no")
+        if asked not in ("no", {"bfloat16": "bf16"}.get(config.model.dtype)):
+            raise RunError(
+                f"accelerate launch was asked for --mixed_precision={asked}, and this run has"
+                f" model.dtype={config.model.dtype}; say model.dtype=bfloat16 (with fp32 masters)"
+                " for bf16, or --mixed_precision=no"
+            )
 
     @property
     def first(self) -> bool:

@@ -2,28 +2,34 @@
 
     python -m tests.bench.gpu                          # 3B in full: conf/hardware/gpu_80gb.yaml
     python -m tests.bench.gpu --lora                   # by LoRA
+    python -m tests.bench.gpu --trl                    # beside it a GRPO step of TRL's
     python -m tests.bench.gpu --shrunk                 # a small model, also without a GPU
 
 N = 32 queries of 256 tokens, G = 8 answers of 1,024 to each (random weights end neither), judged in
 one pass, no reward model. Printed by phase: seconds, peak memory, tokens a second; decoding against
 the time that reading weights and cache takes at the measured copy bandwidth; training against the
-measured speed of a large product (MFU). The first step warms up, the second one counts.
+measured speed of a large product (MFU). The first step warms up, the second one counts. TRL's step
+(HF generate, bfloat16 on a GPU, gradient checkpointing, 8 rows in a micro-batch) writes as many
+answers, and has no Challenger and no judge.
 """
 
 from __future__ import annotations
 
 import argparse
+import gc
 import math
 import tempfile
 import time
 from contextlib import contextmanager
 from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
 
 import torch
 
 from lsp.batch import training_rows
 from lsp.compose import compose
+from lsp.config import Config
 from lsp.init import resolve_init
 from lsp.job import job_of
 from lsp.learner import Learner
@@ -84,13 +90,16 @@ def settings(folder: Path, options: argparse.Namespace) -> list[str]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--lora", action="store_true")
+    parser.add_argument("--trl", action="store_true")
     parser.add_argument("--shrunk", action="store_true")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place) / "model"
         step.SIZES["gpu"] = SHRUNK if options.shrunk else full_shape()
         step.build_model(folder, "gpu", ragged=False)
-        measure(settings(folder, options))
+        config = measure(settings(folder, options))
+        if options.trl:
+            measure_trl(folder, options.lora, config)
 
 
 def full_shape() -> dict:
@@ -102,7 +111,8 @@ def full_shape() -> dict:
     )  # fmt: skip
 
 
-def measure(overrides: list[str]) -> None:
+def measure(overrides: list[str]) -> Config:
+    """Our step; returns its settings. Its models are gone when it returns."""
     config = compose(overrides)
     players = load_players(config, resolve_init(config), None)
     device = players.policy.device
@@ -126,6 +136,24 @@ def measure(overrides: list[str]) -> None:
                              rollout.max_new_tokens)  # fmt: skip
         learner.update(rows, number)
     report(config, phases, device, sum(len(a.ids) for group in play.answers for a in group))
+    return config
+
+
+def measure_trl(folder: Path, lora: bool, config: Config) -> None:
+    gpu = torch.cuda.is_available()
+    gc.collect()
+    if gpu:
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+    queries, samples = config.num_queries, config.group_size
+    done = step.trl(
+        str(folder), "gpu", lora, min(8, queries * samples), True, queries, samples, gpu
+    )
+    print(f"TRL {version('trl')}, a GRPO step: {done['wall_seconds']:.2f} s, ", end="")
+    print(", ".join(f"{name} {seconds:.2f}" for name, seconds in done["walls"].items()), end="")
+    print(f"; {done['tokens'] / done['walls']['generation']:,.0f} tokens a second decoded", end="")
+    peak = torch.cuda.max_memory_allocated() / 2**30 if gpu else math.nan
+    print(f", {peak:.1f} GB at most" if gpu else "")
 
 
 def report(config, phases: Phases, device: torch.device, tokens: int) -> None:

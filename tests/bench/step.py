@@ -140,6 +140,7 @@ class Phases:
             "cpu_seconds": sum(self.cpu.values()) / steps,
             "wall_seconds": sum(self.wall.values()) / steps,
             "phases": {name: seconds / steps for name, seconds in self.cpu.items()},
+            "walls": {name: seconds / steps for name, seconds in self.wall.items()},
             "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
             **more,
         }
@@ -225,7 +226,17 @@ class _Reward:
         return [reward_of(answer) for answer in answers]
 
 
-def trl(folder: str, size: str, lora: bool, rows: int, checkpointing: bool) -> dict:
+def trl(
+    folder: str,
+    size: str,
+    lora: bool,
+    rows: int,
+    checkpointing: bool,
+    queries: int = QUERIES,
+    samples: int = SAMPLES,
+    gpu: bool = False,
+) -> dict:
+    """``gpu``: there, in bfloat16."""
     import warnings
 
     warnings.filterwarnings("ignore")
@@ -238,7 +249,8 @@ def trl(folder: str, size: str, lora: bool, rows: int, checkpointing: bool) -> d
     shape = SIZES[size]
     steps = shape["steps"]
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
-    model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype="float32")
+    dtype = "bfloat16" if gpu else "float32"
+    model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=dtype)
     model.train()
     phases = Phases()
     tokens = 0
@@ -257,15 +269,15 @@ def trl(folder: str, size: str, lora: bool, rows: int, checkpointing: bool) -> d
 
     with tempfile.TemporaryDirectory() as out:
         arguments = GRPOConfig(
-            output_dir=out, max_steps=1 + steps, learning_rate=RATE, beta=BETA, bf16=False,
-            per_device_train_batch_size=rows, gradient_accumulation_steps=QUERIES * SAMPLES // rows,
-            num_generations=SAMPLES, max_completion_length=shape["limit"], temperature=1.0,
+            output_dir=out, max_steps=1 + steps, learning_rate=RATE, beta=BETA, bf16=gpu,
+            per_device_train_batch_size=rows, gradient_accumulation_steps=queries * samples // rows,
+            num_generations=samples, max_completion_length=shape["limit"], temperature=1.0,
             scale_rewards="none", loss_type="grpo", use_bias_correction_kl=False,
             gradient_checkpointing=checkpointing, report_to=[], save_strategy="no",
-            logging_steps=10**6, disable_tqdm=True, use_cpu=True,
+            logging_steps=10**6, disable_tqdm=True, use_cpu=not gpu,
             dataloader_pin_memory=False, weight_decay=0.01,
         )  # fmt: skip
-        data = datasets.Dataset.from_dict({"prompt": prompts_of(size, QUERIES)})
+        data = datasets.Dataset.from_dict({"prompt": prompts_of(size, queries)})
         trainer = GRPOTrainer(
             model=model, reward_funcs=reward, args=arguments, train_dataset=data,
             processing_class=tokenizer, callbacks=[Warm()], peft_config=_lora() if lora else None,

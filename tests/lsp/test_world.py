@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lsp.checkpoint import newest_checkpoint
+from lsp.compose import compose
 from lsp.players import choose_device
 from lsp.runs import RunError, read_run
 from lsp.start import start
@@ -114,6 +115,42 @@ def test_a_killed_run_of_two_goes_on(small, tmp_path, parallel):
     for run, other in ((whole, ()), (cut, ("hardware.parallel=ddp",))):  # or as one
         start([f"resume={run}", "num_steps=4", *other])
     assert rows_of(whole) == rows_of(cut) and compared(whole, cut) < 1e-5
+
+
+def test_accelerate_launch_starts_the_same_run(small, tmp_path):
+    """Its ``--cpu`` starts one process whatever number is asked for; ``--multi_gpu`` starts them
+    all, on CPUs too."""
+    command = [sys.executable, "-m", "accelerate.commands.accelerate_cli", "launch"]
+    given = overrides(small, tmp_path / "run", "num_steps=1", "hardware.gpus=2")
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    asked = ["--num_processes=2", "--main_process_port=0", "run.py", *given]
+    done = subprocess.run([*command, "--multi_gpu", *asked], cwd=ROOT, env=environment, text=True,
+                          capture_output=True, timeout=240)  # fmt: skip
+    assert done.returncode == 0, done.stderr[-4000:]
+    assert read_metrics(tmp_path / "run")[-1]["runtime/world_size"] == 2
+    done = subprocess.run([*command, "--cpu", *asked], cwd=ROOT, env=environment, text=True,
+                          capture_output=True, timeout=240)  # fmt: skip
+    assert "hardware.gpus=2, and the processes of this run are 1" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "says"),
+    [
+        ("USE_DEEPSPEED", "true", "asked for deepspeed, which is not used here"),
+        ("USE_FSDP", "true", "asked for FSDP; say hardware.parallel=fsdp"),
+        ("MIXED_PRECISION", "bf16", "--mixed_precision=bf16, .* say model.dtype=bfloat16"),
+    ],
+)
+def test_what_accelerate_was_asked_for_is_not_passed_over(
+    small, tmp_path, monkeypatch, name, value, says
+):
+    monkeypatch.setenv(f"ACCELERATE_{name}", value)
+    with pytest.raises(RunError, match=says):
+        start(overrides(small, tmp_path / "run"))
+    assert not (tmp_path / "run").exists()
+    config = compose(["hardware.parallel=fsdp", "model.dtype=bfloat16"])
+    if name != "USE_DEEPSPEED":
+        World().check_launch(config)
 
 
 WORKER = """
