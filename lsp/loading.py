@@ -41,6 +41,8 @@ def load_pretrained(
     import transformers
     from transformers.models.auto.tokenization_auto import get_tokenizer_config
 
+    from lsp.out_of_memory import is_out_of_memory
+
     transformers.utils.logging.disable_progress_bar()
     transformers.utils.logging.set_verbosity_error()  # its table of unfit weights is an error below
     folder = local_model_folder(source)
@@ -73,6 +75,8 @@ def load_pretrained(
     except UnfitFiles as error:
         raise ValueError(str(error)) from error
     except Exception as error:  # of transformers, tokenizers or the Hub, which share no class
+        if is_out_of_memory(error):
+            raise
         raise ValueError(
             f"the {what} {name!r} cannot be loaded: {_reason(error, name, revision, group)}"
         ) from error

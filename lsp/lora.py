@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from lsp.config import LoraSettings
 from lsp.loading import brief
+from lsp.out_of_memory import is_out_of_memory
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -92,6 +93,8 @@ def merge_adapter(model: PreTrainedModel, folder: Path) -> None:
         if not difference <= 1e-3 * scale:
             raise ValueError("it computes something else once it is merged")
     except (ValueError, RuntimeError, TypeError, KeyError, OSError, SafetensorError) as error:
+        if is_out_of_memory(error):
+            raise
         raise ValueError(
             f"the adapter {folder} cannot be merged into a {type(model).__name__}: {brief(error)}\n"
             f"{way_out[0].upper()}{way_out[1:]}"

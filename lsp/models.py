@@ -12,6 +12,7 @@ from lsp.batch import pad
 from lsp.loading import load_pretrained
 from lsp.logprobs import completion_scores
 from lsp.onednn import use_onednn
+from lsp.out_of_memory import is_out_of_memory
 from lsp.types import TrainingRow
 
 if TYPE_CHECKING:
@@ -70,6 +71,8 @@ def check_paths(model: PreTrainedModel) -> None:
     try:
         found = completion_scores(model, pad(rows).to(model.device), 1.0).logprobs_C
     except (IndexError, RuntimeError, TypeError, ValueError, AttributeError) as error:
+        if is_out_of_memory(error):
+            raise
         raise ValueError(
             f"{type(model).__name__} keeps keys and values in a way of its own ({error}); this"
             " model is not supported"

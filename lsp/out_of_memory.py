@@ -81,15 +81,19 @@ class OutOfMemory(Exception):
         return value not in (1, True, "bfloat16")
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory ran out; torch has one of its own for a GPU alone."""
+    cpu = "DefaultCPUAllocator: can't allocate memory"
+    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or cpu in str(error)
+
+
 @contextmanager
 def memory_of(phase: str) -> Iterator[None]:
     """Whatever ends for want of memory inside, the GPU's or the CPU's, raises OutOfMemory."""
     try:
         yield
     except (MemoryError, RuntimeError) as error:
-        # torch has an error of its own for a GPU alone.
-        gpu, cpu = torch.OutOfMemoryError, "DefaultCPUAllocator: can't allocate memory"
-        if not isinstance(error, (gpu, MemoryError)) and cpu not in str(error):
+        if not is_out_of_memory(error):
             raise
         said = str(error).partition("\n")[0] or "Python could not allocate any more"
         raise OutOfMemory(phase, said) from error

@@ -116,6 +116,15 @@ def test_the_cpus_memory_is_told_too(shape, tmp_path, monkeypatch):
     assert not (tmp_path / "run").exists()  # it never began
 
 
+@pytest.mark.parametrize(
+    "place", ["transformers.AutoModelForCausalLM.from_pretrained", "lsp.models.completion_scores"]
+)
+def test_it_is_not_taken_for_a_model_that_is_unfit(shape, monkeypatch, place):
+    monkeypatch.setattr(place, failing(None, torch.OutOfMemoryError(GPU), 1))
+    with pytest.raises(RunError, match="out of memory in loading the models: CUDA out of memory"):
+        start(shape)
+
+
 def test_other_errors_pass_unchanged():
     with pytest.raises(RuntimeError, match="shape"), memory_of("update"):
         raise RuntimeError("shape mismatch")

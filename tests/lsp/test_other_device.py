@@ -1,0 +1,80 @@
+"""Runs on a device that is not the CPU (tests/elsewhere.py): nothing is left behind on the CPU, and
+what comes out is what comes out there. A GPU's own arithmetic is not looked at."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from lsp.start import start
+from lsp.tracking.reader import read_metrics, read_trace
+
+ROOT = Path(__file__).parents[2]
+
+
+def elsewhere(*commands):
+    done = subprocess.run(
+        [sys.executable, "tests/elsewhere.py", json.dumps(commands)],
+        cwd=ROOT, env=os.environ | {"OMP_NUM_THREADS": "1"}, text=True, capture_output=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-6000:]
+    return done.stdout
+
+
+def same(one, other):
+    """Whether two runs wrote the same texts and numbers."""
+    texts = ("step", "query", "answer", "quality_text", "reward_details")
+    rows, others = read_trace(one, columns=texts), read_trace(other, columns=texts)
+    assert rows == others and any(row["answer"] for row in rows)
+    for line, twin in zip(read_metrics(one), read_metrics(other), strict=True):
+        assert line.keys() == twin.keys()
+        for key, value in line.items():
+            if not key.startswith(("time/", "runtime/")) and value is not None:
+                assert twin[key] == pytest.approx(value, rel=1e-3, abs=1e-5), key
+
+
+CASES = {
+    "in full": ["tracker.role_gradients_every=1"],
+    "LoRA": ["model.lora.rank=4", "rollout.top_p=0.9", "rollout.max_rows=4"],
+    "all sorts": ["method.kl_estimator=exact", "optim.gradient_checkpointing=true",
+                  "self_reward.mode=generate", "method=frozen_challenger"],
+}  # fmt: skip
+
+
+def test_the_pocket_world_on_another_device(small, tmp_path):
+    runs = {name: [*small, "tracker=none", "num_steps=2", *given] for name, given in CASES.items()}
+    run = tmp_path / "in full" / "there"
+    elsewhere(
+        *(
+            ["run.py", *given, f"run_dir={tmp_path / name / 'there'}"]
+            for name, given in runs.items()
+        ),
+        ["run.py", f"resume={run}", "num_steps=3"],
+        ["eval", "eval=pocket", f"run={run}", f"runs_root={tmp_path}"],
+        ["eval.crossplay", str(run), "queries=4"],
+    )
+    assert (run / "eval/pocket/results.json").is_file()
+    assert (run / "crossplay/crossplay.csv").is_file()
+    for name, given in runs.items():
+        steps = ["num_steps=3"] if name == "in full" else []
+        start([*given, *steps, f"run_dir={tmp_path / name / 'here'}"])
+        same(tmp_path / name / "here", tmp_path / name / "there")
+
+
+@pytest.mark.parametrize("reward", ["llama", pytest.param("deberta", marks=pytest.mark.slow)])
+def test_the_papers_world_on_another_device(
+    llama_folder, classifier_folder, deberta_folder, tmp_path, reward
+):
+    folder = {"llama": classifier_folder, "deberta": deberta_folder}[reward]
+    given = [
+        "world=paper", f"model.name={llama_folder}", "model.dtype=float32", "method=lsp",
+        f"reward.name={folder}", "reward.dtype=float32", "tracker=none", "num_steps=2",
+        "num_queries=4", "group_size=2", "rollout.max_new_tokens=8", "rollout.max_query_tokens=48",
+        "prompts.judge=rate", "prompts.challenger='ask {task}{template}'",
+    ]  # fmt: skip
+    elsewhere(["run.py", *given, f"run_dir={tmp_path / 'there'}"])
+    start([*given, f"run_dir={tmp_path / 'here'}"])
+    same(tmp_path / "here", tmp_path / "there")
