@@ -5,6 +5,7 @@ to. Flags are Hydra's: ``-m`` for a multirun, ``--cfg job``, ``--help``.
 """
 
 import math
+import signal
 import sys
 
 import hydra
@@ -32,7 +33,17 @@ def hydra_main(cfg: DictConfig) -> float | None:
         FAILED.append(" ".join(overrides))
         return math.nan
     except Interrupted as interruption:
-        sys.exit(str(interruption))
+        print(interruption, file=sys.stderr, flush=True)
+        if interruption.signal == signal.SIGUSR2 and "resume=auto" in overrides:
+            ask_for_another_turn()
+        sys.exit(1)
+
+
+def ask_for_another_turn() -> None:
+    """Of the queue, through submitit, which listened for the signal before the run did. This turn
+    ends there."""
+    if callable(signal.getsignal(signal.SIGUSR2)):
+        signal.raise_signal(signal.SIGUSR2)
 
 
 def main(arguments: list[str]) -> None:

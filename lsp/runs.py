@@ -20,6 +20,7 @@ import os
 import re
 import secrets
 import shlex
+import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -39,7 +40,12 @@ class RunError(Exception):
 
 
 class Interrupted(Exception):
-    """The run was asked to stop and did, with everything saved; the text says how to go on."""
+    """The run was asked to stop and did, with everything saved; the text says how to go on.
+    ``signal`` is what asked, where it was one."""
+
+    def __init__(self, text: str, asked: signal.Signals | None = None):
+        super().__init__(text)
+        self.signal = asked
 
 
 def new_run_id(config: Config) -> str:

@@ -62,6 +62,7 @@ class Session:
         self.first_step = resumed_step + 1
         self.stop_requested = False
         self.stop_reason = ""
+        self.stop_signal: signal.Signals | None = None
         self._old_handlers: dict[signal.Signals, Any] = {}
         self.progress = Progress(config.num_steps, resumed_step)
         run = read_run(folder)
@@ -122,8 +123,9 @@ class Session:
         if self.stop_requested:
             raise KeyboardInterrupt
         self.stop_requested = True
-        self.stop_reason = signal.Signals(number).name
-        self.progress.note(f"{signal.Signals(number).name}: finishing this step, then saving")
+        self.stop_signal = signal.Signals(number)
+        self.stop_reason = self.stop_signal.name
+        self.progress.note(f"{self.stop_reason}: finishing this step, then saving")
 
     def _evaluation_is_due(self, step: int) -> bool:
         if self.evaluator is None:
@@ -289,7 +291,8 @@ class Session:
         raise Interrupted(
             f"stopped after step {step} ({self.stop_reason}); everything is in {self.folder}\n"
             f"report: {self._write_report()}\n"
-            f"go on with: python run.py {resume_hint(self.folder)}"
+            f"go on with: python run.py {resume_hint(self.folder)}",
+            self.stop_signal,
         )
 
     def end(self) -> dict[str, Any]:

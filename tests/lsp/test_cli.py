@@ -212,6 +212,28 @@ def test_the_slurm_launcher_composes_and_its_local_twin_runs(tmp_path):
     assert len(list(tmp_path.glob("lsp-s*/summary.json"))) == 2
 
 
+def test_a_job_that_submitit_asks_to_stop_gets_another_turn(tmp_path):
+    """Its local executor starts a job again that asks for it, as Slurm's queue does."""
+    folder = tmp_path / "run"
+    command = [
+        sys.executable, "run.py", "-m", "hydra/launcher=submitit_local", f"run_dir={folder}",
+        "resume=auto", "num_steps=200", "num_queries=4", "group_size=2", "eval=none",
+        "tracker=none", f"hydra.sweep.dir={tmp_path}/sweep",
+    ]  # fmt: skip
+    process = subprocess.Popen(command, cwd=ROOT, env=ENVIRONMENT, text=True,
+                               stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)  # fmt: skip
+    while len(trace_steps(folder)) < 2:
+        time.sleep(0.2)
+        assert process.poll() is None, process.stderr.read()
+    job = ["pkill", "-USR2", "-f", "--", f"submitit.core._submit {tmp_path}"]
+    assert subprocess.run(job).returncode == 0
+    assert process.wait(timeout=120) == 0, process.stderr.read()
+    assert trace_steps(folder) == list(range(1, 201))
+    (log,) = tmp_path.glob("sweep/.submitit/*/*_log.out")
+    said = log.read_text()
+    assert "SIGUSR2" in said + log.with_suffix(".err").read_text() and "resumed at step" in said
+
+
 def test_two_starts_of_one_folder_leave_one_whole_run(tmp_path):
     """A queue that starts a job twice: one is refused, and nothing of the other is touched."""
     folder = tmp_path / "run"
