@@ -29,9 +29,10 @@ class Instruction:
 
 @dataclass(frozen=True)
 class Side:
-    """Who answers. ``model`` is a folder or a Hub id; ``file`` answers that are there already;
-    ``run`` the run folder that the model comes from; ``artifact`` the W&B artifact that ``model``
-    is downloaded from before it is loaded. ``identity``: what answers, weights by hash."""
+    """Who answers. ``model`` is a folder or a Hub id, ``revision`` of the latter; ``file`` answers
+    that are there already; ``run`` the run folder that the model comes from; ``artifact`` the W&B
+    artifact that ``model`` is downloaded from before it is loaded. ``identity``: what answers,
+    weights by hash. ``trust_remote_code``: Python files that came with the model are run."""
 
     name: str
     model: str | None = None
@@ -39,6 +40,8 @@ class Side:
     run: Path | None = None
     artifact: str | None = None
     identity: str = ""
+    revision: str | None = None
+    trust_remote_code: bool = False
 
 
 @dataclass(frozen=True)
@@ -80,25 +83,28 @@ def resolve_side(name: str, runs_root: str, look_up: bool = True) -> Side:
     folder = local_model_folder(name)
     if folder is not None and not (folder / "config.json").is_file():
         raise RunError(f"{name} is neither a run, a model folder nor a file of answers")
-    return _model_side(name, folder, look_up)
+    return _model_side(name, folder, "main", look_up)
 
 
-def _model_side(name: str, folder: Path | None, look_up: bool) -> Side:
+def _model_side(name: str, folder: Path | None, revision: str, look_up: bool) -> Side:
     if folder is not None:
         return Side(name, model=name, identity=weights_identity(folder))
-    return Side(name, model=name, identity=f"{name}@{hub_commit(name) if look_up else 'main'}")
+    revision = hub_commit(name, revision) if look_up else revision
+    return Side(name, model=name, identity=f"{name}@{revision}", revision=revision)
 
 
-def hub_commit(name: str) -> str:
-    """The commit that a Hub id stands for now. Raises RunError where it cannot be looked up."""
+def hub_commit(name: str, revision: str) -> str:
+    """The commit that a Hub id's branch or tag stands for now. Raises RunError where it cannot be
+    looked up."""
     from huggingface_hub import hf_hub_download
 
     try:
         # <cache>/snapshots/<commit>/config.json; offline the commit that was downloaded last.
-        return Path(hf_hub_download(name, "config.json")).parent.name
+        return Path(hf_hub_download(name, "config.json", revision=revision)).parent.name
     except Exception as error:  # the hub's client has no one class of errors, and httpx its own
         raise RunError(
-            f"{name} is neither a run nor a model folder here, nor can it be looked up on the Hub"
+            f"{name} is neither a run nor a model folder here, nor can its revision {revision!r} be"
+            " looked up on the Hub"
             f" ({type(error).__name__}); check the name, your access and the network"
         ) from error
 
@@ -114,13 +120,15 @@ def find_artifact(name: str) -> Any:
 
 
 def base_side(side: Side, look_up: bool = True) -> Side:
-    """The base model of a run. Raises RunError where there is no run to ask."""
+    """The base model of a run, of the revision that the run took. Raises RunError where there is no
+    run to ask."""
     if side.run is None:
         raise RunError(
             f"{side.name} is no run, so its base is not known: give baseline=<model or answers>"
         )
-    model = read_run(side.run)["model"]
-    return _model_side(model, local_model_folder(model), look_up)
+    run = read_run(side.run)
+    model, folder = run["model"], local_model_folder(run["model"])
+    return _model_side(model, folder, run["base"].removeprefix(f"{model}@"), look_up)
 
 
 def local_file(name: str) -> Path:
@@ -277,7 +285,13 @@ def _generated(side: Side, instructions: Sequence[Instruction], sampling: Sampli
 
     if side.artifact is not None:
         find_artifact(side.artifact).download(root=side.model)
-    model, tokenizer = load_model(side.model, sampling.dtype, choose_device(sampling.device))
+    model, tokenizer = load_model(
+        side.model,
+        sampling.dtype,
+        choose_device(sampling.device),
+        side.revision,
+        side.trust_remote_code,
+    )
     engine = RolloutEngine(tokenizer, end_token_ids(model, tokenizer), sampling.max_rows)
     prompts = ChatFormat(tokenizer, sampling.date_string).encode(
         [[("user", instruction.text)] for instruction in instructions]

@@ -43,6 +43,8 @@ def make_plan(config: EvaluateConfig) -> Plan:
         base = resolve_side(config.baseline, config.runs_root, look_up)
     else:
         base = base_side(model, look_up)
+    trust = config.trust_remote_code
+    model, base = (replace(side, trust_remote_code=trust) for side in (model, base))
     instructions = config.eval.build()
     if isinstance(config.judge, ChatJudge):
         read_template(config.judge.template)

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 from eval.judge import OPENAI_URL, ChatJudge, Prices
 from eval.judge_check import JudgeCheck
 from lsp.compose import CONF
-from lsp.schema import Problem, number
+from lsp.schema import Problem, consent, number
 from lsp.scrub import scrub
 
 EVALUATE = CONF / "evaluate"
@@ -34,6 +34,7 @@ class EvaluateConfig:
     dtype: Literal["float32", "bfloat16"]
     device: str
     date_string: str | None
+    trust_remote_code: bool = consent()
     max_rows: int = number(minimum=1)
 
     def cross_checks(self) -> list[Problem]:

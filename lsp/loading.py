@@ -106,7 +106,8 @@ def _refuse_code(what: str, name: str, group: str, files: Collection[str]) -> No
             f"the {what} {name!r} asks to run Python code of its own ('auto_map' in"
             f" {' and '.join(files)}), which could do anything on this machine; read that code, and"
             f" if you trust it write {group}.trust_remote_code=true on run.py's command line, best"
-            f" with {group}.revision=<commit> beside it; or choose another {what}"
+            f" with {group}.revision=<commit> beside it (trust_remote_code=true on python -m"
+            f" eval's); or choose another {what}"
         )
 
 

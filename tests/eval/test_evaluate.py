@@ -15,6 +15,7 @@ import pytest
 from eval.__main__ import evaluate, evaluation_folder, main
 from eval.answers import (
     Sampling,
+    base_side,
     read_instructions,
     read_rows,
     ready_answers,
@@ -228,6 +229,23 @@ def test_changed_weights_are_another_model(small_run, data, tmp_path):
         stream.seek(-4, 2)
         stream.write(b"\0\0\0\1")
     assert resolve_side(str(folder), "outputs").identity != before
+
+
+def test_the_base_is_of_the_revision_that_the_run_took(small_run, tmp_path, monkeypatch):
+    """And of a Hub id what is loaded is what was looked up, whatever is pushed meanwhile."""
+    asked = []
+    commits = {"main": "c0ffee", "v2": "facade"}
+    monkeypatch.setattr(
+        "eval.answers.hub_commit", lambda *what: asked.append(what) or commits[what[1]]
+    )
+    run = shutil.copytree(small_run[0], tmp_path / "run")
+    told = json.loads((run / "run.json").read_text()) | {"model": "some/one", "base": "some/one@v2"}
+    (run / "run.json").write_text(json.dumps(told))
+    base = base_side(resolve_side(str(run), "outputs"))
+    assert (base.model, base.revision, base.identity) == ("some/one", "facade", "some/one@facade")
+    assert resolve_side("some/other", "outputs").revision == "c0ffee"
+    assert asked == [("some/one", "v2"), ("some/other", "main")]
+    assert base_side(resolve_side(str(run), "outputs"), look_up=False).revision == "v2"
 
 
 def test_a_kill_while_the_model_loads_loses_no_answer(small_run, data, tmp_path, monkeypatch):

@@ -12,7 +12,9 @@ import torch
 import yaml
 from safetensors.torch import load_file, save_file
 
-from lsp.compose import compose
+from eval.__main__ import evaluate
+from eval.settings import EVALUATE, EvaluateConfig
+from lsp.compose import compose, compose_as
 from lsp.models import load_model
 from lsp.rewards.reward_model import ClassifierReward
 from lsp.runs import RunError
@@ -99,6 +101,15 @@ def test_code_that_came_with_a_model_runs_only_where_the_user_says_so(
         start([f"resume={tmp_path / 'run'}", "num_steps=2"])
     assert not marker.exists()
     start([f"resume={tmp_path / 'run'}", "num_steps=2", "model.trust_remote_code=true"])
+    # Nor does an evaluation.
+    marker.unlink()
+    asks = [f"run={tmp_path / 'run'}", f"runs_root={tmp_path}", "eval=pocket", "dtype=float32",
+            "eval.max_new_tokens=2"]  # fmt: skip
+    with pytest.raises(RunError, match=r"\(trust_remote_code=true on python -m eval's\)"):
+        evaluate(compose_as(EvaluateConfig, EVALUATE, asks))
+    assert not marker.exists()
+    evaluate(compose_as(EvaluateConfig, EVALUATE, [*asks, "trust_remote_code=true"]))
+    assert marker.read_text() == "it ran"
 
 
 def test_a_tokenizer_that_asks_to_run_code_is_refused(copy, run_of, tmp_path, modules):
