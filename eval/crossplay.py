@@ -15,7 +15,6 @@ was. Draws are keyed by (seed, role) alone, so no cell depends on which others a
 
 from __future__ import annotations
 
-import csv
 import gc
 import json
 import math
@@ -26,10 +25,11 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from statistics import mean, stdev
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from eval.cache import content_key
 from eval.figures import write_csv
+from eval.matrix import Cell, draw_matrix, matrix_text, read_matrix
 from lsp.checkpoint import checkpoint_folders, verified
 from lsp.command import read_command
 from lsp.compose import written
@@ -39,9 +39,6 @@ from lsp.queries.dataset import step_queries
 from lsp.resume import saved_config
 from lsp.runs import RunError, find_run, lock_run, read_run, weights_identity, write_json
 from lsp.schema import flat
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 BASE, DATA = "base", "data"
 ALIKE = ("world", "prompts", "data", "reward", "rollout", "model.dtype", "model.date_string")
@@ -72,24 +69,6 @@ class Player:
     name: str
     checkpoint: Path | None
     identity: str
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One line of the matrix. ``played`` of ``queries`` were legal, and so answered;
-    ``illegal_frac`` is the share of the others. Means and their standard errors are over the
-    played queries, and None where there are too few; ``accuracy``, in [0, 1], is None outside the
-    pocket world."""
-
-    challenger: str
-    solver: str
-    queries: int
-    played: int
-    illegal_frac: float
-    reward_mean: float | None
-    reward_se: float | None
-    accuracy: float | None
-    accuracy_se: float | None
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -130,9 +109,9 @@ def cross_play(names: Sequence[str], settings: CrossPlaySettings) -> str:
         temporary = folder / ".crossplay.csv.tmp"
         write_csv(temporary, cells)
         os.replace(temporary, folder / "crossplay.csv")
-        rows = read_crossplay(folder)
-        draw_crossplay(rows).savefig(folder / "crossplay.svg")
-    return f"{crossplay_text(rows)}\n{folder / 'crossplay.csv'}\n{folder / 'crossplay.svg'}"
+        rows = read_matrix(folder)
+        draw_matrix(rows).savefig(folder / "crossplay.svg")
+    return f"{matrix_text(rows)}\n{folder / 'crossplay.csv'}\n{folder / 'crossplay.svg'}"
 
 
 def common_config(runs: Sequence[Path], trusted: Mapping[str, Any]) -> Config:
@@ -407,87 +386,6 @@ def mean_and_error(values: Sequence[float]) -> tuple[float | None, float | None]
     if not values:
         return None, None
     return mean(values), stdev(values) / math.sqrt(len(values)) if len(values) > 1 else None
-
-
-def read_crossplay(folder: Path) -> list[dict[str, Any]]:
-    """The lines of a folder's crossplay.csv, as ``Cell`` has them: by Challenger, then Solver.
-    Raises RunError where there is none."""
-    path = folder / "crossplay.csv"
-    if not path.is_file():
-        raise RunError(f"{folder} holds no cross-play; make one with python -m eval.crossplay RUN")
-    kinds = {"challenger": str, "solver": str, "queries": int, "played": int}
-    with path.open(encoding="utf-8", newline="") as stream:
-        return [
-            {key: kinds.get(key, float)(value) if value else None for key, value in row.items()}
-            for row in csv.DictReader(stream)
-        ]
-
-
-def matrix_of(
-    rows: Sequence[dict[str, Any]], key: str
-) -> tuple[list[str], list[str], list[list[float | None]]]:
-    """(Challengers, Solvers, values by Challenger and Solver) of one column."""
-    challengers = list(dict.fromkeys(row["challenger"] for row in rows))
-    solvers = list(dict.fromkeys(row["solver"] for row in rows))
-    values = {(row["challenger"], row["solver"]): row[key] for row in rows}
-    return challengers, solvers, [[values[c, s] for s in solvers] for c in challengers]
-
-
-def crossplay_text(rows: Sequence[dict[str, Any]]) -> str:
-    """Mean reward and, where it is known, exact accuracy; columns bear the numbers of the rows."""
-    illegal = {row["challenger"]: row["illegal_frac"] for row in rows}
-    lines = []
-    for key, title in (("reward_mean", "mean reward R"), ("accuracy", "exact accuracy")):
-        challengers, solvers, values = matrix_of(rows, key)
-        if key == "accuracy" and all(v is None for line in values for v in line):
-            continue
-        labels = [f"{number:>2} {name}" for number, name in enumerate(challengers, 1)]
-        width = max(map(len, labels))
-        lines.append(f"{title}: rows ask, columns answer")
-        numbers = "".join(f"{number:>8}" for number in range(1, len(solvers) + 1))
-        lines.append(f"{'':<{width}}  illegal{numbers}")
-        for label, name, line in zip(labels, challengers, values, strict=True):
-            shown = "".join(f"{'-' if v is None else f'{v:.3f}':>8}" for v in line)
-            lines.append(f"{label:<{width}}  {illegal[name]:>7.3f}{shown}")
-    return "\n".join(lines)
-
-
-def draw_crossplay(rows: Sequence[dict[str, Any]]) -> Figure:
-    """A heat map of the mean reward, of lines as ``read_crossplay`` returns them: Challengers as
-    rows with their share of illegal queries, Solvers as columns. A cell that no query was played
-    in is grey."""
-    import numpy as np
-    from matplotlib.figure import Figure
-
-    challengers, solvers, values = matrix_of(rows, "reward_mean")
-    illegal = {row["challenger"]: row["illegal_frac"] for row in rows}
-    reward = np.ma.masked_invalid(np.array(values, dtype=float))
-    longest = max(map(len, challengers))
-    size = (3 + 0.07 * longest + 0.62 * len(solvers), 1.5 + 0.06 * longest + 0.4 * len(challengers))
-    figure = Figure(figsize=size, layout="constrained")
-    axis = figure.add_subplot()
-    axis.set_facecolor("#dddddd")
-    # Not imshow, and no colour bar: pictures, which the policy of a report does not allow.
-    places = np.arange(len(solvers)), np.arange(len(challengers))
-    image = axis.pcolormesh(*places, reward, cmap="viridis", shading="nearest")
-    axis.invert_yaxis()
-    for (i, j), value in np.ndenumerate(reward.filled(math.nan)):
-        empty = math.isnan(value)
-        red, green, blue, _ = image.cmap(image.norm(value)) if not empty else (1, 1, 1, 1)
-        # Black on light cells, white on dark ones, by how bright the eye finds the colour.
-        dark = 0.299 * red + 0.587 * green + 0.114 * blue < 0.46
-        text = "–" if empty else f"{value:.2f}"
-        axis.text(j, i, text, ha="center", va="center", fontsize=8,
-                  color="white" if dark else "black")  # fmt: skip
-    axis.set_xticks(range(len(solvers)), solvers, rotation=45, ha="right", rotation_mode="anchor")
-    axis.set_yticks(
-        range(len(challengers)), [f"{name} ({illegal[name]:.0%} illegal)" for name in challengers]
-    )
-    axis.tick_params(labelsize=8)
-    axis.set_xlabel("Solver")
-    axis.set_ylabel("Challenger")
-    axis.set_title("Cross-play: mean reward R", fontsize=10)
-    return figure
 
 
 if __name__ == "__main__":

@@ -184,11 +184,11 @@ def river_charts(queries: Asked, pocket: bool) -> list[Chart]:
 
 
 def crossplay_chart(rows: Sequence[dict[str, Any]]) -> Chart:
-    """The matrix of a cross-play; ``rows`` as ``eval.crossplay.read_crossplay`` returns them."""
-    from eval.crossplay import draw_crossplay
+    """The matrix of a cross-play; ``rows`` as ``eval.matrix.read_matrix`` returns them."""
+    from eval.matrix import draw_matrix
 
     with matplotlib.rc_context(STYLE):
-        svg = inline_svg(draw_crossplay(rows))
+        svg = inline_svg(draw_matrix(rows))
     told = "; ".join(
         f"{row['challenger']} asks {row['solver']}: {row['reward_mean']:.2f}"
         for row in rows

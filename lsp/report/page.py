@@ -83,9 +83,9 @@ def render(records: Sequence[Record]) -> str:
 
 
 def _crossplay(record: Record) -> charts.Chart:
-    from eval.crossplay import read_crossplay
+    from eval.matrix import read_matrix
 
-    return charts.crossplay_chart(read_crossplay((record.folder / CROSSPLAY).parent))
+    return charts.crossplay_chart(read_matrix((record.folder / CROSSPLAY).parent))
 
 
 def is_valid(record: Record):

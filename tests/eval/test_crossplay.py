@@ -10,7 +10,8 @@ from statistics import mean, stdev
 import pytest
 import yaml
 
-from eval.crossplay import draw_crossplay, main, read_crossplay
+from eval.crossplay import main
+from eval.matrix import draw_matrix, read_matrix
 from eval.pocket import measure_skill
 from lsp import models
 from lsp.compose import compose
@@ -66,7 +67,7 @@ def cell_of(run, challenger, solver):
 
 
 def test_the_matrix_has_every_pair_in_order(played):
-    rows = read_crossplay(played / "crossplay")
+    rows = read_matrix(played / "crossplay")
     solvers = ["base", *STEPS]
     expected = [(c, s) for c in [*solvers, "data"] for s in solvers]
     assert [(row["challenger"], row["solver"]) for row in rows] == expected
@@ -153,11 +154,11 @@ def test_other_settings_and_weights_are_not_mixed(run, capsys):
 def test_cells_do_not_depend_on_which_others_are_played(run, tmp_path):
     folder = tmp_path / "alone"
     main([str(run), *SMALL, "last_only=true", "data=false", f"folder={folder}"])
-    rows = read_crossplay(folder)
+    rows = read_matrix(folder)
     assert [(r["challenger"], r["solver"]) for r in rows] == [
         (c, s) for c in ("base", STEPS[2]) for s in ("base", STEPS[2])
     ]
-    assert all(row in read_crossplay(run / "crossplay") for row in rows)
+    assert all(row in read_matrix(run / "crossplay") for row in rows)
 
 
 def test_several_runs_bear_their_ids(run, tmp_path, capsys):
@@ -165,7 +166,7 @@ def test_several_runs_bear_their_ids(run, tmp_path, capsys):
     update_run(run, id="one")
     update_run(other, id="two")
     main([str(run), str(other), *SMALL, "last_only=true"])
-    rows = read_crossplay(run / "crossplay")
+    rows = read_matrix(run / "crossplay")
     names = ["base", "one/step-000003", "two/step-000003", "data"]
     assert list(dict.fromkeys(row["challenger"] for row in rows)) == names
     assert capsys.readouterr().out.rstrip().endswith(str(run / "crossplay" / "crossplay.svg"))
@@ -182,7 +183,7 @@ def test_a_challenger_without_a_legal_query_has_empty_cells(tmp_path, loads, cap
     row = cell_of(run, "step-000001", "base")
     assert (row["played"], row["illegal_frac"], row["reward_mean"]) == ("0", "1.0", "")
     assert (row["reward_se"], row["accuracy"], row["accuracy_se"]) == ("", "", "")
-    assert read_crossplay(run / "crossplay")[0]["reward_mean"] is None
+    assert read_matrix(run / "crossplay")[0]["reward_mean"] is None
     assert " 2 step-000001    1.000       -       -" in capsys.readouterr().out
     # Without the data set nothing is left to answer, and nothing but grey to draw.
     (run / "crossplay" / "cells" / "base__base.json").unlink()
@@ -193,8 +194,8 @@ def test_a_challenger_without_a_legal_query_has_empty_cells(tmp_path, loads, cap
 
 
 def test_the_figure_shows_every_number_and_can_be_embedded(played):
-    rows = read_crossplay(played / "crossplay")
-    (axis,) = draw_crossplay(rows).axes
+    rows = read_matrix(played / "crossplay")
+    (axis,) = draw_matrix(rows).axes
     shown = [text.get_text() for text in axis.texts]
     assert shown == [f"{row['reward_mean']:.2f}" for row in rows]
     assert [label.get_text() for label in axis.get_xticklabels()] == ["base", *STEPS]
@@ -243,7 +244,7 @@ def test_a_run_without_a_checkpoint_and_damaged_files(run):
     with pytest.raises(
         RunError, match=r"holds no cross-play; make one with python -m eval.crosspl"
     ):
-        read_crossplay(run)
+        read_matrix(run)
 
 
 def test_runs_that_differ_stand_in_no_matrix(run, tmp_path):
