@@ -217,7 +217,7 @@ def test_a_job_that_submitit_asks_to_stop_gets_another_turn(tmp_path):
     folder = tmp_path / "run"
     command = [
         sys.executable, "run.py", "-m", "hydra/launcher=submitit_local", f"run_dir={folder}",
-        "resume=auto", "num_steps=200", "num_queries=4", "group_size=2", "eval=none",
+        "resume=auto", "num_steps=100", "num_queries=4", "group_size=2", "eval=none",
         "tracker=none", f"hydra.sweep.dir={tmp_path}/sweep",
     ]  # fmt: skip
     process = subprocess.Popen(command, cwd=ROOT, env=ENVIRONMENT, text=True,
@@ -228,7 +228,7 @@ def test_a_job_that_submitit_asks_to_stop_gets_another_turn(tmp_path):
     job = ["pkill", "-USR2", "-f", "--", f"submitit.core._submit {tmp_path}"]
     assert subprocess.run(job).returncode == 0
     assert process.wait(timeout=120) == 0, process.stderr.read()
-    assert trace_steps(folder) == list(range(1, 201))
+    assert trace_steps(folder) == list(range(1, 101))
     (log,) = tmp_path.glob("sweep/.submitit/*/*_log.out")
     said = log.read_text()
     assert "SIGUSR2" in said + log.with_suffix(".err").read_text() and "resumed at step" in said
