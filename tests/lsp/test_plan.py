@@ -269,3 +269,13 @@ def test_lengths_that_are_known_replace_the_estimate():
     config = compose([*PAPER, "hardware=gpu_80gb"])
     short = memory_of(job_of(config, Lengths(10, 10, 10))).phases["play"]["KV cache"]
     assert short < memory_of(job_of(config)).phases["play"]["KV cache"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("flags", [(), ("--lora",)])
+def test_the_gpu_bench_runs_shrunk_without_one(flags):
+    command = [sys.executable, "-m", "tests.bench.gpu", "--shrunk", *flags]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-4000:]
+    for said in ("the Solver writes", "a step", "of the floor", "of a large product's"):
+        assert said in done.stdout
