@@ -156,6 +156,7 @@ def test_a_sum_of_rewards_sends_its_parts_away(seen, classifier_folder):
     assert len(players.reward(["copy a"], ["a"])) == 1
 
 
+@pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
 def test_on_a_gpu_the_waiting_models_take_no_memory_there(shape, tmp_path):
     config = compose([*shape, "hardware.offload=true", "runtime.device=cuda"])

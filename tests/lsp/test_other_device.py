@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from lsp.start import start
 from lsp.tracking.reader import read_metrics, read_trace
@@ -78,3 +79,18 @@ def test_the_papers_world_on_another_device(
     elsewhere(["run.py", *given, f"run_dir={tmp_path / 'there'}"])
     start([*given, f"run_dir={tmp_path / 'here'}"])
     same(tmp_path / "here", tmp_path / "there")
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
+@pytest.mark.parametrize("name", CASES)
+def test_the_pocket_world_on_a_gpu(small, tmp_path, name):
+    """Its sums round otherwise, so a token may differ and rows with it; the base's skill does
+    not."""
+    given = [*small, "tracker=none", "num_steps=2", *CASES[name]]
+    for device in ("cuda", "cpu"):
+        start([*given, f"runtime.device={device}", f"run_dir={tmp_path / device}"])
+    there, here = (read_metrics(tmp_path / device) for device in ("cuda", "cpu"))
+    assert [line["step"] for line in there] == [0, 1, 2]
+    for key in ("eval/pocket/accuracy", "eval/pocket/greedy_accuracy"):
+        assert there[0][key] == pytest.approx(here[0][key], abs=0.01)
