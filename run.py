@@ -34,7 +34,7 @@ def hydra_main(cfg: DictConfig) -> float | None:
         return math.nan
     except Interrupted as interruption:
         print(interruption, file=sys.stderr, flush=True)
-        if interruption.signal == signal.SIGUSR2 and "resume=auto" in overrides:
+        if signal.SIGUSR2 in interruption.signals and "resume=auto" in overrides:
             ask_for_another_turn()
         sys.exit(1)
 
@@ -51,9 +51,12 @@ def main(arguments: list[str]) -> None:
         if not any(argument.startswith("-") for argument in arguments):
             objective_of(arguments)
             return
-        if World.from_environment().size > 1:
+        world = World.from_environment()
+        if world.size > 1:
+            world.let_the_first_speak()
             raise RunError(
-                "torchrun starts one run at a time: leave -m out, and start each run by itself"
+                "torchrun starts one run at a time: leave -m and Hydra's other flags out, and start"
+                " each run by itself"
             )
         compose([t for t in arguments if "=" in t and not t.startswith("-")], multirun=True)
     except (ConfigError, RunError, OSError) as error:

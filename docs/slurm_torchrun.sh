@@ -13,7 +13,7 @@ set -u
 # waits for its next turn, in which resume=auto finds the run again. torchrun itself would kill its
 # processes 30 seconds after a signal, so the signal goes to them and not to it.
 ask_to_save() {
-  srun --overlap pkill -USR2 -f -- '-u run.py'
+  srun --overlap pkill -USR2 -f -- '[-]u run.py'
   wait
   scontrol requeue "$SLURM_JOB_ID"
 }

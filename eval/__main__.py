@@ -75,6 +75,15 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any] | None:
         ours, theirs = (side_answers(plan, number) for number in (0, 1))
     except ValueError as error:
         raise RunError(str(error)) from error
+    except (MemoryError, RuntimeError) as error:
+        from lsp.out_of_memory import is_out_of_memory
+
+        if not is_out_of_memory(error):
+            raise
+        raise RunError(
+            f"out of memory while a model answered: {str(error).partition(chr(10))[0]}; lower"
+            f" max_rows={config.max_rows}, or take dtype=bfloat16; the answers so far are kept"
+        ) from error
     pairs = [
         Pair(i.index, i.source, i.text, mine, other)
         for i, mine, other in zip(plan.instructions, ours, theirs, strict=True)

@@ -127,8 +127,16 @@ def base_side(side: Side, look_up: bool = True) -> Side:
             f"{side.name} is no run, so its base is not known: give baseline=<model or answers>"
         )
     run = read_run(side.run)
-    model, folder = run["model"], local_model_folder(run["model"])
-    return _model_side(model, folder, run["base"].removeprefix(f"{model}@"), look_up)
+    model, base = run["model"], run["base"]
+    if base.startswith(f"{model}@"):
+        return _model_side(model, None, base.removeprefix(f"{model}@"), look_up)
+    folder = local_model_folder(model)
+    if folder is None or not folder.is_dir() or weights_identity(folder) != base:
+        raise RunError(
+            f"the base model of {side.run} ({model}) is not there any more, or has changed since"
+            " the run began; restore it, or give baseline=<model or answers>"
+        )
+    return _model_side(model, folder, "", look_up)
 
 
 def local_file(name: str) -> Path:

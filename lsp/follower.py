@@ -36,7 +36,6 @@ class Follower:
         torch.manual_seed(config.seed)
         self.run_id = run_id
         self.first_step = resumed_step + 1
-        self.stop_requested = False
         self.world = world
         source = str(resumed_from) if resumed_from else None
         self.players = load_players(config, init, source, world)
@@ -58,9 +57,9 @@ class Follower:
         play: Play,
         metrics: dict[str, float],
         make_rows: Callable[[], list[dict[str, Any]]],
-    ) -> None:
-        """Hear from the first process whether to go on."""
-        self._listen()
+    ) -> bool:
+        """Hear from the first process whether the run stops here."""
+        return self._listen() == Word.STOP
 
     def interrupt(self, step: int) -> dict[str, Any]:
         self._listen()
@@ -70,8 +69,8 @@ class Follower:
         self._listen()
         return {}
 
-    def _listen(self) -> None:
-        """Do as the first process says until the next step."""
+    def _listen(self) -> Word:
+        """Do as the first process says until the next step; what it said last."""
         policy = self.players.policy
         while (word := self.world.share(Word.GO)) not in (Word.GO, Word.STOP):
             if word == Word.WEIGHTS:
@@ -79,4 +78,4 @@ class Follower:
                     pass
             else:
                 training_tensors(policy, self.learner.named, self.learner.optimizer)
-        self.stop_requested = word == Word.STOP
+        return word

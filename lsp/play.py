@@ -121,6 +121,15 @@ def main(arguments: Sequence[str]) -> None:
         talk(table)
     except (RunError, ValueError) as error:
         sys.exit(f"error: {error}")
+    except (MemoryError, RuntimeError) as error:
+        from lsp.out_of_memory import is_out_of_memory
+
+        if not is_out_of_memory(error):
+            raise
+        sys.exit(
+            f"error: out of memory: {str(error).partition(chr(10))[0]}; base, trained model,"
+            " reference and reward model are held at once"
+        )
     except KeyboardInterrupt:
         print()
 

@@ -158,6 +158,8 @@ def load_players(
     """Load the models. The reference is exactly the init; the policy is the init (with adapters
     under LoRA), or a checkpoint of this very run where one is resumed."""
     device = choose_device(config.runtime.device, world.local_rank)
+    if device.type == "cuda":
+        torch.cuda.set_device(device)  # NCCL's too
     offload = config.hardware.offload
     if offload:
         check_offload(device)
@@ -312,7 +314,12 @@ def check_offload(device: torch.device) -> None:
 
 def choose_device(name: str, local_rank: int = 0) -> torch.device:
     """``auto`` is cuda where there is one, each of a machine's processes its own. Raises ValueError
-    for a cuda that is not there."""
+    for a cuda that is not there, or is another process's."""
+    if name.startswith("cuda:") and local_rank:
+        raise ValueError(
+            f"runtime.device={name} is one GPU, and each of the run's processes needs its own;"
+            " choose runtime.device=cuda"
+        )
     if name in ("auto", "cuda") and torch.cuda.is_available():
         if local_rank >= torch.cuda.device_count():
             raise ValueError(

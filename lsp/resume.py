@@ -26,7 +26,7 @@ from lsp.compose import CONF, written
 from lsp.config import Config, from_tree
 from lsp.init import Init
 from lsp.runs import RUN_FILE, RunError, base_identity, find_run, read_run
-from lsp.schema import flat
+from lsp.schema import ConfigError, flat
 from lsp.tracking.reader import trace_steps
 
 LEAVES_THE_GAME = (
@@ -136,6 +136,8 @@ def _agreed(saved: Config, given: Config, overrides: Sequence[str], folder: Path
             + "\nleave them out to go on with the run as it is, or start a new run; only num_steps"
             f" may grow, and {', '.join(LEAVES_THE_GAME)} may change"
         )
+    if problems := saved.cross_checks():
+        raise ConfigError(problems)
     return saved
 
 

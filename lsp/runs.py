@@ -22,7 +22,7 @@ import secrets
 import shlex
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -41,11 +41,11 @@ class RunError(Exception):
 
 class Interrupted(Exception):
     """The run was asked to stop and did, with everything saved; the text says how to go on.
-    ``signal`` is what asked, where it was one."""
+    ``signals`` are those that asked, in their order."""
 
-    def __init__(self, text: str, asked: signal.Signals | None = None):
+    def __init__(self, text: str, signals: Sequence[signal.Signals] = ()):
         super().__init__(text)
-        self.signal = asked
+        self.signals = signals
 
 
 def new_run_id(config: Config) -> str:

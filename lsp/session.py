@@ -15,7 +15,12 @@ from typing import IO, Any
 import torch
 
 from lsp import closing
-from lsp.checkpoint import load_training_state, save_checkpoint, training_tensors
+from lsp.checkpoint import (
+    checkpoint_folders,
+    load_training_state,
+    save_checkpoint,
+    training_tensors,
+)
 from lsp.collapse import CollapseDetector
 from lsp.config import Config
 from lsp.init import Init
@@ -60,9 +65,8 @@ class Session:
         self.folder = folder
         self.init = init
         self.first_step = resumed_step + 1
-        self.stop_requested = False
         self.stop_reason = ""
-        self.stop_signal: signal.Signals | None = None
+        self._signals: list[signal.Signals] = []
         self._old_handlers: dict[signal.Signals, Any] = {}
         self.progress = Progress(config.num_steps, resumed_step)
         run = read_run(folder)
@@ -120,12 +124,15 @@ class Session:
         self.world.share(Word.GO)
 
     def _request_stop(self, number: int, frame: Any) -> None:
-        if self.stop_requested:
+        """The first of any kind stops the run after its step; a second Ctrl-C does not wait for
+        that. (Who stops a job may send several kinds, or one by several ways.)"""
+        asked = signal.Signals(number)
+        if asked == signal.SIGINT and asked in self._signals:
             raise KeyboardInterrupt
-        self.stop_requested = True
-        self.stop_signal = signal.Signals(number)
-        self.stop_reason = self.stop_signal.name
-        self.progress.note(f"{self.stop_reason}: finishing this step, then saving")
+        self._signals.append(asked)
+        if not self.stop_reason:
+            self.stop_reason = asked.name
+            self.progress.note(f"{asked.name}: finishing this step, then saving")
 
     def _evaluation_is_due(self, step: int) -> bool:
         if self.evaluator is None:
@@ -153,8 +160,9 @@ class Session:
         play: Play,
         metrics: dict[str, float],
         make_rows: Callable[[], Rows],
-    ) -> None:
-        """Everything of one step: alarms, evaluation and checkpoint when due, trackers."""
+    ) -> bool:
+        """Everything of one step: alarms, evaluation and checkpoint when due, trackers. Whether the
+        run stops here, as all of its processes are told."""
         config = self.config
         measures, alarms = self.detector.step(queries, play, metrics)
         if self._evaluation_is_due(step):
@@ -180,12 +188,13 @@ class Session:
             self.trackers.alert(step, text)
         self._count_skipped(step, metrics)
         if alarms and config.on_collapse == "stop":
-            self.stop_requested = True
             self.stop_reason = f"on_collapse=stop: {'; '.join(alarms)}"
         every = config.checkpoint.every
         if every and (best or step % every == 0):
             self.save(step)
-        self.world.share(Word.STOP if self.stop_requested else Word.GO)
+        stops = bool(self.stop_reason)  # read once: a signal may come at any time
+        self.world.share(Word.STOP if stops else Word.GO)
+        return stops
 
     def _check_start(self, metrics: dict[str, float]) -> None:
         """Before the first update the policy is the reference, so KL is zero."""
@@ -225,7 +234,7 @@ class Session:
         return better
 
     def _count_skipped(self, step: int, metrics: dict[str, float]) -> None:
-        """Too many steps without a finite gradient end the run; its checkpoints are kept."""
+        """Too many steps without a finite gradient end the run."""
         skipped = bool(metrics["optim/skipped"])
         self._skipped_in_a_row = self._skipped_in_a_row + 1 if skipped else 0
         if skipped:
@@ -233,10 +242,15 @@ class Session:
         if self._skipped_in_a_row >= self.config.optim.max_skipped_steps:
             self.fail()
             raise RunError(
-                f"{self._skipped_in_a_row} steps in a row had no finite loss or gradient; the last"
-                f" good checkpoint is kept in {self.folder / 'checkpoints'}; start from it with"
-                " init=checkpoint and a lower optim.lr"
+                f"{self._skipped_in_a_row} steps in a row had no finite loss or gradient; start"
+                f" again with a lower optim.lr{self._from_last_checkpoint()}"
             )
+
+    def _from_last_checkpoint(self) -> str:
+        folders = checkpoint_folders(self.folder)
+        if not folders:
+            return ""
+        return f", from its last checkpoint by init=checkpoint init.run={folders[-1]}"
 
     def fail(self) -> None:
         """The run ends here; what it recorded still reaches every tracker."""
@@ -291,8 +305,8 @@ class Session:
         raise Interrupted(
             f"stopped after step {step} ({self.stop_reason}); everything is in {self.folder}\n"
             f"report: {self._write_report()}\n"
-            f"go on with: python run.py {resume_hint(self.folder)}",
-            self.stop_signal,
+            f"go on with: {self.world.launcher} run.py {resume_hint(self.folder)}",
+            self._signals,
         )
 
     def end(self) -> dict[str, Any]:

@@ -29,8 +29,9 @@ from lsp.runs import (
     save_config,
     update_run,
 )
+from lsp.schema import ConfigError
 from lsp.tracking.reader import read_summary
-from lsp.world import World
+from lsp.world import World, is_lost
 
 
 def start(overrides: Sequence[str]) -> dict[str, Any] | None:
@@ -38,16 +39,20 @@ def start(overrides: Sequence[str]) -> dict[str, Any] | None:
 
     Raises ConfigError or RunError, whose texts are for the user, before anything heavy loads.
     """
-    config = compose(overrides)
     world = World.from_environment()
+    try:
+        config = compose(overrides)
+    except ConfigError:
+        world.let_the_first_speak()
+        raise
     if not world.first:
         if not config.dry_run:
             follow(world)
         return None
     config.tracker.announcement()  # an unknown WANDB_MODE is refused here
-    if not config.dry_run:
-        world.check_launch(config)
     resumed = find_resumed(config, overrides) if config.resume else None
+    if not config.dry_run:
+        world.check_launch(resumed.config if resumed else config)
     if config.dry_run:
         print(plan(resumed.config if resumed else config))
         if resumed:
@@ -67,22 +72,34 @@ def start(overrides: Sequence[str]) -> dict[str, Any] | None:
 def follow(world: World) -> None:
     """What a process beside the first does: the runs that it is told of (an earlier one that is
     made first, and the one asked for), until it is dismissed. Where the first one fails, this one's
-    next word to it fails too, and torchrun ends it."""
+    next word to it fails too, and it ends without a word of its own."""
     thread_environment()
-    world.start()
-    while (told := world.share(None)) is not None:
-        from lsp.follower import Follower
-        from lsp.out_of_memory import OutOfMemory
-        from lsp.train import train
+    try:
+        world.start()
+        while (told := world.share(None)) is not None:
+            _follow(world, *told)
+        world.part_ways()
+    except RuntimeError as error:
+        if not is_lost(error):
+            raise
+        sys.exit(1)
 
-        config, run_id, init, checkpoint, step = told
-        try:
-            train(config, Follower(config, run_id, init, checkpoint, step, world))
-        except ValueError as error:
-            raise RunError(f"process {world.rank}: {error}") from error
-        except OutOfMemory as error:
-            raise RunError(f"process {world.rank}: {error.advice(config)}") from error
-    world.part_ways()
+
+def _follow(
+    world: World, config: Config, run_id: str, init: Init, checkpoint: Path | None, step: int
+) -> None:
+    from lsp.follower import Follower
+    from lsp.out_of_memory import OutOfMemory, memory_of
+    from lsp.train import train
+
+    try:
+        with memory_of("loading"):
+            follower = Follower(config, run_id, init, checkpoint, step, world)
+        train(config, follower)
+    except ValueError as error:
+        raise RunError(f"process {world.rank}: {error}") from error
+    except OutOfMemory as error:
+        raise RunError(f"process {world.rank}: {error.advice(config)}") from error
 
 
 def begin(config: Config, overrides: Sequence[str]) -> dict[str, Any]:
@@ -101,7 +118,9 @@ def begin(config: Config, overrides: Sequence[str]) -> dict[str, Any]:
         "init": init.record(),
         "seed": config.seed,
         "started": time.time(),
-        **provenance(shlex.join(["python", "run.py", *overrides])),
+        **provenance(
+            f"{World.from_environment().launcher} run.py {shlex.join(overrides)}".rstrip()
+        ),
     }
     diff = code_diff()
     run_id, folder, lock = create_run(config, record)
@@ -173,6 +192,13 @@ def run(
             f" {resume_hint(folder)}, beside which {', '.join(LEAVES_THE_GAME)} may be given anew;"
             f" with others changed, start from its weights by init=checkpoint init.run={folder}"
         ) from error
+    except RuntimeError as error:
+        if not is_lost(error):
+            raise
+        session.fail()
+        raise RunError(
+            f"another process of the run has ended, and says why; go on with {resume_hint(folder)}"
+        ) from error
     except OSError as error:
         raise RunError(
             f"the run could not be written: {error}; everything up to the last checkpoint is kept;"
@@ -205,7 +231,8 @@ def _make_earlier_run(config: Config, overrides: Sequence[str]) -> Init:
         f" (python run.py method={method}), kept under {config.runs_root}/",
         flush=True,
     )
-    own = ("method", "init", "experiment", "run_dir", "run_name", "resume", "init.run")
+    own = ("method", "init", "experiment", "run_dir", "run_name", "resume", "init.run", "objective",
+           "objective_goal")  # fmt: skip
     kept = [
         text
         for text in overrides

@@ -60,8 +60,8 @@ def train(config: Config, session: Session) -> dict[str, Any]:
             **clock.laps,
         }
         make_rows = partial(trace_rows, session.run_id, step, queries, play, stats)
-        session.record(step, queries, play, metrics, make_rows)
-        if session.stop_requested and step < config.num_steps:
+        stops = session.record(step, queries, play, metrics, make_rows)
+        if stops and step < config.num_steps:
             return session.interrupt(step)
     return session.end()
 

@@ -11,6 +11,7 @@ What travels is text and numbers; between GPUs gradients go by NCCL, everything 
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -28,6 +29,16 @@ Item = TypeVar("Item")
 PATIENCE = timedelta(hours=2)
 """For one who is busy alone: the first process evaluates and saves. One that dies is noticed at
 once, by its closed connection."""
+
+
+SAME_ERROR = timedelta(seconds=10)
+
+
+def is_lost(error: BaseException) -> bool:
+    """Whether an error of a conversation says that another process is gone, which has said why."""
+    from torch.distributed import DistError
+
+    return isinstance(error, DistError) or "gloo" in str(error)
 
 
 class Word(StrEnum):
@@ -61,7 +72,7 @@ class World:
             raise RunError(
                 f"hardware.gpus={hardware.gpus}, and the processes of this run are {self.size};"
                 f" start it by torchrun --nproc_per_node={hardware.gpus} (over several machines:"
-                " docs/slurm_torchrun.sh), or leave hardware.gpus out"
+                " docs/slurm_torchrun.sh), or say hardware.gpus=null"
             )
         for engine in ("DEEPSPEED", "MEGATRON_LM", "PARALLELISM_CONFIG"):
             if environment.get(f"ACCELERATE_USE_{engine}", "false").lower() == "true":
@@ -74,6 +85,11 @@ class World:
             raise RunError(
                 "accelerate launch was asked for FSDP; say hardware.parallel=fsdp, or leave it out"
                 " of accelerate's settings"
+            )
+        if environment.get("ACCELERATE_DYNAMO_BACKEND", "no").lower() != "no":
+            raise RunError(
+                "accelerate launch was asked for a dynamo backend, and nothing is compiled here;"
+                " leave it out of accelerate's settings"
             )
         asked = environment.get("ACCELERATE_MIXED_PRECISION", "no")
         if asked not in ("no", {"bfloat16": "bf16"}.get(config.model.dtype)):
@@ -88,6 +104,17 @@ class World:
         """Whether this process keeps the record."""
         return self.rank == 0
 
+    @property
+    def launcher(self) -> str:
+        """What stands before run.py on a command line."""
+        return "python" if self.size == 1 else f"torchrun --nproc_per_node {self.size}"
+
+    def let_the_first_speak(self) -> None:
+        """Before an error that all processes meet alike: the first one says it, and torchrun ends
+        the others while they wait here. One that is still there had an error of its own."""
+        if not self.first:
+            time.sleep(SAME_ERROR.total_seconds())
+
     def start(self) -> None:
         """Meet the others, once in a process."""
         import torch
@@ -95,10 +122,7 @@ class World:
 
         if self.size == 1 or distributed.is_initialized():
             return
-        backend = "gloo"
-        if torch.cuda.is_available():
-            torch.cuda.set_device(self.local_rank)
-            backend = "cpu:gloo,cuda:nccl"
+        backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
         distributed.init_process_group(backend, timeout=PATIENCE)
 
     def dismiss(self) -> None:

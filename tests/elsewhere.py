@@ -72,8 +72,10 @@ def compute(operation, *args, **kwargs):
     tensors = [t for t in tree_leaves((args, kwargs)) if isinstance(t, torch.Tensor)]
     here = [t for t in tensors if isinstance(t, Elsewhere)]
     from_cpu = [t for t in tensors if not isinstance(t, Elsewhere) and t.dim()]
-    indexes = operation in INDEXED and isinstance(args[0], Elsewhere)
-    if here and from_cpu and not indexes and operation not in MOVES:
+    if operation in INDEXED and isinstance(args[0], Elsewhere):
+        indices = [id(t) for t in args[1] if t is not None]
+        from_cpu = [t for t in from_cpu if id(t) not in indices]
+    if here and from_cpu and operation not in MOVES:
         raise RuntimeError(f"{operation}: expected all tensors to be on the same device")
     device = kwargs.get("device")
     if device is not None:

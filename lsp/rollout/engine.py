@@ -44,7 +44,8 @@ class DrawKey:
 
     def uniforms(self, row: int, count: int) -> np.ndarray:
         """``count`` numbers in [0, 1) for one row, float64."""
-        counter = [0, self.number(row), zlib.crc32(self.role.encode()), self.step]
+        parts = [0, self.number(row), zlib.crc32(self.role.encode()), self.step]
+        counter = np.array(parts, dtype=np.uint64)  # of a list, large ones would be rounded
         return np.random.Generator(np.random.Philox(key=self.seed, counter=counter)).random(count)
 
 

@@ -248,6 +248,15 @@ def test_the_base_is_of_the_revision_that_the_run_took(small_run, tmp_path, monk
     assert base_side(resolve_side(str(run), "outputs"), look_up=False).revision == "v2"
 
 
+@pytest.mark.parametrize("model", ["gone", "./gone", "pocket"])
+def test_a_base_that_is_gone_or_changed_is_one_error(small_run, tmp_path, model):
+    run = shutil.copytree(small_run[0], tmp_path / "run")
+    told = json.loads((run / "run.json").read_text()) | {"model": model, "base": "sha256:0123"}
+    (run / "run.json").write_text(json.dumps(told))
+    with pytest.raises(RunError, match="is not there any more, or has changed since .* baseline="):
+        base_side(resolve_side(str(run), "outputs"), look_up=False)
+
+
 def test_a_kill_while_the_model_loads_loses_no_answer(small_run, data, tmp_path, monkeypatch):
     instructions = read_instructions(str(data))
     side = resolve_side(str(small_run[0]), "outputs")

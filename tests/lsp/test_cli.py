@@ -72,8 +72,11 @@ def test_a_multirun_runs_each_job(small, tmp_path):
     assert bad.returncode == 1 and "write group_size=4" in bad.stderr
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR2])
-def test_a_signal_finishes_the_step_saves_and_says_how_to_go_on(small, tmp_path, number):
+@pytest.mark.parametrize(
+    "signals", [[signal.SIGINT], [signal.SIGTERM], [signal.SIGUSR2, signal.SIGTERM, signal.SIGTERM]]
+)
+def test_a_signal_finishes_the_step_saves_and_says_how_to_go_on(small, tmp_path, signals):
+    """Also where who stops it sends several."""
     folder = tmp_path / "run"
     overrides = [*small, f"run_dir={folder}", "tracker=none", "num_steps=500", "eval.every=0"]
     process = subprocess.Popen(
@@ -81,7 +84,9 @@ def test_a_signal_finishes_the_step_saves_and_says_how_to_go_on(small, tmp_path,
         cwd=ROOT, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     wait_for_steps(folder, 3)
-    process.send_signal(number)
+    for number in signals:
+        process.send_signal(number)
+        time.sleep(0.02)
     _, stderr = process.communicate(timeout=60)
     assert process.returncode == 1
     assert f"go on with: python run.py resume={folder}" in stderr and "Traceback" not in stderr

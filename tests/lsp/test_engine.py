@@ -18,6 +18,12 @@ from lsp.rollout.engine import DrawKey, RolloutEngine, sample
 KEY = DrawKey(0, 1, "solver")
 
 
+def test_large_row_numbers_stay_apart():
+    numbers = [0, 1, 2**63 + 4096, 2**63 + 4097, 2**64 - 2, 2**64 - 1]
+    key = DrawKey(0, 1, "judge", numbers)
+    assert len({tuple(key.uniforms(row, 2)) for row in range(len(numbers))}) == len(numbers)
+
+
 @pytest.fixture(scope="module")
 def llama(llama_folder):
     return load_model(llama_folder, "float32", torch.device("cpu"))

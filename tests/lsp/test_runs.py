@@ -207,7 +207,8 @@ def test_init_grpo_makes_a_run_first_in_the_pocket_world_and_then_takes_it(small
     config = compose([*shape, "init=grpo"])
     with pytest.raises(NoEarlierRun, match="make one with `python run.py method=grpo"):
         resolve_init(config)
-    start([*shape, "init=grpo", "method=lsp_zero"])
+    # The objective is the run's own: GRPO has no Challenger.
+    start([*shape, "init=grpo", "method=lsp_zero", "objective=reward/challenger/mean"])
     out = capsys.readouterr().out
     assert "no finished run of it from this base yet; training one first" in out
     runs = {read_run(p.parent)["method"]: p.parent for p in tmp_path.glob("*/run.json")}

@@ -18,8 +18,9 @@ from lsp.checkpoint import newest_checkpoint
 from lsp.compose import compose
 from lsp.players import choose_device
 from lsp.runs import RunError, read_run
+from lsp.schema import ConfigError
 from lsp.start import start
-from lsp.tracking.reader import read_metrics, read_trace
+from lsp.tracking.reader import read_metrics, read_trace, trace_steps
 from lsp.world import World
 
 ROOT = Path(__file__).parents[2]
@@ -139,6 +140,7 @@ def test_accelerate_launch_starts_the_same_run(small, tmp_path):
         ("USE_DEEPSPEED", "true", "asked for deepspeed, which is not used here"),
         ("USE_FSDP", "true", "asked for FSDP; say hardware.parallel=fsdp"),
         ("MIXED_PRECISION", "bf16", "--mixed_precision=bf16, .* say model.dtype=bfloat16"),
+        ("DYNAMO_BACKEND", "INDUCTOR", "a dynamo backend, and nothing is compiled here"),
     ],
 )
 def test_what_accelerate_was_asked_for_is_not_passed_over(
@@ -149,8 +151,22 @@ def test_what_accelerate_was_asked_for_is_not_passed_over(
         start(overrides(small, tmp_path / "run"))
     assert not (tmp_path / "run").exists()
     config = compose(["hardware.parallel=fsdp", "model.dtype=bfloat16"])
-    if name != "USE_DEEPSPEED":
+    if name in ("USE_FSDP", "MIXED_PRECISION"):  # a resumed run's own settings count
         World().check_launch(config)
+
+
+def test_what_a_resumed_run_is_given_is_checked_with_its_own_settings(small, tmp_path, monkeypatch):
+    run = tmp_path / "run"
+    own = ("model.lora.rank=4", "model.dtype=bfloat16", "eval=none")
+    small = [text for text in small if not text.startswith("eval.")]
+    start(overrides(small, run, *own, "num_steps=1"))
+    saved = (run / "config.yaml").read_text()
+    with pytest.raises(ConfigError, match="shards what is trained, and under LoRA"):
+        start([f"resume={run}", "num_steps=2", "hardware.parallel=fsdp"])
+    assert (run / "config.yaml").read_text() == saved
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
+    start([f"resume={run}", "num_steps=2"])
+    assert trace_steps(run) == [1, 2]
 
 
 WORKER = """
@@ -254,6 +270,9 @@ def test_a_process_that_dies_ends_the_job_with_its_error(small, tmp_path):
     _, err = job.communicate(timeout=120)
     assert job.returncode != 0 and "the second process is out of luck" in err
     assert [line["step"] for line in read_metrics(tmp_path / "run")] == [0, 1]
+    assert "error: another process of the run has ended, and says why; go on with" in err
+    assert read_run(tmp_path / "run")["status"] == "failed"
+    assert (tmp_path / "run" / "report.html").is_file()
 
 
 @pytest.mark.parametrize("how", ["SIGTERM to torchrun", "SIGUSR2 to its processes"])
@@ -276,9 +295,68 @@ def test_a_signal_stops_all_of_them_with_everything_saved(small, tmp_path, how):
     assert newest_checkpoint(run).is_dir()
 
 
+RACE = """
+import os, signal, sys
+from lsp import world
+share, gone = world.World.share, 0
+
+def interrupted(self, value):
+    global gone
+    told = share(self, value)
+    if self.first and value == world.Word.GO:
+        gone += 1  # the first is at the start, the second after step 1
+        if gone == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+    return told
+
+world.World.share = interrupted
+import run
+run.main(sys.argv[1:])
+"""
+
+
+def test_a_signal_while_the_others_are_told_to_go_on_waits_for_the_next_step(small, tmp_path):
+    (tmp_path / "race.py").write_text(RACE)
+    run = tmp_path / "run"
+    job = torchrun(2, tmp_path / "race.py", *overrides(small, run, "num_steps=5"))
+    _, err = job.communicate(timeout=120)
+    assert "stopped after step 2 (SIGTERM)" in err and trace_steps(run) == [1, 2]
+    assert f"go on with: torchrun --nproc_per_node 2 run.py resume={run}" in err
+
+
+def test_errors_that_all_processes_meet_are_said_once(small, tmp_path):
+    for mistake in (["num_qeries=3"], ["-m", "seed=0,1"], ["objective=reward/foo"]):
+        job = torchrun(2, "run.py", *overrides(small, tmp_path / "run"), *mistake)
+        _, err = job.communicate(timeout=120)
+        assert job.returncode and err.count("\nerror: ") + err.startswith("error: ") == 1, err
+        assert err.count("Traceback") == err.count("ChildFailedError:") == 1  # torchrun's own
+
+
+ONE_GPU = """
+import runpy, time, torch
+from torch import distributed
+torch.cuda.is_available = lambda: True
+torch.cuda.device_count = lambda: 1
+torch.cuda.set_device = lambda device: time.sleep(60)  # as far as the process with a GPU comes
+meet = distributed.init_process_group
+distributed.init_process_group = lambda backend, **more: meet("gloo", **more)
+runpy.run_path("run.py", run_name="__main__")
+"""
+
+
+def test_more_processes_than_gpus_is_one_message(small, tmp_path):
+    (tmp_path / "gpu.py").write_text(ONE_GPU)
+    given = [*small, "tracker=none", f"run_dir={tmp_path / 'run'}"]
+    job = torchrun(2, tmp_path / "gpu.py", *given, "hardware=auto", "runtime.device=cuda")
+    _, err = job.communicate(timeout=120)
+    assert "process 1 of this machine has no GPU of its own: there are 1" in err
+
+
 def test_a_machine_with_too_few_gpus(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     with pytest.raises(ValueError, match="process 1 of this machine has no GPU of its own"):
         choose_device("auto", 1)
     assert choose_device("auto", 0) == torch.device("cuda", 0)
+    with pytest.raises(ValueError, match="cuda:0 is one GPU, and each of the run's process"):
+        choose_device("cuda:0", 1)
