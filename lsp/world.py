@@ -31,7 +31,8 @@ PATIENCE = timedelta(hours=2)
 once, by its closed connection."""
 
 
-SAME_ERROR = timedelta(seconds=10)
+FIRST_WORD = 10.0
+"""Seconds that the first process has for an error that all processes meet."""
 
 
 def is_lost(error: BaseException) -> bool:
@@ -113,7 +114,7 @@ class World:
         """Before an error that all processes meet alike: the first one says it, and torchrun ends
         the others while they wait here. One that is still there had an error of its own."""
         if not self.first:
-            time.sleep(SAME_ERROR.total_seconds())
+            time.sleep(FIRST_WORD)
 
     def start(self) -> None:
         """Meet the others, once in a process."""
