@@ -23,7 +23,8 @@ class Progress:
         self.last_line = self.started
         self.live = sys.stderr.isatty()
         self._closed = threading.Event()
-        threading.Thread(target=self._heartbeat, name="heartbeat", daemon=True).start()
+        self._thread = threading.Thread(target=self._heartbeat, name="heartbeat", daemon=True)
+        self._thread.start()
 
     def step(self, step: int, metrics: dict[str, float]) -> None:
         now = time.monotonic()
@@ -64,6 +65,7 @@ class Progress:
     def close(self) -> None:
         """No more heartbeats."""
         self._closed.set()
+        self._thread.join(timeout=1)
 
     def _print(self, text: str, end: str = "\n") -> None:
         self.last_line = time.monotonic()

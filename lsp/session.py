@@ -51,6 +51,7 @@ class Session:
         folder: Path,
         init: Init,
         lock: IO[str],
+        progress: Progress,
         resumed_from: Path | None = None,
         resumed_step: int = 0,
         world: World = ALONE,
@@ -68,7 +69,7 @@ class Session:
         self.stop_reason = ""
         self._signals: list[signal.Signals] = []
         self._old_handlers: dict[signal.Signals, Any] = {}
-        self.progress = Progress(config.num_steps, resumed_step)
+        self.progress = progress
         run = read_run(folder)
         identity = RunIdentity(run_id, folder, display_name(config), run["base"], init.run_id)
         other = config.tracker.build(config, identity)

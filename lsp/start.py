@@ -164,16 +164,19 @@ def run(
     there are any. ``lock`` is held until the run ends, however it ends."""
     thread_environment()
     from lsp.out_of_memory import OutOfMemory, memory_of
+    from lsp.progress import Progress
     from lsp.session import Session
     from lsp.train import train
 
     world = World.from_environment()
     world.start()
     world.share((config, run_id, init, checkpoint, step))
+    progress = Progress(config.num_steps, step)
     try:
         with memory_of("loading"):
-            session = Session(config, run_id, folder, init, lock, checkpoint, step, world)
+            session = Session(config, run_id, folder, init, lock, progress, checkpoint, step, world)
     except (ValueError, RunError, OSError, OutOfMemory) as error:
+        progress.close()
         if read_run(folder)["status"] == "starting":  # it never began: its name stays free
             shutil.rmtree(folder)
         lock.close()

@@ -1,6 +1,7 @@
 """Memory that ends: the message names the phase and three settings, and the run goes on from it."""
 
 import json
+import threading
 
 import pytest
 import torch
@@ -123,6 +124,7 @@ def test_it_is_not_taken_for_a_model_that_is_unfit(shape, monkeypatch, place):
     monkeypatch.setattr(place, failing(None, torch.OutOfMemoryError(GPU), 1))
     with pytest.raises(RunError, match="out of memory in loading the models: CUDA out of memory"):
         start(shape)
+    assert not [thread for thread in threading.enumerate() if thread.name == "heartbeat"]
 
 
 def test_other_errors_pass_unchanged():
