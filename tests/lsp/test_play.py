@@ -7,6 +7,7 @@ import pty
 import re
 import select
 import shutil
+import signal
 import subprocess
 import sys
 import termios
@@ -217,10 +218,15 @@ def test_a_terminal_has_a_prompt_and_is_left_cleanly(run, leave):
     """A real pseudo-terminal; \\x04 is Ctrl-D, \\x03 Ctrl-C."""
     master, slave = pty.openpty()
     environment = {**ENVIRONMENT, "COLUMNS": "50", "TERM": "dumb"}
+
+    def as_a_terminal_does():
+        fcntl.ioctl(0, termios.TIOCSCTTY, 0)  # so that Ctrl-C is a signal
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # tests in the background inherit deaf ears
+
     process = subprocess.Popen(
         [sys.executable, "-m", "lsp.play", run], cwd=ROOT, env=environment,
         stdin=slave, stdout=slave, stderr=slave, start_new_session=True,
-        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),  # so that Ctrl-C is a signal
+        preexec_fn=as_a_terminal_does,
     )  # fmt: skip
     os.close(slave)
     seen = read_until(master, b"> ")
