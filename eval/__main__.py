@@ -32,6 +32,7 @@ from eval.results import (
 from eval.settings import EVALUATE, EvaluateConfig, prices, shutdown_warning
 from eval.tracking import track_evaluation
 from lsp.compose import compose_as
+from lsp.out_of_memory import OutOfMemory, memory_of
 from lsp.progress import duration
 from lsp.runs import RunError, lock_run
 from lsp.schema import ConfigError, Problem
@@ -72,17 +73,14 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any] | None:
         print(plan_text(config, plan))
         return None
     try:
-        ours, theirs = (side_answers(plan, number) for number in (0, 1))
+        with memory_of("answers"):
+            ours, theirs = (side_answers(plan, number) for number in (0, 1))
     except ValueError as error:
         raise RunError(str(error)) from error
-    except (MemoryError, RuntimeError) as error:
-        from lsp.out_of_memory import is_out_of_memory
-
-        if not is_out_of_memory(error):
-            raise
+    except OutOfMemory as error:
         raise RunError(
-            f"out of memory while a model answered: {str(error).partition(chr(10))[0]}; lower"
-            f" max_rows={config.max_rows}, or take dtype=bfloat16; the answers so far are kept"
+            f"{error}; lower max_rows={config.max_rows}, or take dtype=bfloat16; the answers so far"
+            " are kept"
         ) from error
     pairs = [
         Pair(i.index, i.source, i.text, mine, other)

@@ -83,12 +83,12 @@ def resolve_side(name: str, runs_root: str, look_up: bool = True) -> Side:
     folder = local_model_folder(name)
     if folder is not None and not (folder / "config.json").is_file():
         raise RunError(f"{name} is neither a run, a model folder nor a file of answers")
-    return _model_side(name, folder, "main", look_up)
-
-
-def _model_side(name: str, folder: Path | None, revision: str, look_up: bool) -> Side:
     if folder is not None:
         return Side(name, model=name, identity=weights_identity(folder))
+    return _hub_side(name, "main", look_up)
+
+
+def _hub_side(name: str, revision: str, look_up: bool) -> Side:
     revision = hub_commit(name, revision) if look_up else revision
     return Side(name, model=name, identity=f"{name}@{revision}", revision=revision)
 
@@ -129,14 +129,14 @@ def base_side(side: Side, look_up: bool = True) -> Side:
     run = read_run(side.run)
     model, base = run["model"], run["base"]
     if base.startswith(f"{model}@"):
-        return _model_side(model, None, base.removeprefix(f"{model}@"), look_up)
+        return _hub_side(model, base.removeprefix(f"{model}@"), look_up)
     folder = local_model_folder(model)
     if folder is None or not folder.is_dir() or weights_identity(folder) != base:
         raise RunError(
             f"the base model of {side.run} ({model}) is not there any more, or has changed since"
             " the run began; restore it, or give baseline=<model or answers>"
         )
-    return _model_side(model, folder, "", look_up)
+    return Side(model, model=model, identity=base)
 
 
 def local_file(name: str) -> Path:

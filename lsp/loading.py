@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from lsp.config import local_model_folder
+from lsp.out_of_memory import is_out_of_memory
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -40,8 +41,6 @@ def load_pretrained(
     import torch
     import transformers
     from transformers.models.auto.tokenization_auto import get_tokenizer_config
-
-    from lsp.out_of_memory import is_out_of_memory
 
     transformers.utils.logging.disable_progress_bar()
     transformers.utils.logging.set_verbosity_error()  # its table of unfit weights is an error below

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import torch
-
 from lsp.config import Config
 from lsp.schema import flat
 
@@ -83,6 +81,8 @@ class OutOfMemory(Exception):
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error says that memory ran out; torch has one of its own for a GPU alone."""
+    import torch
+
     cpu = "DefaultCPUAllocator: can't allocate memory"
     return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or cpu in str(error)
 

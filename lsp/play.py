@@ -24,6 +24,7 @@ from lsp.checkpoint import named_checkpoint
 from lsp.compose import written
 from lsp.config import Config
 from lsp.init import Init
+from lsp.out_of_memory import OutOfMemory, memory_of
 from lsp.pocket.language import parse
 from lsp.prompts import parse_query
 from lsp.resume import saved_config
@@ -114,22 +115,15 @@ def main(arguments: Sequence[str]) -> None:
     try:
         run = find_run(options.run, options.runs_root)
         checkpoint = named_checkpoint(run, options.checkpoint)
-        table = set_table(run, checkpoint, options.seed, options.greedy, written(options.trust))
+        with memory_of("loading"):
+            table = set_table(run, checkpoint, options.seed, options.greedy, written(options.trust))
         base, init = table.players.config.model.name, read_run(run)["init"]["text"]
         print(f"base: {base}; trained: {checkpoint}, from {init}")
         print(f"type a query, or {' '.join(COMMANDS)}", flush=True)
-        talk(table)
-    except (RunError, ValueError) as error:
+        with memory_of("answers"):
+            talk(table)
+    except (RunError, ValueError, OutOfMemory) as error:
         sys.exit(f"error: {error}")
-    except (MemoryError, RuntimeError) as error:
-        from lsp.out_of_memory import is_out_of_memory
-
-        if not is_out_of_memory(error):
-            raise
-        sys.exit(
-            f"error: out of memory: {str(error).partition(chr(10))[0]}; base, trained model,"
-            " reference and reward model are held at once"
-        )
     except KeyboardInterrupt:
         print()
 

@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import IO, Any
 
 from lsp.compose import compose
-from lsp.config import Config, warnings
+from lsp.config import Config
 from lsp.init import Init, NoEarlierRun, resolve_init
 from lsp.memory import refuse_impossible
 from lsp.plan import plan
 from lsp.provenance import code_diff, provenance
 from lsp.resume import LEAVES_THE_GAME, Resumed, find_resumed, supersede
+from lsp.rules import warnings
 from lsp.runs import (
     Interrupted,
     RunError,

@@ -108,7 +108,11 @@ class World:
     @property
     def launcher(self) -> str:
         """What stands before run.py on a command line."""
-        return "python" if self.size == 1 else f"torchrun --nproc_per_node {self.size}"
+        if self.size == 1:
+            return "python"
+        here = int(os.environ.get("LOCAL_WORLD_SIZE", self.size))
+        machines = f"--nnodes {self.size // here} " if here < self.size else ""
+        return f"torchrun {machines}--nproc_per_node {here}"
 
     def let_the_first_speak(self) -> None:
         """Before an error that all processes meet alike: the first one says it, and torchrun ends

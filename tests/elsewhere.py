@@ -62,9 +62,6 @@ class Elsewhere(torch.Tensor):
     def untyped_storage(self):
         return self.raw.untyped_storage()
 
-    def data_ptr(self):
-        return self.raw.data_ptr()
-
 
 def compute(operation, *args, **kwargs):
     """Do it with the raw tensors; raises RuntimeError for tensors of both devices. A number of the

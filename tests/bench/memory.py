@@ -58,7 +58,7 @@ def planned(folder: str, case: Case):
     from lsp.job import Lengths, job_of
     from lsp.memory import memory_of
 
-    config = step.our_config(folder, *case[:2], case.lsp, case.checkpointing, case.dtype)
+    config = step.our_config(folder, case.size, case.lora, case.lsp, case.checkpointing, case.dtype)
     prompt = step.SIZES[case.size]["prompt"]
     lengths = Lengths(prompt, prompt, prompt)
     if case.lsp:

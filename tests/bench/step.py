@@ -37,6 +37,7 @@ SIZES = {
     "small": dict(vocab_size=32_000, hidden_size=512, intermediate_size=1204, num_hidden_layers=8,
                   num_attention_heads=8, prompt=60, limit=128, steps=2, rows=8,
                   checkpointing="none"),
+    # Of tests.bench.memory.
     "grouped": dict(vocab_size=16_000, hidden_size=640, intermediate_size=1728, num_hidden_layers=5,
                     num_attention_heads=10, num_key_value_heads=2, prompt=90, limit=96, steps=1,
                     rows=8, checkpointing="none"),

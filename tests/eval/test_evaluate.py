@@ -13,15 +13,6 @@ from pathlib import Path
 import pytest
 
 from eval.__main__ import evaluate, evaluation_folder, main
-from eval.answers import (
-    Sampling,
-    base_side,
-    read_instructions,
-    read_rows,
-    ready_answers,
-    resolve_side,
-    write_answers,
-)
 from eval.cache import VerdictCache
 from eval.judge import Prices
 from eval.results import results_table
@@ -31,18 +22,6 @@ from lsp.runs import RunError
 from lsp.schema import ConfigError
 
 SETS = ["koala", "vicuna"]
-
-
-@pytest.fixture
-def data(tmp_path):
-    """Twelve instructions of two sets, in the pocket world's language."""
-    path = tmp_path / "instructions.json"
-    words = [
-        f"{family} {a}" for family in ("copy", "sort", "upper") for a in ("ab", "ca", "b", "cc")
-    ]
-    rows = [{"instruction": w, "dataset": SETS[i % 2]} for i, w in enumerate(words)]
-    path.write_text(json.dumps(rows))
-    return path
 
 
 @pytest.fixture
@@ -129,18 +108,6 @@ def test_ready_answers_identical_pairs_and_missing_verdicts(command, data, tmp_p
     assert "7 pairs have no verdict" in results_table(unread)
 
 
-def test_killed_answers_go_on(small_run, data, tmp_path):
-    instructions = read_instructions(str(data))
-    side = resolve_side(str(small_run[0]), "outputs")
-    sampling = Sampling(0.01, 8, 4, "float32", "cpu", None, 0)
-    path = tmp_path / "answers.jsonl"
-    whole = write_answers(side, instructions, sampling, path)
-    lines = path.read_text().splitlines(keepends=True)
-    path.write_text("".join(lines[:5]) + lines[5][:20])
-    assert write_answers(side, instructions, sampling, path) == whole
-    assert [row["index"] for row in lines_of(path)] == list(range(12))
-
-
 def test_a_dry_run_says_calls_tokens_and_dollars_and_needs_no_key(command, capsys, monkeypatch):
     overrides, server = command
     monkeypatch.delenv("JUDGE_KEY")
@@ -221,70 +188,6 @@ def test_openais_key_goes_to_openai_alone(tmp_path, monkeypatch, judge_server):
     assert compose_as(EvaluateConfig, EVALUATE, same).judge.api_key_env == "OPENAI_API_KEY"
 
 
-def test_changed_weights_are_another_model(small_run, data, tmp_path):
-    folder = shutil.copytree(small_run[0] / "checkpoints" / "step-000003", tmp_path / "model")
-    before = resolve_side(str(folder), "outputs").identity
-    assert resolve_side(str(folder), "outputs").identity == before
-    with (folder / "model.safetensors").open("r+b") as stream:
-        stream.seek(-4, 2)
-        stream.write(b"\0\0\0\1")
-    assert resolve_side(str(folder), "outputs").identity != before
-
-
-def test_the_base_is_of_the_revision_that_the_run_took(small_run, tmp_path, monkeypatch):
-    """And of a Hub id what is loaded is what was looked up, whatever is pushed meanwhile."""
-    asked = []
-    commits = {"main": "c0ffee", "v2": "facade"}
-    monkeypatch.setattr(
-        "eval.answers.hub_commit", lambda *what: asked.append(what) or commits[what[1]]
-    )
-    run = shutil.copytree(small_run[0], tmp_path / "run")
-    told = json.loads((run / "run.json").read_text()) | {"model": "some/one", "base": "some/one@v2"}
-    (run / "run.json").write_text(json.dumps(told))
-    base = base_side(resolve_side(str(run), "outputs"))
-    assert (base.model, base.revision, base.identity) == ("some/one", "facade", "some/one@facade")
-    assert resolve_side("some/other", "outputs").revision == "c0ffee"
-    assert asked == [("some/one", "v2"), ("some/other", "main")]
-    assert base_side(resolve_side(str(run), "outputs"), look_up=False).revision == "v2"
-
-
-@pytest.mark.parametrize("model", ["gone", "./gone", "pocket"])
-def test_a_base_that_is_gone_or_changed_is_one_error(small_run, tmp_path, model):
-    run = shutil.copytree(small_run[0], tmp_path / "run")
-    told = json.loads((run / "run.json").read_text()) | {"model": model, "base": "sha256:0123"}
-    (run / "run.json").write_text(json.dumps(told))
-    with pytest.raises(RunError, match="is not there any more, or has changed since .* baseline="):
-        base_side(resolve_side(str(run), "outputs"), look_up=False)
-
-
-def test_a_kill_while_the_model_loads_loses_no_answer(small_run, data, tmp_path, monkeypatch):
-    instructions = read_instructions(str(data))
-    side = resolve_side(str(small_run[0]), "outputs")
-    sampling = Sampling(0.01, 8, 4, "float32", "cpu", None, 0)
-    path = tmp_path / "answers.jsonl"
-    write_answers(side, instructions, sampling, path)
-    lines = path.read_text().splitlines(keepends=True)
-    path.write_text("".join(lines[:5]) + lines[5][:20])
-
-    def killed(*unused):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr("eval.answers._generated", killed)
-    with pytest.raises(KeyboardInterrupt):
-        write_answers(side, instructions, sampling, path)
-    assert path.read_text() == "".join(lines[:5])
-
-
-def test_answers_may_hold_every_line_separator_of_unicode(tmp_path):
-    rows = [{"instruction": "a\u2028b", "output": "c\u2029d\x85"}]
-    path = tmp_path / "a.jsonl"
-    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
-    assert read_rows(path) == rows
-    path.write_bytes(b'{"instruction": "\xff"}\n')
-    with pytest.raises(RunError, match="cannot be read as JSON"):
-        read_rows(path)
-
-
 def test_an_earlier_evaluation_that_differs_is_kept(command, data, tmp_path):
     overrides, _ = command
     first = run_eval(overrides)
@@ -302,45 +205,6 @@ def test_two_evaluations_of_one_run_at_once_are_refused(command, tmp_path):
     folder = tmp_path / "runs" / "run" / "eval" / "alpaca_eval"
     with evaluation_folder(folder), pytest.raises(RunError, match="another process is writing"):
         run_eval(overrides)
-
-
-@pytest.mark.parametrize(
-    ("rows", "says"),
-    [
-        ([{"prompt": "x"}], "row 0 has no text column 'instruction'"),
-        ([{"instruction": "x"}, {"instruction": "x"}], "some instructions stand twice"),
-        ({"instruction": "x"}, "is no list of objects"),
-        ([], "holds no instructions"),
-        (
-            [{"instruction": "x", "dataset": "a"}, {"instruction": "y"}],
-            "1 of 2 rows have no",
-        ),
-        ([{"instruction": "x", "dataset": "overall"}], "dataset='overall' of row 0 is no name"),
-        ([{"instruction": "x", "dataset": None}], "dataset=None of row 0"),
-        ([{"instruction": "x", "dataset": "a\x1b[31m"}], "of row 0 is no name of a set"),
-        ([{"instruction": "\ud800"}], "the instruction of row 0 holds half a character"),
-    ],
-)
-def test_bad_benchmarks(tmp_path, rows, says):
-    path = tmp_path / "data.json"
-    path.write_text(json.dumps(rows))
-    with pytest.raises(RunError, match=says):
-        read_instructions(str(path))
-
-
-@pytest.mark.parametrize(
-    ("rows", "says"),
-    [
-        ([], "has no answer to 12 of 12 instructions, for instance 'copy ab'"),
-        ([{"instruction": "copy ab"}], "row 0 lacks text in 'instruction' or 'output'"),
-        ([{"instruction": "copy ab", "output": "x"}] * 2, "the instruction of row 1 stands twice"),
-    ],
-)
-def test_bad_answer_files(data, tmp_path, rows, says):
-    path = tmp_path / "answers.json"
-    path.write_text(json.dumps(rows))
-    with pytest.raises(RunError, match=says):
-        ready_answers(path, read_instructions(str(data)))
 
 
 def test_the_command_reports_as_plain_text(data):

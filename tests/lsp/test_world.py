@@ -295,6 +295,13 @@ def test_a_signal_stops_all_of_them_with_everything_saved(small, tmp_path, how):
     assert newest_checkpoint(run).is_dir()
 
 
+def test_the_way_on_names_the_machines(monkeypatch):
+    assert World().launcher == "python"
+    assert World(0, 4).launcher == "torchrun --nproc_per_node 4"
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "8")
+    assert World(0, 16).launcher == "torchrun --nnodes 2 --nproc_per_node 8"
+
+
 RACE = """
 import os, signal, sys
 from lsp import world
