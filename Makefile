@@ -33,7 +33,7 @@ reproduce: $(READY)  ## the paper's figures in the pocket world, PASS or FAIL fo
 	$(BIN)/python -m sweeps.reproduce
 
 base: $(READY)  ## school the pocket world's base model again (ARGS="seed=1 out=outputs/base-1")
-	$(BIN)/python -m lsp.pocket.school $(ARGS)
+	$(BIN)/python -m lsp.pocket.pretrain $(ARGS)
 
 lint: $(READY)  ## ruff
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .

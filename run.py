@@ -12,18 +12,18 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from lsp.compose import compose
-from lsp.runs import Interrupted, RunError
-from lsp.schema import ConfigError
-from lsp.start import objective_of
-from lsp.world import World
+from lsp.loop.launch import objective_of
+from lsp.model.processes import Processes
+from lsp.errors import Interrupted, RunError
+from lsp.settings.compose import compose
+from lsp.errors import ConfigError
 
 FAILED: list[str] = []
 
 
 @hydra.main(version_base=None, config_path="conf", config_name="config")
 def hydra_main(cfg: DictConfig) -> float | None:
-    """One job of a multirun: ours are the overrides, composed and checked by ``lsp.compose``. A
+    """One job of a multirun: ours are the overrides, composed and checked by ``lsp.settings.compose``. A
     job that cannot run is reported, and the others go on."""
     overrides = list(HydraConfig.get().overrides.task)
     try:
@@ -51,9 +51,9 @@ def main(arguments: list[str]) -> None:
         if not any(argument.startswith("-") for argument in arguments):
             objective_of(arguments)
             return
-        world = World.from_environment()
-        if world.size > 1:
-            world.let_the_first_speak()
+        processes = Processes.from_environment()
+        if processes.size > 1:
+            processes.wait_for_rank_0_error()
             raise RunError(
                 "torchrun starts one run at a time: leave -m and Hydra's other flags out, and start"
                 " each run by itself"

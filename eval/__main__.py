@@ -31,11 +31,11 @@ from eval.results import (
 )
 from eval.settings import EVALUATE, EvaluateConfig, prices, shutdown_warning
 from eval.tracking import track_evaluation
-from lsp.compose import compose_as
-from lsp.out_of_memory import OutOfMemory, memory_of
-from lsp.progress import duration
-from lsp.runs import RunError, lock_run
-from lsp.schema import ConfigError, Problem
+from lsp.errors import ConfigError, Problem, RunError
+from lsp.model.out_of_memory import OutOfMemory, memory_guard
+from lsp.run.folder import lock_run
+from lsp.settings.compose import compose_as
+from lsp.tools.text import duration
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -73,7 +73,7 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any] | None:
         print(plan_text(config, plan))
         return None
     try:
-        with memory_of("answers"):
+        with memory_guard("answers"):
             ours, theirs = (side_answers(plan, number) for number in (0, 1))
     except ValueError as error:
         raise RunError(str(error)) from error

@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from eval.win_rate import OVERALL
-from lsp.checkpoint import newest_checkpoint
-from lsp.config import local_model_folder
-from lsp.runs import RUN_FILE, RunError, find_run, read_run, weights_identity
+from lsp.errors import RunError
+from lsp.run.checkpoint import newest_checkpoint
+from lsp.run.folder import RUN_FILE, find_run, read_run, weights_identity
+from lsp.settings.config import local_model_folder
 
 ARTIFACT, HUB = "wandb:", "hub:"
 
@@ -286,10 +287,11 @@ def _line(instruction: Instruction, output: str, side: Side) -> str:
 
 def _generated(side: Side, instructions: Sequence[Instruction], sampling: Sampling):
     """(instruction, answer) pairs, a chunk at a time."""
-    from lsp.models import end_token_ids, load_model
-    from lsp.players import choose_device
-    from lsp.prompts import ChatFormat
-    from lsp.rollout.engine import DrawKey, RolloutEngine
+    from lsp.model.chat import ChatFormat
+    from lsp.model.device import choose_device
+    from lsp.model.language_model import end_token_ids, load_model
+    from lsp.rollout.draw_key import DrawKey
+    from lsp.rollout.in_process import InProcessEngine
 
     if side.artifact is not None:
         find_artifact(side.artifact).download(root=side.model)
@@ -300,7 +302,7 @@ def _generated(side: Side, instructions: Sequence[Instruction], sampling: Sampli
         side.revision,
         side.trust_remote_code,
     )
-    engine = RolloutEngine(tokenizer, end_token_ids(model, tokenizer), sampling.max_rows)
+    engine = InProcessEngine(tokenizer, end_token_ids(model, tokenizer), sampling.max_rows)
     prompts = ChatFormat(tokenizer, sampling.date_string).encode(
         [[("user", instruction.text)] for instruction in instructions]
     )

@@ -14,9 +14,10 @@ import yaml
 
 from eval.compare import SAME, Evaluation, read_evaluation
 from eval.win_rate import OVERALL, to_discrete
-from lsp.checkpoint import newest_checkpoint
-from lsp.runs import RunError, read_run
-from lsp.schema import flat_tree
+from lsp.errors import RunError
+from lsp.run.checkpoint import newest_checkpoint
+from lsp.run.folder import read_run
+from lsp.settings.schema import flat_tree
 
 PAPER = Path(__file__).with_name("paper.csv")
 COPY = "base"

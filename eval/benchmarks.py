@@ -12,9 +12,9 @@ from eval.answers import Instruction, local_file, read_instructions
 from eval.judge import Pair
 from eval.length_control import GamedRows, length_controlled_win_rate
 from eval.win_rate import by_source, weighted_win_rate
+from lsp.errors import RunError
 from lsp.pocket.language import evaluation_queries
-from lsp.runs import RunError
-from lsp.schema import number
+from lsp.settings.schema import number
 
 DIFFICULTY = "instruction_difficulty"
 GAMED_COLUMNS = ("preference", "std_delta_len", DIFFICULTY)

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from lsp.runs import RunError
+from lsp.errors import RunError
 
 TABLES = (
     "verdicts (key TEXT PRIMARY KEY, response TEXT NOT NULL, created REAL NOT NULL)",

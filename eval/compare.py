@@ -17,8 +17,9 @@ from typing import Any
 
 from eval.answers import read_rows
 from eval.win_rate import Comparison, by_source, compare_paired
-from lsp.command import read_command
-from lsp.runs import RunError, find_run
+from lsp.errors import RunError
+from lsp.run.folder import find_run
+from lsp.settings.command import read_command
 
 SAME = ("benchmark", "baseline", "judge", "template", "order", "temperature", "max_new_tokens")
 """What two evaluations that stand side by side have in common, beside the baseline's answers."""

@@ -29,16 +29,18 @@ from typing import Any
 
 from eval.cache import content_key
 from eval.figures import write_csv
-from eval.matrix import Cell, draw_matrix, matrix_text, read_matrix
-from lsp.checkpoint import checkpoint_folders, verified
-from lsp.command import read_command
-from lsp.compose import written
-from lsp.config import Config
+from lsp.errors import RunError
+from lsp.files import write_json
 from lsp.pocket.language import parse
 from lsp.queries.dataset import step_queries
-from lsp.resume import saved_config
-from lsp.runs import RunError, find_run, lock_run, read_run, weights_identity, write_json
-from lsp.schema import flat
+from lsp.report.matrix import Cell, draw_matrix, matrix_text, read_matrix
+from lsp.run.checkpoint import checkpoint_folders, verified
+from lsp.run.folder import find_run, lock_run, read_run, weights_identity
+from lsp.run.resume import saved_config
+from lsp.settings.command import read_command
+from lsp.settings.compose import written
+from lsp.settings.config import Config
+from lsp.settings.schema import flat
 
 BASE, DATA = "base", "data"
 ALIKE = ("world", "prompts", "data", "reward", "rollout", "model.dtype", "model.date_string")
@@ -183,7 +185,7 @@ class CrossPlay:
     @cached_property
     def reward(self) -> Any:
         """The run's external reward, built only where a cell is to be played."""
-        from lsp.players import choose_device
+        from lsp.model.device import choose_device
 
         return self.config.reward.build(choose_device(self.config.runtime.device))
 
@@ -229,7 +231,7 @@ class CrossPlay:
 
     def _asked_by(self, player: Player) -> list[dict[str, Any]]:
         from lsp.queries.challenger import challenger_queries
-        from lsp.rollout.engine import DrawKey
+        from lsp.rollout.draw_key import DrawKey
 
         model, chat, engine = load_player(player, self.config)
         queries = challenger_queries(
@@ -275,8 +277,8 @@ class CrossPlay:
     def _answer(self, loaded: tuple[Any, Any, Any], texts: list[str]) -> list[dict[str, Any]]:
         """Per query its ``answers``, their ``rewards`` and the ``probability`` of the right one
         (None outside the pocket world)."""
-        from lsp.players import completion_probability
-        from lsp.rollout.engine import DrawKey
+        from lsp.model.probability import completion_probability
+        from lsp.rollout.draw_key import DrawKey
 
         model, chat, engine = loaded
         samples, config = self.settings.samples, self.config
@@ -340,9 +342,10 @@ def load_player(player: Player, config: Config) -> tuple[Any, Any, Any]:
     where the checkpoint is damaged."""
     import torch
 
-    from lsp.models import load_model
-    from lsp.players import choose_device, rollout_engine
-    from lsp.prompts import ChatFormat
+    from lsp.model.chat import ChatFormat
+    from lsp.model.device import choose_device
+    from lsp.model.language_model import load_model
+    from lsp.players import rollout_engine
 
     gc.collect()  # the model before this one may be a part of a cycle
     if config.runtime.threads:

@@ -34,8 +34,9 @@ from eval.bars import (
 )
 from eval.compare import read_evaluation
 from eval.win_rate import OVERALL
-from lsp.command import read_command
-from lsp.runs import RunError, find_run
+from lsp.errors import RunError
+from lsp.run.folder import find_run
+from lsp.settings.command import read_command
 from lsp.tracking.reader import read_metrics
 
 # Okabe and Ito's colours, told apart by colour-blind readers; hatches tell them apart in print.

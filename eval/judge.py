@@ -17,8 +17,8 @@ from typing import Any, Literal
 from eval.cache import VerdictCache, content_key
 from eval.template import FIRST, SECOND, Template, read_template
 from eval.win_rate import label_preference
-from lsp.retry import RETRIED_STATUS, backoff, retry_after
-from lsp.schema import number
+from lsp.settings.schema import number
+from lsp.tools.retry import RETRIED_STATUS, backoff, retry_after
 
 OPENAI_URL = "https://api.openai.com/v1"
 FINAL = "refused for this pair"

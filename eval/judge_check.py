@@ -16,8 +16,8 @@ from typing import Any
 from eval.answers import read_rows
 from eval.judge import Pair
 from eval.win_rate import TIE
-from lsp.runs import RunError
-from lsp.schema import number
+from lsp.errors import RunError
+from lsp.settings.schema import number
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from eval.judge import ChatJudge, Pair
 from eval.settings import EvaluateConfig, prices
 from eval.template import read_template
 from eval.win_rate import seeded_switch
-from lsp.runs import RunError
+from lsp.errors import RunError
 
 
 @dataclass(frozen=True)

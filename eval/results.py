@@ -28,7 +28,7 @@ from eval.win_rate import (
     order_effect,
     weighted_win_rate,
 )
-from lsp.runs import write_json
+from lsp.files import write_json
 
 IDENTITY = ("judge", "template", "order", "answers", "baseline_answers")
 """What makes two evaluations in one folder the same."""

@@ -11,9 +11,10 @@ from urllib.parse import urlsplit
 
 from eval.judge import OPENAI_URL, ChatJudge, Prices
 from eval.judge_check import JudgeCheck
-from lsp.compose import CONF
-from lsp.schema import Problem, consent, number
-from lsp.scrub import scrub
+from lsp.errors import Problem
+from lsp.settings.compose import CONF
+from lsp.settings.schema import consent, number
+from lsp.tools.secrets import scrub
 
 EVALUATE = CONF / "evaluate"
 OPENAI_KEY = "OPENAI_API_KEY"

@@ -14,8 +14,8 @@ import re
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, distribution
 
-from lsp.prompts import fill
-from lsp.runs import RunError
+from lsp.errors import RunError
+from lsp.settings.prompts import fill
 
 FIRST, SECOND = "m", "M"
 SYSTEM = (

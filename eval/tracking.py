@@ -8,9 +8,9 @@ from typing import Any
 
 import yaml
 
-from lsp.checkpoint import checkpoint_step
-from lsp.runs import read_run
-from lsp.schema import flat, flat_tree
+from lsp.run.checkpoint import checkpoint_step
+from lsp.run.folder import read_run
+from lsp.settings.schema import flat, flat_tree
 from lsp.tracking.wandb import (
     WandbTracker,
     keep_in_run_folder,

@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from lsp.config import MethodConfig
 from lsp.losses import token_weight
+from lsp.settings.config import MethodConfig
 from lsp.types import MicroBatch, Play, TrainingRow
 
 NARROWEST = 2

@@ -10,17 +10,17 @@ from dataclasses import dataclass, field
 import torch
 
 from lsp.batch import pack, pad, row_sums
-from lsp.config import EXACT_KL_VOCABULARY, Config
-from lsp.logprobs import (
+from lsp.losses import KL_ESTIMATORS, kl_loss, kl_per_token, policy_loss
+from lsp.model.logprobs import (
     TokenScores,
     checkpoint_layers,
     completion_hidden,
     completion_scores,
     head_loss,
 )
-from lsp.losses import KL_ESTIMATORS, kl_loss, kl_per_token, policy_loss
+from lsp.model.sharding import full, is_sharded
 from lsp.players import Players
-from lsp.sharding import full, is_sharded
+from lsp.settings.config import EXACT_KL_VOCABULARY, Config
 from lsp.types import MicroBatch, TrainingRow
 
 
@@ -123,9 +123,9 @@ class Learner:
         """One on-policy step on the rows of one play. A loss or gradient that is not finite
         leaves the weights as they are and is counted. ``rows`` are those of the whole step, in
         every process; each takes its part of them, and gradients and measures are added up."""
-        world = self.players.world
+        processes = self.players.processes
         stats = UpdateStats()
-        every = self.config.tracker.role_gradients_every
+        every = self.config.optim.role_gradients_every
         before: list[torch.Tensor] | None = None
         batches = {role: self._batches(rows, role) for role in ("challenger", "solver")}
         with self.players.reference_at_work():  # one visit for all of them
@@ -136,7 +136,7 @@ class Learner:
             if every and step % every == 0 and any(row.role == role for row in rows):
                 before = self._measure_gradient(role, before, stats)
         self._add_up_gradients()
-        stats = UpdateStats.merged(world.each(stats))
+        stats = UpdateStats.merged(processes.all_gather(stats))
         stats.rows, stats.merged_rows = sum(row.count for row in rows), len(rows)
         stats.grad_norm = self._clip_gradient()
         stats.skipped = not (math.isfinite(stats.loss) and math.isfinite(stats.grad_norm))
@@ -167,8 +167,8 @@ class Learner:
     def _add_up_gradients(self) -> None:
         """Over all processes; one that had no row for a parameter adds nothing to it. Those of
         sharded parameters were added up in the backward pass."""
-        world = self.players.world
-        reached = world.each([tensor.grad is not None for tensor in self.trained])
+        processes = self.players.processes
+        reached = processes.all_gather([tensor.grad is not None for tensor in self.trained])
         anywhere = map(any, zip(*reached, strict=True))
         wanted = [tensor for tensor, hit in zip(self.trained, anywhere, strict=True) if hit]
         for tensor in wanted:
@@ -177,23 +177,23 @@ class Learner:
         self._add_up([tensor.grad for tensor in wanted])
 
     def _add_up(self, gradients: list[torch.Tensor]) -> None:
-        world = self.players.world
+        processes = self.players.processes
         plain = [gradient for gradient in gradients if not is_sharded(gradient)]
-        world.add_up(plain)
+        processes.all_reduce(plain)
         if self.sharded:  # the loss was scaled for a mean
             for gradient in plain:
-                gradient.div_(world.size)
+                gradient.div_(processes.size)
 
     def _batches(self, rows: list[TrainingRow], role: str) -> list[MicroBatch]:
         """This process's part of a role's rows. Where weights are sharded, all processes take the
         same number of passes: rows of weight zero fill up."""
-        world = self.players.world
-        own = [row for row in rows if row.role == role][world.rank :: world.size]
+        processes = self.players.processes
+        own = [row for row in rows if row.role == role][processes.rank :: processes.size]
         packed = pack(own, self.config.optim.micro_batch_tokens)
         parts = [[own[i] for i in chosen] for chosen in packed]
         if self.sharded:
             nothing = TrainingRow(role, (1,), (1, 1), (0.0, 0.0), 0.0, 0.0, 0)
-            parts += [[nothing]] * (max(world.each(len(parts))) - len(parts))
+            parts += [[nothing]] * (max(processes.all_gather(len(parts))) - len(parts))
         return [pad(part).to(self.players.device) for part in parts]
 
     @torch.no_grad()
@@ -212,9 +212,9 @@ class Learner:
         The roles' gradients add up in one buffer; ``before`` is a copy of it from before this
         role, so the update itself is the same whether this is measured or not.
         """
-        world = self.players.world
+        processes = self.players.processes
         gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in self.trained]
-        if before is None or world.size > 1:  # a sum would be added to the next role's
+        if before is None or processes.size > 1:  # a sum would be added to the next role's
             gradients = [gradient.clone() for gradient in gradients]
         self._add_up(gradients)
         if before is None:
@@ -260,7 +260,7 @@ class Learner:
             )
             kl_C = kl_of(own.logprobs_C, slice(None))
         # FSDP2 takes the mean over processes where a sum is meant.
-        (loss * self.players.world.size if self.sharded else loss).backward()
+        (loss * self.players.processes.size if self.sharded else loss).backward()
         if not batch.rows[0].count:
             return
         stats.loss += loss.item()

@@ -1,17 +1,13 @@
-"""What a step is recorded as: scalars by path and role, and one row a (query, answer) pair."""
+"""What a play is recorded as: queries and their play go in, scalars by path and role come out."""
 
 from __future__ import annotations
 
-import json
-import math
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from lsp.learner import UpdateStats
-from lsp.types import Completion, Play, Query
+from lsp.types import Play, Query
 
 
 def play_metrics(queries: Sequence[Query], play: Play, self_reward_weight: float) -> dict:
@@ -76,82 +72,6 @@ def spread(name: str, tensor: Tensor) -> dict[str, float]:
     """Mean and standard deviation (ddof 1; 0 of a single value) of all values of a tensor."""
     std = tensor.std().item() if tensor.numel() > 1 else 0.0
     return {f"{name}/mean": tensor.mean().item(), f"{name}/std": std}
-
-
-def trace_rows(
-    run_id: str, step: int, queries: Sequence[Query], play: Play, stats: UpdateStats
-) -> list[dict[str, Any]]:
-    """Every (query, answer) pair of the step, and one row for each query that was not played,
-    its answer's columns null. Nothing is left out: ``query_finish_reason`` says why a query was
-    not played."""
-    position = {query.query_id: i for i, query in enumerate(play.queries)}
-    value, challenger_reward, challenger_advantage = (
-        tensor.tolist()
-        for tensor in (play.query_value_Q, play.challenger_reward_Q, play.challenger_advantage_Q)
-    )
-    reward, quality, solver_reward, solver_advantage = (
-        tensor.tolist()
-        for tensor in (
-            play.reward_QG,
-            play.quality_QG,
-            play.solver_reward_QG,
-            play.solver_advantage_QG,
-        )
-    )
-    details = {name: tensor.tolist() for name, tensor in play.reward_details.items()}
-    scored = bool(play.quality_text)
-    rows = []
-    for query in queries:
-        own = _completion_columns("query", "challenger", query.prompt_ids, query.completion, stats)
-        common = {
-            "run_id": run_id,
-            "step": step,
-            "query_id": query.query_id,
-            "source": "dataset" if query.status == "dataset" else "challenger",
-            "query": query.text,
-            "query_finish_reason": "stop" if query.status == "dataset" else query.status,
-            **own,
-        }
-        i = position.get(query.query_id)
-        if i is None:
-            rows.append(common)
-            continue
-        common["query_value"] = value[i]
-        if query.completion is not None:
-            common["challenger_reward"] = challenger_reward[i]
-            common["challenger_advantage"] = challenger_advantage[i]
-        for j, answer in enumerate(play.answers[i]):
-            read = scored and not math.isnan(quality[i][j])
-            prompt = play.solver_prompt_ids[i]
-            told = {name: values[i][j] for name, values in details.items()}
-            rows.append(
-                {
-                    **common,
-                    "answer_id": f"{query.query_id}-a{j:03d}",
-                    "answer": answer.text,
-                    "answer_finish_reason": answer.finish_reason,
-                    "reward": reward[i][j],
-                    "reward_details": json.dumps(told) if told else None,
-                    "quality": quality[i][j] if read else None,
-                    "quality_text": play.quality_text[i][j] if scored else None,
-                    "quality_status": ("read" if read else "unread") if scored else "not scored",
-                    "solver_reward": solver_reward[i][j],
-                    "solver_advantage": solver_advantage[i][j],
-                    **_completion_columns("answer", "solver", prompt, answer, stats),
-                }
-            )
-    return rows
-
-
-def _completion_columns(
-    name: str, role: str, prompt_ids: tuple, completion: Completion | None, stats: UpdateStats
-) -> dict[str, Any]:
-    """Token count, mean KL (k2) to the reference and mean entropy of one completion; null where
-    it took no part in the update."""
-    if completion is None:
-        return {}
-    kl, entropy = stats.row.get((role, prompt_ids, completion.ids), (None, None))
-    return {f"{name}_tokens": len(completion.ids), f"{name}_kl": kl, f"{name}_entropy": entropy}
 
 
 def empty_play() -> Play:

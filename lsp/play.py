@@ -20,17 +20,16 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lsp.checkpoint import named_checkpoint
-from lsp.compose import written
-from lsp.config import Config
-from lsp.init import Init
-from lsp.out_of_memory import OutOfMemory, memory_of
-from lsp.pocket.language import parse
-from lsp.prompts import parse_query
-from lsp.resume import saved_config
-from lsp.rewards.verifier import PocketVerifier
-from lsp.runs import RunError, find_run, read_run
-from lsp.visible import visible
+from lsp.errors import RunError
+from lsp.model.out_of_memory import OutOfMemory, memory_guard
+from lsp.queries.challenger import parse_query
+from lsp.run.checkpoint import named_checkpoint
+from lsp.run.folder import find_run, read_run
+from lsp.run.init import Init
+from lsp.run.resume import saved_config
+from lsp.settings.compose import written
+from lsp.settings.config import Config
+from lsp.tools.text import visible
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -77,7 +76,7 @@ class Table:
 
     def refusal(self, query: str) -> str | None:
         """Why a query does not fit into the context of Solver and judge; None where it does."""
-        from lsp.players import answer_tokens, beyond_context
+        from lsp.model.context import answer_tokens, beyond_context
 
         players = self.players
         length = len(players.chat.encode_text([query])[0])
@@ -89,7 +88,7 @@ class Table:
 
     def answers(self, query: str, turn: int) -> tuple[Answer, Answer]:
         """The base's answer and the trained model's."""
-        from lsp.rollout.engine import DrawKey
+        from lsp.rollout.draw_key import DrawKey
 
         players = self.players
         prompts = players.chat.encode([players.prompts.solver_messages(query)])
@@ -115,12 +114,12 @@ def main(arguments: Sequence[str]) -> None:
     try:
         run = find_run(options.run, options.runs_root)
         checkpoint = named_checkpoint(run, options.checkpoint)
-        with memory_of("loading"):
+        with memory_guard("loading"):
             table = set_table(run, checkpoint, options.seed, options.greedy, written(options.trust))
         base, init = table.players.config.model.name, read_run(run)["init"]["text"]
         print(f"base: {base}; trained: {checkpoint}, from {init}")
         print(f"type a query, or {' '.join(COMMANDS)}", flush=True)
-        with memory_of("answers"):
+        with memory_guard("answers"):
             talk(table)
     except (RunError, ValueError, OutOfMemory) as error:
         sys.exit(f"error: {error}")
@@ -164,7 +163,7 @@ def set_table(
     # beside them, all models fit where they were trained.
     plain = replace(config.model, lora=replace(config.model.lora, rank=0))
     at_hand = replace(config.hardware, offload=False)
-    players = load_players(replace(config, model=plain, hardware=at_hand), init, str(checkpoint))
+    players = load_players(replace(config, model=plain, hardware=at_hand), init, checkpoint)
     base = load_base(config, init, players.reference)
     return Table(players, base, seed, 0.0 if greedy else config.rollout.temperature)
 
@@ -218,7 +217,7 @@ def typed(table: Table, text: str, turn: int) -> None:
 def challenge(table: Table, turn: int) -> None:
     """The trained model asks; what a run would not play is shown and not answered."""
     players = table.players
-    from lsp.rollout.engine import DrawKey
+    from lsp.rollout.draw_key import DrawKey
 
     (query,) = players.ask(players.policy, 1, DrawKey(table.seed, turn, "challenger"))
     if query.played:
@@ -234,8 +233,8 @@ def play(table: Table, query: str, turn: int) -> None:
         return
     base, trained = table.answers(query, turn)
     print(shown(query))
-    if table.players.config.world == "pocket":
-        print(right_answer(table.players.config, query))
+    if (line := right_answer(table.players.config, query)) is not None:
+        print(line)
     width = shutil.get_terminal_size().columns
     print(side_by_side(block("base", base), block("trained", trained), width) + "\n", flush=True)
 
@@ -245,13 +244,14 @@ def shown(query: str) -> str:
     return "query: " + visible(query).replace("\n", "\n       ")
 
 
-def right_answer(config: Config, query: str) -> str:
-    """What the pocket world says of a query."""
-    task = parse(query)
-    if task is not None:
-        return f"right answer: {task.right_answer}"
-    scored = ", and R is 0" if isinstance(config.reward, PocketVerifier) else ""
-    return f"illegal in the pocket world: there is no right answer{scored}"
+def right_answer(config: Config, query: str) -> str | None:
+    """What the world knows of a query; None where that is nothing."""
+    answer = config.world.right_answer(query)
+    if answer is not None:
+        return f"right answer: {answer}"
+    if config.world.is_legal(query):
+        return None
+    return f"illegal in the {config.world.name} world: there is no right answer"
 
 
 def block(name: str, answer: Answer) -> str:

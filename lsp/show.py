@@ -9,11 +9,12 @@ import sys
 import textwrap
 from collections.abc import Sequence
 
-from lsp.report.game_rows import PlayedAnswer, PlayedQuery, read_index, read_plays
+from lsp.errors import RunError
+from lsp.report.game import PlayedAnswer, PlayedQuery, read_index, read_plays
 from lsp.report.page import is_valid
 from lsp.report.record import Record, read_record
-from lsp.runs import RunError, find_run
-from lsp.visible import visible
+from lsp.run.folder import find_run
+from lsp.tools.text import visible
 
 
 def main(arguments: Sequence[str]) -> None:

@@ -20,9 +20,10 @@ from typing import Any
 
 import yaml
 
-from lsp.checkpoint import checkpoint_folders
-from lsp.runs import RunError, find_run, read_run
-from lsp.tracking.base import RunIdentity
+from lsp.contracts import RunIdentity
+from lsp.errors import RunError
+from lsp.run.checkpoint import checkpoint_folders
+from lsp.run.folder import find_run, read_run
 from lsp.tracking.reader import read_metrics
 from lsp.tracking.wandb import (
     has_key,

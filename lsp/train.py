@@ -17,29 +17,29 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
 from lsp import game
 from lsp.batch import training_rows
-from lsp.config import Config
-from lsp.metrics import empty_play, play_metrics, trace_rows
-from lsp.out_of_memory import memory_of
+from lsp.contracts import Recorder
+from lsp.learner import Learner
+from lsp.metrics import empty_play, play_metrics
+from lsp.model.out_of_memory import memory_guard
+from lsp.model.sharding import whole
 from lsp.players import Players
-from lsp.sharding import whole
+from lsp.run.spec import RunSpec
+from lsp.settings.config import Config
+from lsp.tracking.rows import trace_rows
 from lsp.types import Completion, Play, Query
 
-if TYPE_CHECKING:
-    from lsp.session import Session
 
-
-def train(config: Config, session: Session) -> dict[str, Any]:
+def train(spec: RunSpec, players: Players, learner: Learner, recorder: Recorder) -> dict[str, Any]:
     """Play and learn for ``num_steps``; returns the summary that is also on disk."""
-    players = session.players
-    learner = session.learner
-    session.begin()
-    for step in range(session.first_step, config.num_steps + 1):
+    config = spec.config
+    recorder.begin()
+    for step in range(spec.step + 1, config.num_steps + 1):
         clock = Clock()
         with whole(players.policy):
             with clock.phase("queries"):
@@ -59,11 +59,11 @@ def train(config: Config, session: Session) -> dict[str, Any]:
             **stats.metrics(),
             **clock.laps,
         }
-        make_rows = partial(trace_rows, session.run_id, step, queries, play, stats)
-        stops = session.record(step, queries, play, metrics, make_rows)
+        make_rows = partial(trace_rows, spec.run_id, step, queries, play, stats.row)
+        stops = recorder.record(step, queries, play, metrics, make_rows)
         if stops and step < config.num_steps:
-            return session.interrupt(step)
-    return session.end()
+            return recorder.interrupt(step)
+    return recorder.end()
 
 
 def play_queries(
@@ -75,9 +75,9 @@ def play_queries(
     if not played:
         return empty_play()
     prompts = players.chat.encode([players.prompts.solver_messages(q.text) for q in played])
-    part = players.world.part(len(played))
+    part = players.processes.part_of(len(played))
     own = answer_and_score(players, config, played[part], prompts[part], step, part.start, clock)
-    answered = players.world.gather(own)
+    answered = players.processes.all_gather_lists(own)
 
     reward_QG = torch.tensor([one.reward for one in answered], dtype=torch.float32)
     quality_QG = torch.tensor([one.quality for one in answered], dtype=torch.float32)
@@ -134,15 +134,15 @@ def answer_and_score(
     size = config.group_size
     with clock.phase("answers"):
         groups = players.answers(prompts, step, first)
-    asked = [query.text for query in queries for _ in range(size)]
-    given = [answer.text for group in groups for answer in group]
+    query_texts = [query.text for query in queries for _ in range(size)]
+    answer_texts = [answer.text for group in groups for answer in group]
     with clock.phase("reward"):
-        reward = players.reward(asked, given)
-        details = getattr(players.reward, "details", dict)()
-    quality, judged = [math.nan] * len(given), [""] * len(given)
+        reward = players.reward(query_texts, answer_texts)
+        details = players.reward.details()
+    quality, judged = [math.nan] * len(answer_texts), [""] * len(answer_texts)
     with clock.phase("quality"):
         if config.method.scores_quality:
-            quality, judged = players.qualities(asked, given, step)
+            quality, judged = players.qualities(query_texts, answer_texts, step)
     parts = [slice(i * size, (i + 1) * size) for i in range(len(groups))]
     return [
         Answered(
@@ -165,6 +165,6 @@ class Clock:
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
         started = time.perf_counter()
-        with memory_of(name):
+        with memory_guard(name):
             yield
         self.laps[f"time/{name}"] = time.perf_counter() - started

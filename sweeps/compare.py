@@ -21,10 +21,10 @@ from statistics import mean, stdev
 
 import numpy as np
 
-from lsp.command import read_settings
-from lsp.report.game_rows import read_index
+from lsp.errors import RunError
+from lsp.report.game import read_index
 from lsp.report.river import draw_river
-from lsp.runs import RunError
+from lsp.settings.command import read_settings
 from lsp.tracking.reader import read_summary
 from sweeps.parallel import require_all
 
@@ -122,9 +122,9 @@ def read_arguments(arguments: Sequence[str]) -> CompareSettings:
 def school_bases(runs: Sequence[Run], settings: CompareSettings) -> None:
     needed = {run.base_folder(settings): run for run in runs}
     commands = [
-        ["-m", "lsp.pocket.school", f"seed={run.base}", f"decay={run.decay}", f"out={folder}"]
+        ["-m", "lsp.pocket.pretrain", f"seed={run.base}", f"decay={run.decay}", f"out={folder}"]
         for folder, run in needed.items()
-        if not (folder / "school.json").is_file()
+        if not (folder / "pretrain.json").is_file()
     ]
     require_all(commands, settings.workers)
 

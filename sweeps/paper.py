@@ -20,9 +20,9 @@ from pathlib import Path
 
 from eval.bars import COPY, FIGURES, paper_values
 from eval.figures import FigureSettings, make_figures
-from lsp.command import read_settings
-from lsp.compose import CONF
-from lsp.runs import RunError
+from lsp.errors import RunError
+from lsp.settings.command import read_settings
+from lsp.settings.compose import CONF
 from sweeps.parallel import require_all
 
 EXPERIMENTS = CONF / "experiment"

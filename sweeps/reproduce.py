@@ -16,8 +16,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from lsp.provenance import provenance
-from lsp.runs import read_run
+from lsp.run.folder import read_run
+from lsp.run.provenance import provenance
 from sweeps.parallel import ROOT, require_all
 
 

@@ -15,10 +15,10 @@ import torch
 
 torch.set_num_threads(1)
 
-from lsp.compose import compose  # noqa: E402
-from lsp.init import resolve_init  # noqa: E402
+from lsp.loop.launch import start  # noqa: E402
 from lsp.players import load_players  # noqa: E402
-from lsp.start import start  # noqa: E402
+from lsp.run.init import resolve_init  # noqa: E402
+from lsp.settings.compose import compose  # noqa: E402
 
 SMALL = [
     "num_steps=3",

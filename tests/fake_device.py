@@ -1,4 +1,4 @@
-"""A device that is not the CPU, on any machine: ``python tests/elsewhere.py '[["run.py", …], …]'``
+"""A device that is not the CPU, on any machine: ``python tests/fake_device.py '[["run.py", …], …]'``
 runs those commands there, in this one process.
 
 torch's PrivateUse1 is registered as a backend in Python. Its tensors keep their numbers in the

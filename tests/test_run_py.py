@@ -13,7 +13,7 @@ import pytest
 
 from lsp.tracking.reader import read_trace, trace_steps
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[1]
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "WANDB_MODE": "offline"}
 
 
@@ -105,8 +105,8 @@ def wait_for_steps(folder, count):
 
 KILLED = """
 import os, signal, sys
-import lsp.checkpoint, lsp.session, lsp.tracking.local
-from lsp.start import start
+import lsp.run.checkpoint, lsp.loop.recorder, lsp.tracking.local
+from lsp.loop.launch import start
 
 def die(*arguments, **more):
     os.kill(os.getpid(), signal.SIGKILL)
@@ -130,10 +130,10 @@ where = sys.argv[1]
 if where == "shard":
     lsp.tracking.local.os = Os(lambda a, b: str(b).endswith("step-000005.parquet"))
 elif where == "checkpoint":
-    lsp.checkpoint.os = Os(lambda a, b: str(b).endswith("step-000006"))
+    lsp.run.checkpoint.os = Os(lambda a, b: str(b).endswith("step-000006"))
 else:
-    real = lsp.session.update_run
-    lsp.session.update_run = dying_at(lsp.session, "update_run", lambda f, **v: v.get("step") == 6)
+    real = lsp.loop.recorder.update_run
+    lsp.loop.recorder.update_run = dying_at(lsp.loop.recorder, "update_run", lambda f, **v: v.get("step") == 6)
 start(sys.argv[2:])
 """
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from lsp.config import CollapseConfig
+from lsp.settings.config import CollapseConfig
 from lsp.types import Play, Query
 
 HASHES = 32

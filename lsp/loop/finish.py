@@ -3,79 +3,52 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from lsp.config import Config
-
-if TYPE_CHECKING:
-    from eval.pocket import PocketEvaluator
-    from lsp.players import Players
+from lsp.settings.config import Config
 
 CHALLENGER_COLOUR, SOLVER_COLOUR = "#e07b00", "#1f6fb4"
 
 
-def final_evaluation(evaluator: PocketEvaluator, players: Players, seed: int) -> dict[str, Any]:
-    """``base/…`` and ``final/…`` on the test split; ``init/accuracy`` where the run started
-    elsewhere than at the base."""
-    base = evaluator.base_skill("test")
-    summary = {
-        "base/accuracy": base.accuracy(),
-        "base/greedy_accuracy": base.greedy_accuracy(),
-        **{f"base/accuracy/length_{k}": base.accuracy(length=k) for k in base.lengths()},
-        **{f"base/accuracy/{f}": base.accuracy(family=f) for f in base.families()},
-        **{f"base/{k}": v for k, v in evaluator.challenger(evaluator.base, seed).items()},
-    }
-    if players.reference is not evaluator.base:
-        summary["init/accuracy"] = evaluator.skill(players.reference, "test").accuracy()
-    final = evaluator.metrics(players.policy, "test", seed)
-    return summary | {f"final/{key}": value for key, value in final.items()}
-
-
 def print_closing(
-    config: Config,
-    folder: Path,
-    checkpoint: Path,
-    report: str,
-    summary: dict[str, Any],
-    evaluator: PocketEvaluator | None,
+    config: Config, folder: Path, checkpoint: Path, report: str, summary: dict[str, Any]
 ) -> None:
-    if evaluator is not None:
-        print(skill_table(summary))
-        print()
+    """The table of the final evaluation, three plays, and where everything lies."""
+    if config.eval is not None:
+        print(f"{evaluation_table(summary, config.eval.labels)}\n")
     plays = sample_plays(folder)
     if plays:
         print("three plays of the last step\n" + "\n".join(plays) + "\n")
     print(f"{config.method.label}, {config.num_steps} steps, {summary['seconds']:.0f} s")
-    print(f"  model    {checkpoint}")
-    print(f"  rows     {folder / 'trace'}")
-    print(f"  metrics  {folder / 'metrics.jsonl'}")
-    print(f"  curves   {folder / 'curves.png'}")
-    print(f"  summary  {folder / 'summary.json'}")
-    print(f"  report   {report}", flush=True)
+    for what, place in (
+        ("model", checkpoint),
+        ("rows", folder / "trace"),
+        ("metrics", folder / "metrics.jsonl"),
+        ("curves", folder / "curves.png"),
+        ("summary", folder / "summary.json"),
+        ("report", report),
+    ):
+        print(f"  {what:<9}{place}", flush=True)
 
 
-def skill_table(summary: dict[str, Any]) -> str:
-    """Base and trained model by length and family, test split, as text."""
+def evaluation_table(summary: Mapping[str, Any], labels: Mapping[str, str]) -> str:
+    """Base and trained model on the test split, as text; ``labels`` as an evaluator declares them.
+    Wins over the base, where it counts them, are a line of their own."""
+    keys = [key.removeprefix("final/") for key in summary if key.startswith("final/")]
+    shown = labels or {key: key for key in keys}
     lines = [f"{'test split':<24}{'base':>8}{'trained':>9}{'change':>9}"]
-
-    def line(label: str, key: str) -> None:
-        base, final = summary[f"base/{key}"], summary[f"final/{key}"]
-        lines.append(f"{label:<24}{base:>8.3f}{final:>9.3f}{final - base:>+9.3f}")
-
-    line("exact accuracy", "accuracy")
-    line("greedy accuracy", "greedy_accuracy")
-    cells = [key.removeprefix("base/accuracy/") for key in summary if "base/accuracy/" in key]
-    for cell in cells:
-        line(f"  {cell.replace('_', ' ')}", f"accuracy/{cell}")
-    line("valid queries", "valid_query_frac")
-    line("distinct queries", "distinct_query_frac")
-    line("argument length", "argument_length")
-    lines.append(
-        f"against the base, greedy: {summary['final/wins']:g} wins, {summary['final/ties']:g} ties,"
-        f" {summary['final/losses']:g} losses; win rate with half ties"
-        f" {summary['final/win_rate']:.1%}"
-    )
+    for key, label in shown.items():
+        if f"base/{key}" in summary:
+            base, final = summary[f"base/{key}"], summary[f"final/{key}"]
+            lines.append(f"{label:<24}{base:>8.3f}{final:>9.3f}{final - base:>+9.3f}")
+    if "final/wins" in summary:
+        wins, ties, losses = (summary[f"final/{key}"] for key in ("wins", "ties", "losses"))
+        lines.append(
+            f"against the base, greedy: {wins:g} wins, {ties:g} ties, {losses:g} losses; win rate"
+            f" with half ties {summary['final/win_rate']:.1%}"
+        )
     return "\n".join(lines)
 
 

@@ -1,52 +1,31 @@
-"""The other processes of a run: they play and learn, and the first one keeps the record."""
+"""What the other processes record to: nothing; they do as the first one says between steps."""
 
 from __future__ import annotations
 
 import signal
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
-import torch
-
-from lsp.checkpoint import load_training_state, training_tensors
-from lsp.config import Config
-from lsp.init import Init
+from lsp.contracts import Recorder, Rows
 from lsp.learner import Learner
-from lsp.players import load_players
-from lsp.sharding import whole
+from lsp.loop.signals import ASKING
+from lsp.model.processes import Command
+from lsp.model.sharding import whole
+from lsp.players import Players
+from lsp.run.checkpoint import training_tensors
 from lsp.types import Play, Query
-from lsp.world import Word, World
 
 
-class Follower:
-    """What ``lsp.train`` wants of a session, in a process whose rank is not 0."""
+class Follower(Recorder):
+    """The recorder of a process whose rank is not 0."""
 
-    def __init__(
-        self,
-        config: Config,
-        run_id: str,
-        init: Init,
-        resumed_from: Path | None,
-        resumed_step: int,
-        world: World,
-    ):
-        if config.runtime.threads:
-            torch.set_num_threads(config.runtime.threads)
-        torch.manual_seed(config.seed)
-        self.run_id = run_id
-        self.first_step = resumed_step + 1
-        self.world = world
-        source = str(resumed_from) if resumed_from else None
-        self.players = load_players(config, init, source, world)
-        self.learner = Learner(self.players, config)
-        if resumed_from:
-            optimizer = self.learner.optimizer
-            load_training_state(resumed_from, self.players.policy, self.learner.named, optimizer)
+    def __init__(self, players: Players, learner: Learner):
+        self.players = players
+        self.learner = learner
 
     def begin(self) -> None:
         """What asks a run to stop reaches all of its processes; the first one says when."""
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2):
+        for number in ASKING:
             signal.signal(number, signal.SIG_IGN)
         self._listen()
 
@@ -56,10 +35,10 @@ class Follower:
         queries: list[Query],
         play: Play,
         metrics: dict[str, float],
-        make_rows: Callable[[], list[dict[str, Any]]],
+        make_rows: Callable[[], Rows],
     ) -> bool:
         """Hear from the first process whether the run stops here."""
-        return self._listen() == Word.STOP
+        return self._listen() == Command.STOP
 
     def interrupt(self, step: int) -> dict[str, Any]:
         self._listen()
@@ -69,13 +48,15 @@ class Follower:
         self._listen()
         return {}
 
-    def _listen(self) -> Word:
+    def _listen(self) -> Command:
         """Do as the first process says until the next step; what it said last."""
-        policy = self.players.policy
-        while (word := self.world.share(Word.GO)) not in (Word.GO, Word.STOP):
-            if word == Word.WEIGHTS:
-                with whole(policy):
-                    pass
-            else:
-                training_tensors(policy, self.learner.named, self.learner.optimizer)
-        return word
+        policy, processes = self.players.policy, self.players.processes
+        while True:
+            match processes.broadcast(Command.CONTINUE):
+                case Command.GATHER_WEIGHTS:
+                    with whole(policy):
+                        pass
+                case Command.GATHER_CHECKPOINT:
+                    training_tensors(policy, self.learner.named, self.learner.optimizer)
+                case last:
+                    return last

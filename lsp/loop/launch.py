@@ -9,30 +9,38 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
-from lsp.compose import compose
-from lsp.config import Config
-from lsp.init import Init, NoEarlierRun, resolve_init
-from lsp.memory import refuse_impossible
-from lsp.plan import plan
-from lsp.provenance import code_diff, provenance
-from lsp.resume import LEAVES_THE_GAME, Resumed, find_resumed, supersede
-from lsp.rules import warnings
-from lsp.runs import (
-    Interrupted,
-    RunError,
+from lsp.contracts import BuildContext, RunIdentity, build_part
+from lsp.errors import ConfigError, Interrupted, RunError
+from lsp.files import write_text
+from lsp.model.processes import Processes, is_lost
+from lsp.plan.memory import refuse_impossible
+from lsp.plan.text import plan
+from lsp.run.folder import (
     base_identity,
     create_run,
+    display_name,
     lock_run,
     read_run,
     resume_hint,
     save_config,
     update_run,
 )
-from lsp.schema import ConfigError
+from lsp.run.init import Init, NoEarlierRun, resolve_init
+from lsp.run.provenance import code_diff, provenance
+from lsp.run.resume import MAY_CHANGE_ON_RESUME, Resumed, find_resumed, supersede
+from lsp.run.spec import RunSpec
+from lsp.settings.compose import compose
+from lsp.settings.config import Config
+from lsp.settings.rules import warnings
 from lsp.tracking.reader import read_summary
-from lsp.world import World, is_lost
+
+if TYPE_CHECKING:
+    from lsp.learner import Learner
+    from lsp.loop.progress import Progress
+    from lsp.loop.recorder import RunRecorder
+    from lsp.players import Players
 
 
 def start(overrides: Sequence[str]) -> dict[str, Any] | None:
@@ -40,67 +48,88 @@ def start(overrides: Sequence[str]) -> dict[str, Any] | None:
 
     Raises ConfigError or RunError, whose texts are for the user, before anything heavy loads.
     """
-    world = World.from_environment()
+    processes = Processes.from_environment()
     try:
         config = compose(overrides)
     except ConfigError:
-        world.let_the_first_speak()
+        processes.wait_for_rank_0_error()
         raise
-    if not world.first:
+    if not processes.is_first:
         if not config.dry_run:
-            follow(world)
+            follow(processes)
         return None
     config.tracker.announcement()  # an unknown WANDB_MODE is refused here
     resumed = find_resumed(config, overrides) if config.resume else None
-    if not config.dry_run:
-        world.check_launch(resumed.config if resumed else config)
-    if config.dry_run:
-        print(plan(resumed.config if resumed else config))
+    dry_run, config = config.dry_run, resumed.spec.config if resumed else config
+    if dry_run:
+        print(plan(config))
         if resumed:
-            print(f"  goes on   with {resumed.folder} from step {resumed.step}")
-    refuse_impossible(resumed.config if resumed else config)
-    if config.dry_run:
+            print(f"  goes on   with {resumed.folder} from step {resumed.spec.step}")
+        refuse_impossible(config)
         return None
+    processes.check_launch(config)
+    refuse_impossible(config)
     try:
         summary = go_on(resumed) if resumed else begin(config, overrides)
     except Interrupted:
-        world.dismiss()
+        processes.dismiss()
         raise
-    world.dismiss()
+    processes.dismiss()
     return summary
 
 
-def follow(world: World) -> None:
+def follow(processes: Processes) -> None:
     """What a process beside the first does: the runs that it is told of (an earlier one that is
     made first, and the one asked for), until it is dismissed. Where the first one fails, this one's
-    next word to it fails too, and it ends without a word of its own."""
+    next word with it fails too, and it ends without a word of its own."""
     thread_environment()
     try:
-        world.start()
-        while (told := world.share(None)) is not None:
-            _follow(world, *told)
-        world.part_ways()
+        processes.start()
+        while (spec := processes.broadcast(None)) is not None:
+            _follow(processes, spec)
+        processes.leave()
     except RuntimeError as error:
         if not is_lost(error):
             raise
         sys.exit(1)
 
 
-def _follow(
-    world: World, config: Config, run_id: str, init: Init, checkpoint: Path | None, step: int
-) -> None:
-    from lsp.follower import Follower
-    from lsp.out_of_memory import OutOfMemory, memory_of
+def _follow(processes: Processes, spec: RunSpec) -> None:
+    from lsp.loop.follower import Follower
+    from lsp.model.out_of_memory import OutOfMemory, memory_guard
     from lsp.train import train
 
     try:
-        with memory_of("loading"):
-            follower = Follower(config, run_id, init, checkpoint, step, world)
-        train(config, follower)
+        with memory_guard("loading"):
+            players, learner, _ = load(spec, processes)
+        train(spec, players, learner, Follower(players, learner))
     except ValueError as error:
-        raise RunError(f"process {world.rank}: {error}") from error
+        raise RunError(f"process {processes.rank}: {error}") from error
     except OutOfMemory as error:
-        raise RunError(f"process {world.rank}: {error.advice(config)}") from error
+        raise RunError(f"process {processes.rank}: {error.advice(spec.config)}") from error
+
+
+def load(spec: RunSpec, processes: Processes) -> tuple[Players, Learner, dict[str, Any] | None]:
+    """Everything that plays and learns, in every process alike; and, where the run goes on from a
+    checkpoint, what that kept of its record."""
+    import torch
+
+    from lsp.learner import Learner
+    from lsp.players import load_players
+    from lsp.run.checkpoint import load_training_state
+
+    config = spec.config
+    if config.runtime.threads:
+        torch.set_num_threads(config.runtime.threads)
+    torch.manual_seed(config.seed)
+    players = load_players(config, spec.init, spec.checkpoint, processes)
+    learner = Learner(players, config)
+    state = None
+    if spec.checkpoint:
+        state = load_training_state(
+            spec.checkpoint, players.policy, learner.named, learner.optimizer
+        )
+    return players, learner, state
 
 
 def begin(config: Config, overrides: Sequence[str]) -> dict[str, Any]:
@@ -108,74 +137,59 @@ def begin(config: Config, overrides: Sequence[str]) -> dict[str, Any]:
     try:
         init = resolve_init(config)
     except NoEarlierRun:
-        if config.world != "pocket":
+        if not config.world.makes_earlier_runs:
             raise
         init = _make_earlier_run(config, overrides)
     record = {
         "method": config.method.label,
-        "world": config.world,
+        "world": config.world.name,
         "model": config.model.name,
         "base": base_identity(config),
         "init": init.record(),
         "seed": config.seed,
         "started": time.time(),
         **provenance(
-            f"{World.from_environment().launcher} run.py {shlex.join(overrides)}".rstrip()
+            f"{Processes.from_environment().launcher} run.py {shlex.join(overrides)}".rstrip()
         ),
     }
     diff = code_diff()
     run_id, folder, lock = create_run(config, record)
-    (folder / "code.diff").write_text(diff, encoding="utf-8")
+    write_text(folder / "code.diff", diff)
     announce(config, folder, init)
-    return run(config, run_id, folder, init, lock)
+    return run(RunSpec(config, run_id, init), folder, lock)
 
 
 def go_on(resumed: Resumed) -> dict[str, Any]:
     """A run that was there before."""
+    folder, spec = resumed.folder, resumed.spec
     if resumed.finished:
-        print(f"the run {resumed.folder} is finished ({resumed.step} steps); nothing to do")
-        return read_summary(resumed.folder)
-    lock = lock_run(resumed.folder)
+        print(f"the run {folder} is finished ({spec.step} steps); nothing to do")
+        return read_summary(folder)
+    lock = lock_run(folder)
     if resumed.changed:
-        save_config(resumed.config, resumed.folder)
-    announce(resumed.config, resumed.folder, resumed.init)
-    moved = supersede(resumed.folder, resumed.step)
-    print(f"resumed at step {resumed.step}" + (f"; later rows are in {moved}" if moved else ""))
-    return run(
-        resumed.config,
-        resumed.run_id,
-        resumed.folder,
-        resumed.init,
-        lock,
-        resumed.checkpoint,
-        resumed.step,
-    )
+        save_config(spec.config, folder)
+    announce(spec.config, folder, spec.init)
+    moved = supersede(folder, spec.step)
+    print(f"resumed at step {spec.step}" + (f"; later rows are in {moved}" if moved else ""))
+    return run(spec, folder, lock)
 
 
-def run(
-    config: Config,
-    run_id: str,
-    folder: Path,
-    init: Init,
-    lock: IO[str],
-    checkpoint: Path | None = None,
-    step: int = 0,
-) -> dict[str, Any]:
-    """Load torch and train, from a checkpoint on where there is one, with the other processes where
-    there are any. ``lock`` is held until the run ends, however it ends."""
+def run(spec: RunSpec, folder: Path, lock: IO[str]) -> dict[str, Any]:
+    """Load torch and train, with the other processes where there are any. ``lock`` is held until
+    the run ends, however it ends."""
     thread_environment()
-    from lsp.out_of_memory import OutOfMemory, memory_of
-    from lsp.progress import Progress
-    from lsp.session import Session
+    from lsp.loop.progress import Progress
+    from lsp.model.out_of_memory import OutOfMemory, memory_guard
     from lsp.train import train
 
-    world = World.from_environment()
-    world.start()
-    world.share((config, run_id, init, checkpoint, step))
-    progress = Progress(config.num_steps, step)
+    config = spec.config
+    processes = Processes.from_environment()
+    processes.start()
+    processes.broadcast(spec)
+    progress = Progress(config.num_steps, spec.step)
     try:
-        with memory_of("loading"):
-            session = Session(config, run_id, folder, init, lock, progress, checkpoint, step, world)
+        with memory_guard("loading"):
+            recorder = record_of(spec, folder, lock, progress, processes)
     except (ValueError, RunError, OSError, OutOfMemory) as error:
         progress.close()
         if read_run(folder)["status"] == "starting":  # it never began: its name stays free
@@ -185,21 +199,21 @@ def run(
         raise RunError(text) from error
     update_run(folder, status="running")
     try:
-        return train(config, session)
+        return train(spec, recorder.players, recorder.learner, recorder)
     except ValueError as error:
-        session.fail()
+        recorder.fail()
         raise RunError(str(error)) from error
     except OutOfMemory as error:
-        session.fail()
+        recorder.fail()
         raise RunError(
             f"{error.advice(config)}\neverything up to the last checkpoint is kept; go on with"
-            f" {resume_hint(folder)}, beside which {', '.join(LEAVES_THE_GAME)} may be given anew;"
-            f" with others changed, start from its weights by init=checkpoint init.run={folder}"
+            f" {resume_hint(folder)}, beside which {', '.join(MAY_CHANGE_ON_RESUME)} may be given"
+            f" anew; with others changed, start from its weights by init=checkpoint init.run={folder}"
         ) from error
     except RuntimeError as error:
         if not is_lost(error):
             raise
-        session.fail()
+        recorder.fail()
         raise RunError(
             f"another process of the run has ended, and says why; go on with {resume_hint(folder)}"
         ) from error
@@ -209,7 +223,22 @@ def run(
             f" go on with {resume_hint(folder)}"
         ) from error
     finally:
-        session.close()
+        recorder.close()
+
+
+def record_of(
+    spec: RunSpec, folder: Path, lock: IO[str], progress: Progress, processes: Processes
+) -> RunRecorder:
+    """The tracker first, which may be refused in seconds, then the models and the recorder."""
+    from lsp.loop.recorder import RunRecorder
+
+    config = spec.config
+    identity = RunIdentity(
+        spec.run_id, folder, display_name(config), read_run(folder)["base"], spec.init.run_id
+    )
+    tracker = build_part(config.tracker, BuildContext(config, run=identity))
+    players, learner, state = load(spec, processes)
+    return RunRecorder(spec, folder, lock, progress, players, learner, tracker, state)
 
 
 def thread_environment() -> None:
@@ -228,7 +257,8 @@ def announce(config: Config, folder: Path, init: Init) -> None:
 
 
 def _make_earlier_run(config: Config, overrides: Sequence[str]) -> Init:
-    """init=<method> in the pocket world with no run of it yet: make one, the settings the same."""
+    """init=<method> with no run of it yet, in a world where one is made in minutes: make one, the
+    settings the same."""
     method = config.init.source
     print(
         f"init={method}: no finished run of it from this base yet; training one first"

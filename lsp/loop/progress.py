@@ -6,6 +6,8 @@ import sys
 import threading
 import time
 
+from lsp.tools.text import duration
+
 
 class Progress:
     """Rate, time left, mean reward of both roles, KL, share of distinct queries."""
@@ -76,12 +78,3 @@ class Progress:
             silent = time.monotonic() - self.last_line
             if silent >= self.SILENT_SECONDS:
                 self.note(f"{self.activity}: {duration(silent)} so far")
-
-
-def duration(seconds: float) -> str:
-    """As a person says it: ``45 s``, ``3 min 05 s``, ``2 h 07 min``."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours:
-        return f"{hours} h {minutes:02d} min"
-    return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 import torch
 
 from lsp.batch import pad
-from lsp.loading import load_pretrained
-from lsp.logprobs import completion_scores
-from lsp.onednn import use_onednn
-from lsp.out_of_memory import is_out_of_memory
+from lsp.model.loading import load_pretrained
+from lsp.model.logprobs import completion_scores
+from lsp.model.onednn import use_onednn
+from lsp.model.out_of_memory import is_out_of_memory
 from lsp.types import TrainingRow
 
 if TYPE_CHECKING:

@@ -12,8 +12,8 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from lsp.config import local_model_folder
-from lsp.out_of_memory import is_out_of_memory
+from lsp.model.out_of_memory import is_out_of_memory
+from lsp.settings.config import local_model_folder
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase

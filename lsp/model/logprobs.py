@@ -20,8 +20,8 @@ from torch.utils.checkpoint import checkpoint
 from transformers.cache_utils import Cache
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from lsp.limits import TILE_ELEMENTS
-from lsp.onednn import OneDnnLinear, product
+from lsp.model.onednn import OneDnnLinear, product
+from lsp.settings.limits import TILE_ELEMENTS
 from lsp.types import MicroBatch
 
 TokenLoss = Callable[[Tensor, slice], Tensor]

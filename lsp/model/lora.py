@@ -16,9 +16,9 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from lsp.config import LoraSettings
-from lsp.loading import brief
-from lsp.out_of_memory import is_out_of_memory
+from lsp.model.loading import brief
+from lsp.model.out_of_memory import is_out_of_memory
+from lsp.settings.config import LoraSettings
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

@@ -16,8 +16,8 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from lsp.limits import SMALLEST_ONEDNN
-from lsp.lora import lora_layers, merged_weight
+from lsp.model.lora import lora_layers, merged_weight
+from lsp.settings.limits import SMALLEST_ONEDNN
 
 
 def product(rows_MK: Tensor, weight_NK: Tensor) -> Tensor:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from lsp.config import Config
-from lsp.schema import flat
+from lsp.settings.config import Config
+from lsp.settings.schema import flat
 
 PHASES = {
     "loading": ("loading the models", ("model.dtype", "reward.dtype", "model.name")),
@@ -88,7 +88,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 @contextmanager
-def memory_of(phase: str) -> Iterator[None]:
+def memory_guard(phase: str) -> Iterator[None]:
     """Whatever ends for want of memory inside, the GPU's or the CPU's, raises OutOfMemory."""
     try:
         yield

@@ -18,12 +18,12 @@ from datetime import timedelta
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from lsp.runs import RunError
+from lsp.errors import RunError
 
 if TYPE_CHECKING:
     import torch
 
-    from lsp.config import Config
+    from lsp.settings.config import Config
 
 Item = TypeVar("Item")
 PATIENCE = timedelta(hours=2)
@@ -42,17 +42,17 @@ def is_lost(error: BaseException) -> bool:
     return isinstance(error, DistError) or "gloo" in str(error)
 
 
-class Word(StrEnum):
+class Command(StrEnum):
     """What the first process says to the others between two steps."""
 
-    WEIGHTS = "gather the policy's weights with me"
-    TENSORS = "gather what a checkpoint holds with me"
-    GO = "on with the next step"
+    GATHER_WEIGHTS = "gather the policy's weights with me"
+    GATHER_CHECKPOINT = "gather what a checkpoint holds with me"
+    CONTINUE = "on with the next step"
     STOP = "this was the last step"
 
 
 @dataclass(frozen=True)
-class World:
+class Processes:
     """``rank`` of this process among ``size``; alone unless torchrun said otherwise."""
 
     rank: int = 0
@@ -60,7 +60,7 @@ class World:
     local_rank: int = 0
 
     @classmethod
-    def from_environment(cls) -> World:
+    def from_environment(cls) -> Processes:
         """As torchrun and accelerate launch say it."""
         names = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
         return cls(*(int(os.environ.get(n, d)) for n, d in zip(names, (0, 1, 0), strict=True)))
@@ -101,7 +101,7 @@ class World:
             )
 
     @property
-    def first(self) -> bool:
+    def is_first(self) -> bool:
         """Whether this process keeps the record."""
         return self.rank == 0
 
@@ -114,10 +114,10 @@ class World:
         machines = f"--nnodes {self.size // here} " if here < self.size else ""
         return f"torchrun {machines}--nproc_per_node {here}"
 
-    def let_the_first_speak(self) -> None:
+    def wait_for_rank_0_error(self) -> None:
         """Before an error that all processes meet alike: the first one says it, and torchrun ends
         the others while they wait here. One that is still there had an error of its own."""
-        if not self.first:
+        if not self.is_first:
             time.sleep(FIRST_WORD)
 
     def start(self) -> None:
@@ -134,10 +134,10 @@ class World:
         """Tell the others that there is nothing more to do, and part from them."""
         if self.size > 1:
             self.start()
-            self.share(None)
-            self.part_ways()
+            self.broadcast(None)
+            self.leave()
 
-    def part_ways(self) -> None:
+    def leave(self) -> None:
         """The end, in all processes together: threads of the group that outlive the interpreter
         would abort it."""
         from torch import distributed
@@ -146,15 +146,15 @@ class World:
             distributed.barrier()
             distributed.destroy_process_group()
 
-    def part(self, count: int) -> slice:
+    def part_of(self, count: int) -> slice:
         """This process's part of so many things, in order; parts differ in size by one at most."""
         return slice(self.rank * count // self.size, (self.rank + 1) * count // self.size)
 
-    def gather(self, own: Sequence[Item]) -> list[Item]:
+    def all_gather_lists(self, own: Sequence[Item]) -> list[Item]:
         """Everybody's, in the order of ranks."""
-        return [item for items in self.each(list(own)) for item in items]
+        return [item for items in self.all_gather(list(own)) for item in items]
 
-    def each(self, own: Item) -> list[Item]:
+    def all_gather(self, own: Item) -> list[Item]:
         """One thing of every process, in the order of ranks."""
         if self.size == 1:
             return [own]
@@ -164,17 +164,17 @@ class World:
         distributed.all_gather_object(found, own)
         return found
 
-    def share(self, value: Item) -> Item:
+    def broadcast(self, value: Item) -> Item:
         """The first process's value, in all of them."""
         if self.size == 1:
             return value
         from torch import distributed
 
-        told = [value if self.first else None]
+        told = [value if self.is_first else None]
         distributed.broadcast_object_list(told, src=0)
         return told[0]
 
-    def add_up(self, tensors: Sequence[torch.Tensor]) -> None:
+    def all_reduce(self, tensors: Sequence[torch.Tensor]) -> None:
         """Sum each tensor over all processes, in place."""
         if self.size == 1:
             return
@@ -185,4 +185,4 @@ class World:
             work.wait()
 
 
-ALONE = World()
+ALONE = Processes()

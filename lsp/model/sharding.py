@@ -17,19 +17,19 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, distribute_tensor
 
-from lsp.world import World
+from lsp.model.processes import Processes
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
-def shard_layers(model: PreTrainedModel, world: World) -> None:
+def shard_layers(model: PreTrainedModel, processes: Processes) -> None:
     """Keep this process's part of each decoder layer alone."""
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
     from transformers.modeling_layers import GradientCheckpointingLayer
 
-    mesh = init_device_mesh(model.device.type, (world.size,))
+    mesh = init_device_mesh(model.device.type, (processes.size,))
     layers = [m for m in model.get_decoder().modules() if isinstance(m, GradientCheckpointingLayer)]
     if not layers:
         raise ValueError(

@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from lsp.cards import CARDS, Card
-from lsp.job import WIDTH, Job
-from lsp.memory import trained_parameters
-from lsp.shapes import cache_bytes, forward_flops, parameters
+from lsp.model.shapes import cache_bytes, forward_flops, parameters
+from lsp.plan.memory import trained_parameters
+from lsp.plan.step_size import WIDTH, Job
+from lsp.settings.gpus import GPUS, Gpu
 
 FLOPS_SHARE = 0.4
 """Of a card's peak in training and scoring: what Llama 3's training reached on H100s is 0.38 to
@@ -30,7 +30,7 @@ class Work:
 def work_of(job: Job) -> dict[str, Work]:
     """Phase -> work of a step on one GPU. What GPUs tell each other is not counted."""
     config, shape, lengths = job.config, job.shape, job.lengths
-    card = CARDS.get(config.hardware.gpu) if config.hardware.gpu else None
+    card = GPUS.get(config.hardware.gpu) if config.hardware.gpu else None
     rollout, method = config.rollout, config.method
     asks = method.queries == "challenger"
     solver = _decoding(job, card, job.answers, job.queries, lengths.solver, rollout.max_new_tokens)
@@ -40,10 +40,9 @@ def work_of(job: Job) -> dict[str, Work]:
         phases["generation"].append(_decoding(job, card, job.queries, 1, lengths.challenger, limit))
     scoring = []
     if method.scores_quality:
-        mode = config.self_reward
-        if mode.mode == "generate":
-            scoring.append(_decoding(job, card, job.answers, job.answers, lengths.judge,
-                                     mode.max_new_tokens))  # fmt: skip
+        written = config.self_reward.written_tokens
+        if written:
+            scoring.append(_decoding(job, card, job.answers, job.answers, lengths.judge, written))
         else:
             tokens = job.answers * lengths.judge
             flops = forward_flops(shape, tokens, lengths.judge / 2, job.answers)
@@ -65,12 +64,12 @@ def _sum(parts: list[Work]) -> Work:
     return Work(sum(p.tokens for p in parts), sum(p.flops for p in parts), seconds)
 
 
-def _computing(card: Card | None, dtype: str, tokens: float, flops: float) -> Work:
+def _computing(card: Gpu | None, dtype: str, tokens: float, flops: float) -> Work:
     seconds = None if card is None else flops / (card.tflops[dtype] * 1e12 * FLOPS_SHARE)
     return Work(tokens, flops, seconds)
 
 
-def _decoding(job: Job, card: Card | None, rows: int, prompts: int, prompt: int, new: int) -> Work:
+def _decoding(job: Job, card: Gpu | None, rows: int, prompts: int, prompt: int, new: int) -> Work:
     """Prefill is bounded by operations; each decode step reads all weights and the cache so far."""
     shape, width, dtype = job.shape, job.width, job.config.model.dtype
     prefill = forward_flops(shape, prompts * prompt, prompt / 2, prompts)
@@ -87,7 +86,7 @@ def _decoding(job: Job, card: Card | None, rows: int, prompts: int, prompt: int,
     return Work(done.tokens, done.flops, before + bound)
 
 
-def _training(job: Job, card: Card | None) -> Work:
+def _training(job: Job, card: Gpu | None) -> Work:
     """Reference and policy go forward (1 and 1), backward takes 2 (1 under LoRA, whose weights'
     gradients are small), checkpointing one forward pass more."""
     config, lengths = job.config, job.lengths

@@ -2,21 +2,18 @@
 
 A phase's parts are what is allocated at its fullest moment. Between phases only *resident* parts
 stay: weights, optimizer, and the frozen models. What a layer keeps for the backward pass is counted
-tensor by tensor and agrees with autograd's saved tensors (tests/lsp/test_plan.py); docs/scaling.md
+tensor by tensor and agrees with autograd's saved tensors (tests/lsp/plan/test_plan.py); docs/scaling.md
 compares whole processes.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
-from lsp.config import Config, ModelShape
-from lsp.job import WIDTH, Job, job_of
-from lsp.limits import PREFILL_TOKENS, SMALLEST_ONEDNN, TILE_ELEMENTS
-from lsp.runs import RunError
-from lsp.shapes import (
+from lsp.errors import RunError
+from lsp.model.shapes import (
     UnknownShape,
     cache_bytes,
     layer_parameters,
@@ -24,6 +21,10 @@ from lsp.shapes import (
     lora_parameters,
     parameters,
 )
+from lsp.plan.step_size import WIDTH, Job, job_of
+from lsp.settings.config import Config, ModelShape
+from lsp.settings.limits import PREFILL_TOKENS, SMALLEST_ONEDNN, TILE_ELEMENTS
+from lsp.settings.schema import with_value
 
 GB = 2**30
 
@@ -175,9 +176,9 @@ def _forward(shape: ModelShape, tokens: int, longest: int, width: int) -> float:
 
 
 def _judge(job: Job) -> Parts:
-    settings = job.config.self_reward
-    if settings.mode == "generate":
-        return _generate(job, job.answers, job.answers, job.lengths.judge, settings.max_new_tokens)
+    written = job.config.self_reward.written_tokens
+    if written:
+        return _generate(job, job.answers, job.answers, job.lengths.judge, written)
     tokens = min(PREFILL_TOKENS, job.answers * job.lengths.judge)
     return {"activations": _forward(job.shape, tokens, job.lengths.judge, job.width)}
 
@@ -202,7 +203,7 @@ def _update(job: Job) -> Parts:
     if config.optim.gradient_checkpointing:
         kept, again = shape.layers * tokens * shape.hidden * width, one
     sharded = _sharded(job) < 1
-    every = config.tracker.role_gradients_every
+    every = config.optim.role_gradients_every
     always = {
         "gradients": _trained(job) * 4,  # fp32, also of bfloat16 weights
         # Two layers' weights are gathered at a time, and one layer's gradients go out.
@@ -255,13 +256,6 @@ def _tile(job: Job, tokens: int) -> float:
     return elements * (8 + 2 * job.width * (job.width == 2))
 
 
-def with_setting(settings: Any, key: str, value: Any) -> Any:
-    """A copy with one dotted setting changed."""
-    name, _, rest = key.partition(".")
-    inner = with_setting(getattr(settings, name), rest, value) if rest else value
-    return replace(settings, **{name: inner})
-
-
 def savings(config: Config) -> list[tuple[str, float]]:
     """Settings that would lower the peak, alone, and by how many bytes; the largest first."""
     job = job_of(config)
@@ -275,11 +269,11 @@ def savings(config: Config) -> list[tuple[str, float]]:
         ("rollout.max_rows", rollout.max_rows // 2, rollout.max_rows > 1),
         ("hardware.offload", True, not config.hardware.offload),
         ("hardware.parallel", "fsdp", job.gpus > 1 and not config.model.lora.rank),
-        ("tracker.role_gradients_every", 0, bool(config.tracker.role_gradients_every)),
+        ("optim.role_gradients_every", 0, bool(optim.role_gradients_every)),
     ]
     found = [
         (f"{key}={str(value).lower() if isinstance(value, bool) else value}",
-         whole - memory_of(job_of(with_setting(config, key, value))).peak)
+         whole - memory_of(job_of(with_value(config, key, value))).peak)
         for key, value, possible in changes if possible
     ]  # fmt: skip
     return sorted((c for c in found if c[1] > 0.01 * whole), key=lambda c: -c[1])

@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
-from lsp.config import Config, ModelShape
-from lsp.init import resolve_init
-from lsp.rewards.callable import CallableReward
-from lsp.rewards.reward_model import ClassifierReward
-from lsp.rewards.weighted import WeightedReward
-from lsp.runs import RunError
-from lsp.shapes import UnknownShape, shape_of
-from lsp.world import World
+from lsp.contracts import OwnModel
+from lsp.errors import RunError
+from lsp.model.processes import Processes
+from lsp.model.shapes import shape_of
+from lsp.run.init import resolve_init
+from lsp.settings.config import Config, ModelShape
 
 WIDTH = {"float32": 4, "bfloat16": 2}
 """Bytes of a number."""
@@ -44,7 +40,7 @@ class Job:
 
     config: Config
     shape: ModelShape
-    rewards: tuple[tuple[ClassifierReward, ModelShape], ...]
+    rewards: tuple[tuple[OwnModel, ModelShape], ...]
     lengths: Lengths
     missing: tuple[str, ...]
     second_base: bool
@@ -69,7 +65,7 @@ class Job:
         return self.queries * self.config.group_size
 
     def rows_at_once(self, prompt: int, new: int) -> int:
-        """Rows that the engine decodes in one chunk (``RolloutEngine.generate``)."""
+        """Rows that the engine decodes in one chunk (``InProcessEngine.generate``)."""
         rollout = self.config.rollout
         return min(rollout.max_rows, max(1, rollout.max_tokens // (prompt + new)))
 
@@ -78,14 +74,12 @@ def job_of(config: Config, lengths: Lengths | None = None) -> Job:
     """Raises UnknownShape where the policy's parameters cannot be counted; a reward model that
     cannot be is ``missing``. ``lengths``: where they are known; else estimated."""
     missing, rewards = [], []
-    for reward in _parts(config.reward):
-        if isinstance(reward, ClassifierReward):
-            try:
-                rewards.append((reward, shape_of(reward.name, reward.shape, "reward.shape")))
-            except UnknownShape as error:
-                missing.append(f"the reward model: {error}")
-        elif isinstance(reward, CallableReward):
-            missing.append(f"what {reward.path} needs")
+    for model in config.reward.own_models():
+        if model.shape is None:
+            missing.append(f"the reward model: {model.unknown}")
+        else:
+            rewards.append((model, model.shape))
+    missing += config.reward.uncounted()
     source = _source(config)
     from_base = source == config.model.name
     return Job(
@@ -95,7 +89,7 @@ def job_of(config: Config, lengths: Lengths | None = None) -> Job:
         lengths or estimated_lengths(config),
         tuple(missing),
         config.eval is not None and config.init.source != "base",
-        config.hardware.gpus or World.from_environment().size,
+        config.hardware.gpus or Processes.from_environment().size,
     )
 
 
@@ -106,14 +100,6 @@ def _source(config: Config) -> str:
         return resolve_init(config).source
     except RunError:
         return config.model.name
-
-
-def _parts(reward: Any) -> Iterator[Any]:
-    if isinstance(reward, WeightedReward):
-        for part in reward.parts.values():
-            yield from _parts(part.reward)
-    else:
-        yield reward
 
 
 def estimated_lengths(config: Config) -> Lengths:

@@ -8,15 +8,16 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from lsp.cards import CARDS
-from lsp.compose import compose
-from lsp.config import Config, local_model_folder
-from lsp.init import NoEarlierRun, resolve_init
-from lsp.job import Job, job_of
-from lsp.memory import GB, memory_of, trained_parameters
-from lsp.runs import RunError, display_name, dump_config
-from lsp.shapes import UnknownShape, parameters
-from lsp.work import BANDWIDTH_SHARE, FLOPS_SHARE, work_of
+from lsp.errors import RunError
+from lsp.model.shapes import UnknownShape, parameters
+from lsp.plan.hours import BANDWIDTH_SHARE, FLOPS_SHARE, work_of
+from lsp.plan.memory import GB, memory_of, trained_parameters
+from lsp.plan.step_size import Job, job_of
+from lsp.run.folder import display_name, dump_config
+from lsp.run.init import NoEarlierRun, resolve_init
+from lsp.settings.compose import compose
+from lsp.settings.config import Config, local_model_folder
+from lsp.settings.gpus import GPUS
 
 
 def plan(config: Config) -> str:
@@ -89,7 +90,7 @@ def _work_lines(job: Job) -> list[str]:
     hours = hours_of(job)
     if hours is None:
         return [*lines, "  hours     not known: name a card with hardware.gpu"]
-    card = CARDS[config.hardware.gpu]
+    card = GPUS[config.hardware.gpu]
     return [
         *lines,
         f"  hours     at most {hours:,.1f} on {job.gpus} × {card.label}"
@@ -111,7 +112,7 @@ def _init_text(config: Config) -> str:
     try:
         return resolve_init(config).text
     except NoEarlierRun as error:
-        if config.world == "pocket":
+        if config.world.makes_earlier_runs:
             return f"a run of method={config.init.source}, made first: there is none yet"
         return f"missing: {error}"
     except RunError as error:
@@ -153,11 +154,7 @@ def scaling_table() -> str:
                 for card in ("h100", "h200"):
                     job = job_of(compose([*given, f"hardware.gpu={card}"]))
                     peak, hours = memory_of(job).peak / GB, hours_of(job)
-                    fits = peak <= CARDS[card].memory_gb
+                    fits = peak <= GPUS[card].memory_gb
                     cells.append(f"{hours:,.0f}" if fits else "–")
                 lines.append(f"| {name} | {gpus} | {way} | {peak:.0f} | {' | '.join(cells)} |")
     return "\n".join(lines)
-
-
-if __name__ == "__main__":
-    print(scaling_table())

@@ -10,36 +10,59 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from lsp.pocket.language import Task, evaluation_queries, parse
-from lsp.schema import number
+from pydantic import Field
+
+from lsp.contracts import BuildContext, Evaluator, EvaluatorSettings
+from lsp.pocket.language import FAMILIES, MAX_LENGTH, Task, evaluation_queries, parse
+from lsp.rollout.draw_key import DrawKey
+from lsp.settings.schema import settings
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from lsp.players import Players
+    from lsp.settings.config import Config
 
 
-@dataclass(frozen=True)
-class PocketEvaluation:
-    """``every``: steps between evaluations on the dev split, beside those before the first and
-    after the last step.
-    ``*_per_cell``: most queries of one (family, length). ``challenger_samples``: queries drawn
-    to measure what the Challenger writes."""
+@settings
+class PocketEvaluation(EvaluatorSettings):
+    """Exact accuracy on the dev split on the way, on the test split at the end."""
 
-    every: int = number(minimum=0)
-    dev_per_cell: int = number(minimum=1)
-    test_per_cell: int = number(minimum=1)
-    challenger_samples: int = number(minimum=1)
+    every: int = Field(
+        ge=0, le=10_000_000, description="steps between evaluations, beside the start and the end"
+    )
+    dev_per_cell: int = Field(
+        ge=1, le=100_000, description="dev queries of one (family, length) at most"
+    )
+    test_per_cell: int = Field(
+        ge=1, le=100_000, description="test queries of one (family, length) at most"
+    )
+    challenger_samples: int = Field(
+        ge=1, le=1_000_000, description="queries drawn to measure what the Challenger writes"
+    )
+    name = "pocket"
+    labels = MappingProxyType(
+        {
+            "accuracy": "exact accuracy",
+            "greedy_accuracy": "greedy accuracy",
+            **{f"accuracy/length_{n}": f"  length {n}" for n in range(1, MAX_LENGTH + 1)},
+            **{f"accuracy/{family}": f"  {family}" for family in FAMILIES},
+            "valid_query_frac": "legal queries",
+            "distinct_query_frac": "distinct queries",
+            "argument_length": "argument length",
+        }
+    )
 
-    def problems(self, config) -> list[tuple[str, str]]:
-        if config.world != "pocket":
+    def problems(self, config: Config) -> Sequence[tuple[str, str]]:
+        if config.world.name != "pocket":
             return [("the pocket evaluation is of the pocket world", "choose eval=none")]
-        return []
+        return ()
 
-    def build(self, players: Players, base: PreTrainedModel) -> PocketEvaluator:
-        return PocketEvaluator(self, players, base)
+    def build(self, context: BuildContext) -> PocketEvaluator:
+        return PocketEvaluator(self, context.players, context.base)
 
 
 @dataclass(frozen=True)
@@ -80,7 +103,7 @@ def _cell_mean(
     return sum(means) / len(means)
 
 
-class PocketEvaluator:
+class PocketEvaluator(Evaluator):
     """Measures models against the base, whose skill is computed once for each split."""
 
     def __init__(self, settings: PocketEvaluation, players: Players, base: PreTrainedModel):
@@ -101,9 +124,10 @@ class PocketEvaluator:
             self._base_skill[split] = self.skill(self.base, split)
         return self._base_skill[split]
 
-    def metrics(self, model: PreTrainedModel, split: str, seed: int) -> dict[str, float]:
+    def metrics(self, model: PreTrainedModel, split: str) -> dict[str, float]:
         """``accuracy`` and the rest, without a prefix; see docs/metrics.md."""
-        skill, base = self.skill(model, split), self.base_skill(split)
+        base = self.base_skill(split)
+        skill = base if model is self.base else self.skill(model, split)
         wins, losses = win_loss(skill, base)
         n = len(skill.tasks)
         return {
@@ -115,14 +139,12 @@ class PocketEvaluator:
             "win_rate": (wins + (n - wins - losses) / 2) / n,
             **{f"accuracy/length_{k}": skill.accuracy(length=k) for k in skill.lengths()},
             **{f"accuracy/{f}": skill.accuracy(family=f) for f in skill.families()},
-            **self.challenger(model, seed),
+            **self.challenger(model),
         }
 
-    def challenger(self, model: PreTrainedModel, seed: int) -> dict[str, float]:
+    def challenger(self, model: PreTrainedModel) -> dict[str, float]:
         """What the model asks when it plays Challenger: shares of ``challenger_samples``."""
-        from lsp.rollout.engine import DrawKey  # loads torch, which no reader of settings needs
-
-        key = DrawKey(seed, 0, "eval")
+        key = DrawKey(self.players.config.seed, 0, "eval")
         queries = self.players.ask(model, self.settings.challenger_samples, key)
         tasks = [parse(query.text) if query.played else None for query in queries]
         legal = [task for task in tasks if task is not None]
@@ -135,7 +157,7 @@ class PocketEvaluator:
 
 def measure_skill(model: PreTrainedModel, players: Players, tasks: Sequence[Task]) -> Skill:
     """Exact and greedy accuracy on any tasks, e.g. all legal queries."""
-    from lsp.players import completion_probability  # loads torch
+    from lsp.model.probability import completion_probability
 
     prompts = players.chat.encode([players.prompts.solver_messages(t.query) for t in tasks])
     probability = completion_probability(

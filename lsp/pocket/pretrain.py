@@ -1,7 +1,7 @@
 """Schools the pocket world's base model: a real Llama that can play every role, not too well.
 
-    python -m lsp.pocket.school seed=0            # writes lsp/pocket/base, about two minutes
-    python -m lsp.pocket.school seed=1 out=outputs/pocket-base-1
+    python -m lsp.pocket.pretrain seed=0            # writes lsp/pocket/base, about two minutes
+    python -m lsp.pocket.pretrain seed=1 out=outputs/pocket-base-1
 
 The corpus has three parts, one for each role of the game:
 
@@ -31,11 +31,11 @@ import torch
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from lsp.command import read_settings
-from lsp.compose import compose
+from lsp.errors import RunError
+from lsp.model.chat import ChatFormat
 from lsp.pocket.language import ALPHABET, FAMILIES, MAX_LENGTH, Task, form_rubric, split
-from lsp.prompts import ChatFormat
-from lsp.runs import RunError
+from lsp.settings.command import read_settings
+from lsp.settings.compose import compose
 
 BASE_FOLDER = Path(__file__).parent / "base"
 
@@ -272,7 +272,7 @@ def main(arguments: Sequence[str]) -> None:
     tokenizer.save_pretrained(out)
     record = asdict(settings)
     del record["out"]
-    (out / "school.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    (out / "pretrain.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
     print(f"saved {out}")
 
 

@@ -1,22 +1,27 @@
-"""The pocket world's external reward: an exact verifier."""
+"""The pocket world's external reward: an exact verifier. Texts go in, R in [0, 1] comes out."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Literal
 
+from pydantic import Field
+
+from lsp.contracts import BuildContext, Reward, RewardSettings
 from lsp.pocket.language import verify
+from lsp.settings.schema import settings
 
 
-@dataclass(frozen=True)
-class PocketVerifier:
+@settings
+class PocketVerifier(RewardSettings, Reward):
     """R in [0, 1] by ``lsp.pocket.language.verify``; a query that is not legal scores 0."""
 
-    credit: Literal["partial", "exact"]
-    range: ClassVar[tuple[float, float]] = (0.0, 1.0)
+    credit: Literal["partial", "exact"] = Field(
+        description="partial: the share of right positions; exact: 1 or 0"
+    )
+    range = (0.0, 1.0)
 
-    def build(self, device) -> PocketVerifier:
+    def build(self, context: BuildContext) -> PocketVerifier:
         return self
 
     def __call__(self, queries: Sequence[str], answers: Sequence[str]) -> list[float]:

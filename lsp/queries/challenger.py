@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from transformers import PreTrainedModel
 
-from lsp.config import RolloutConfig
-from lsp.prompts import ChatFormat, Prompts, parse_query
-from lsp.rollout.engine import DrawKey, Engine
+from lsp.contracts import Engine
+from lsp.model.chat import ChatFormat
+from lsp.rollout.draw_key import DrawKey
+from lsp.settings.config import RolloutConfig
+from lsp.settings.prompts import Prompts
 from lsp.types import Query
 
 
@@ -38,3 +42,15 @@ def challenger_queries(
         query_id = f"s{key.step:06d}-q{key.number(row):03d}"
         queries.append(Query(query_id, text, status, tuple(prompt), completion))
     return queries
+
+
+def parse_query(text: str, template_tags: Sequence[str]) -> tuple[str, bool]:
+    """What the Challenger asks -> (query, valid structure).
+
+    Tags of the prompt's template are taken off once at the two ends; a tag that remains inside
+    makes the query invalid: it is recorded as written and not played.
+    """
+    query = text.strip()
+    for tag in template_tags:
+        query = query.removeprefix(tag).removesuffix(tag).strip()
+    return query, not any(tag in query for tag in template_tags)

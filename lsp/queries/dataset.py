@@ -1,60 +1,46 @@
-"""Queries from a data set: what GRPO trains on. The place in the data follows from the step."""
+"""Queries from a data set, what GRPO trains on: all of them, and those of a step, whose place in the
+data follows from (seed, step)."""
 
 from __future__ import annotations
 
 import json
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from lsp.pocket.language import legal_queries, split
-from lsp.schema import number
+from pydantic import Field
 
+from lsp.contracts import BuildContext, QueriesSettings
+from lsp.settings.schema import settings
 
-@dataclass(frozen=True)
-class PocketQueries:
-    """Legal queries of the pocket world's train split, at most ``per_cell`` of each (family,
-    length) up to ``max_length``; none is in the dev or test split."""
-
-    per_cell: int = number(minimum=1)
-    max_length: int = number(minimum=1)
-
-    def build(self) -> list[str]:
-        draw = random.Random("pocket queries")
-        cells: dict[tuple[str, int], list[str]] = {}
-        for task in legal_queries():
-            if split(task) == "train" and len(task.argument) <= self.max_length:
-                cells.setdefault((task.family, len(task.argument)), []).append(task.query)
-        return [
-            query
-            for members in cells.values()
-            for query in draw.sample(members, min(self.per_cell, len(members)))
-        ]
+if TYPE_CHECKING:
+    from lsp.settings.config import Config
 
 
-@dataclass(frozen=True)
-class InstructionQueries:
-    """Instructions in Alpaca's columns (``instruction``, ``input``) from a local .json or .jsonl
-    file, or from a Hub data set (``pip install '.[hub]'``). A non-empty input follows its
+@settings
+class InstructionQueries(QueriesSettings):
+    """Instructions in Alpaca's columns (``instruction``, ``input``). A non-empty input follows its
     instruction after a blank line."""
 
-    path: str
-    split: str
+    path: str = Field(
+        description="a local .json or .jsonl file, or a Hub data set (pip install '.[hub]')"
+    )
+    split: str = Field(description="of a Hub data set")
 
-    def problems(self, config) -> list[tuple[str, str]]:
+    def problems(self, config: Config) -> list[tuple[str, str]]:
         local = self.path.endswith((".json", ".jsonl"))
         if config.method.queries == "dataset" and local and not Path(self.path).is_file():
             return [(f"there is no file {self.path}", "give data.path=<file or Hub data set>")]
         return []
 
-    def build(self) -> list[str]:
+    def build(self, context: BuildContext) -> list[str]:
         rows = self._rows()
         queries = []
-        for number_, row in enumerate(rows):
+        for number, row in enumerate(rows):
             if not isinstance(row, dict) or not isinstance(row.get("instruction"), str):
                 raise ValueError(
-                    f"{self.path}: row {number_} has no text column 'instruction'; it has"
+                    f"{self.path}: row {number} has no text column 'instruction'; it has"
                     f" {sorted(row) if isinstance(row, dict) else type(row).__name__}"
                 )
             extra = row.get("input") or ""

@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from lsp.command import read_command
+from lsp.errors import RunError
 from lsp.report.page import REPORT, write_report
 from lsp.report.record import read_records
-from lsp.runs import RunError, find_run
+from lsp.run.folder import find_run
+from lsp.settings.command import read_command
 
 
 @dataclass

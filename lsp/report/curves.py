@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import matplotlib
 from matplotlib.figure import Figure
 
-from lsp.closing import CHALLENGER_COLOUR, SOLVER_COLOUR
+from lsp.loop.finish import CHALLENGER_COLOUR, SOLVER_COLOUR
+from lsp.report.matrix import draw_matrix
 from lsp.report.record import Record
 from lsp.report.river import Asked, draw_river
 
@@ -184,9 +185,7 @@ def river_charts(queries: Asked, pocket: bool) -> list[Chart]:
 
 
 def crossplay_chart(rows: Sequence[dict[str, Any]]) -> Chart:
-    """The matrix of a cross-play; ``rows`` as ``eval.matrix.read_matrix`` returns them."""
-    from eval.matrix import draw_matrix
-
+    """The matrix of a cross-play; ``rows`` as ``lsp.report.matrix.read_matrix`` returns them."""
     with matplotlib.rc_context(STYLE):
         svg = inline_svg(draw_matrix(rows))
     told = "; ".join(

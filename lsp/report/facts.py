@@ -8,9 +8,10 @@ from collections.abc import Sequence
 from statistics import mean, stdev
 from typing import Any, NamedTuple
 
-from lsp.compose import compose
+from lsp.errors import ConfigError
 from lsp.report.record import Record
-from lsp.schema import ConfigError, flat
+from lsp.settings.compose import compose
+from lsp.settings.schema import flat
 
 WINDOW = 20
 """Steps at each end of a run whose means are compared."""

@@ -17,9 +17,8 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from lsp.report.escape import page_json
+from lsp.tools.text import page_json, visible
 from lsp.tracking.reader import read_trace, trace_steps
-from lsp.visible import visible
 
 MAX_STEPS = 100
 """Steps of a run that does not fit whole."""

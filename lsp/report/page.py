@@ -21,11 +21,12 @@ import jinja2
 from markupsafe import Markup
 
 from lsp.pocket.language import form_rubric, parse
-from lsp.report import charts, facts
-from lsp.report.escape import page_json
-from lsp.report.game_rows import PlayedQuery, Sample, read_index, sample
+from lsp.report import curves as charts
+from lsp.report import facts
+from lsp.report.game import PlayedQuery, Sample, read_index, sample
+from lsp.report.matrix import read_matrix
 from lsp.report.record import Record
-from lsp.visible import visible
+from lsp.tools.text import page_json, visible
 
 HERE = Path(__file__).parent
 REPORT = "report.html"
@@ -83,8 +84,6 @@ def render(records: Sequence[Record]) -> str:
 
 
 def _crossplay(record: Record) -> charts.Chart:
-    from eval.matrix import read_matrix
-
     return charts.crossplay_chart(read_matrix((record.folder / CROSSPLAY).parent))
 
 

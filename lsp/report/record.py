@@ -11,11 +11,12 @@ from typing import Any
 import pyarrow.parquet as pq
 import yaml
 
-from lsp.config import CollapseConfig
-from lsp.runs import RunError, is_held, read_run, resume_hint
-from lsp.schema import flat_tree
-from lsp.tracking.local import SCHEMA
+from lsp.errors import RunError
+from lsp.run.folder import is_held, read_run, resume_hint, saved_tree
+from lsp.settings.config import CollapseConfig
+from lsp.settings.schema import flat_tree
 from lsp.tracking.reader import read_metrics, read_summary, trace_steps
+from lsp.tracking.rows import SCHEMA
 
 OWN = ("seed", "run_dir", "run_name", "runs_root", "resume", "dry_run", "init.run", "objective")
 OWN_GROUPS = ("tracker.", "checkpoint.", "runtime.", "hardware.", "eval.")
@@ -23,7 +24,6 @@ OWN_GROUPS = ("tracker.", "checkpoint.", "runtime.", "hardware.", "eval.")
 
 
 NEEDED = {
-    "world",
     "num_steps",
     "method.queries",
     *(f"collapse.{field.name}" for field in fields(CollapseConfig)),
@@ -50,7 +50,7 @@ class Record:
 
     @property
     def world(self) -> str:
-        return self.settings["world"]
+        return self.run["world"]
 
     @property
     def state(self) -> str:
@@ -90,7 +90,7 @@ def read_record(folder: Path) -> Record:
     run = read_run(folder)
     steps = trace_steps(folder)
     try:
-        settings = flat_tree(yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8")))
+        settings = flat_tree(saved_tree(folder))
         metrics = read_metrics(folder) if (folder / "metrics.jsonl").is_file() else []
         # A finished run that went on and was killed has the summary of its shorter self.
         summary = read_summary(folder) if run["status"] == "finished" else {}

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from lsp.pocket.language import FAMILIES, MAX_LENGTH, parse
-from lsp.visible import visible
+from lsp.tools.text import visible
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -1,29 +1,31 @@
-"""An external reward from a Python function of the user's."""
-
-from __future__ import annotations
+"""An external reward from a Python function of the user's: texts go in, its numbers come out."""
 
 import traceback
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import ClassVar
 
+from pydantic import Field
+
+from lsp.contracts import BuildContext, Reward, RewardSettings
 from lsp.rewards.checked import checked
-from lsp.schema import code, imported
+from lsp.settings.reader import imported
+from lsp.settings.schema import Code, settings
 
 
-@dataclass(frozen=True)
-class CallableReward:
-    """R is what the function at ``path`` returns for lists of queries and answers of equal length:
-    one finite number a pair, in their order. No range is known."""
+@settings
+class CallableReward(RewardSettings):
+    """R is what a function returns for lists of queries and answers of equal length: one finite
+    number a pair, in their order. No range is known."""
 
-    path: str = code()
-    range: ClassVar[tuple[float, float] | None] = None
+    path: Code = Field(description="package.module.function; from the command line alone")
 
-    def build(self, device) -> CallableScorer:
+    def uncounted(self) -> Sequence[str]:
+        return (f"what {self.path} needs",)
+
+    def build(self, context: BuildContext) -> Reward:
         return CallableScorer(self.path)
 
 
-class CallableScorer:
+class CallableScorer(Reward):
     """Call it with queries and answers of equal number. Raises ValueError, with the place, for
     whatever goes wrong in the function, and for an answer that is not rewards."""
 

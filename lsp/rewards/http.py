@@ -15,39 +15,39 @@ import os
 import re
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
-from lsp.retry import RETRIED_STATUS, backoff, retry_after
+from pydantic import Field
+
+from lsp.contracts import BuildContext, Reward, RewardSettings
 from lsp.rewards.checked import checked
-from lsp.schema import number
-from lsp.scrub import HIDDEN, scrub
+from lsp.settings.schema import settings
+from lsp.tools.retry import RETRIED_STATUS, backoff, retry_after
+from lsp.tools.secrets import HIDDEN, scrub
 
 if TYPE_CHECKING:
     import httpx2
 
+    from lsp.settings.config import Config
+
 Pair = tuple[str, str]
 
 
-@dataclass(frozen=True)
-class HttpReward:
+@settings
+class HttpReward(RewardSettings):
     """R is the server's number of a (query, answer) pair: unbounded. Equal pairs of a step are sent
-    once.
+    once."""
 
-    ``api_key_env``: the name of the environment variable that holds the key, null for none.
-    ``batch_size``: pairs a request; ``concurrency``: requests at a time; ``timeout_seconds``: for
-    all of one request; ``max_tries``: of one request, the first included.
-    """
+    url: str = Field(description="http://host:port/path")
+    api_key_env: str | None = Field(
+        description="the name of the environment variable that holds the key; null: none"
+    )
+    batch_size: int = Field(ge=1, le=65_536, description="pairs a request")
+    concurrency: int = Field(ge=1, le=1024, description="requests at a time")
+    timeout_seconds: float = Field(gt=0, le=86_400, description="for all of one request")
+    max_tries: int = Field(ge=1, le=100, description="of one request, the first included")
 
-    url: str
-    api_key_env: str | None
-    batch_size: int = number(minimum=1)
-    concurrency: int = number(minimum=1)
-    timeout_seconds: float = number(above=0)
-    max_tries: int = number(minimum=1)
-    range: ClassVar[tuple[float, float] | None] = None
-
-    def problems(self, config) -> list[tuple[str, str]]:
+    def problems(self, config: Config) -> list[tuple[str, str]]:
         import httpx2
 
         found = []
@@ -70,11 +70,11 @@ class HttpReward:
         """The key as it stands in the environment; empty where there is none."""
         return os.environ.get(self.api_key_env, "") if self.api_key_env else ""
 
-    def build(self, device) -> HttpScorer:
+    def build(self, context: BuildContext) -> HttpScorer:
         return HttpScorer(self)
 
 
-class HttpScorer:
+class HttpScorer(Reward):
     """Asks the server; call it with queries and answers of equal number. Raises ValueError, with
     the last thing that went wrong, once one request has failed for good."""
 

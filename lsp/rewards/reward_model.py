@@ -1,46 +1,55 @@
-"""An external reward from a preference model: a sequence classifier with one output."""
+"""An external reward from a preference model: (query, answer) pairs go in, the one output of a
+sequence classifier comes out."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Literal
 
-from lsp.config import ModelShape
-from lsp.schema import consent, number
+from pydantic import Field
+
+from lsp.contracts import BuildContext, OwnModel, Reward, RewardSettings
+from lsp.model.shapes import UnknownShape, shape_of
+from lsp.settings.config import ModelShape
+from lsp.settings.schema import Consent, settings
 
 
-@dataclass(frozen=True)
-class ClassifierReward:
+@settings
+class ClassifierReward(RewardSettings):
     """R is the classifier's logit of (query, answer): unbounded.
 
     It reads them as a conversation under its own chat template; where its tokenizer has none, as a
-    pair of texts, which is how DeBERTa classifiers are trained. ``max_tokens``: padded tokens a
-    pass. ``max_length``: what is longer, or longer than the classifier's context, is cut at its
-    end and marked as ``truncated``. ``trust_remote_code``: Python files that came with it are run.
-    ``shape``: of a Hub's model, for the plan.
+    pair of texts, which is how DeBERTa classifiers are trained.
     """
 
-    name: str
-    revision: str | None
-    trust_remote_code: bool = consent()
-    dtype: Literal["float32", "bfloat16"]
-    date_string: str | None
-    max_length: int = number(minimum=8)
-    max_tokens: int = number(minimum=8)
-    shape: ModelShape | None = None
-    range: ClassVar[tuple[float, float] | None] = None
+    name: str = Field(description="a folder or Hub id of a classifier with one output")
+    revision: str | None = Field(description="branch, tag or commit of a Hub id; null: main")
+    trust_remote_code: Consent = Field(description="run Python files that came with it")
+    dtype: Literal["float32", "bfloat16"] = Field(description="of its weights")
+    date_string: str | None = Field(description="pins the date that its chat template inserts")
+    max_length: int = Field(
+        ge=8, le=2**20, description="tokens of a pair; what is longer is cut and marked truncated"
+    )
+    max_tokens: int = Field(ge=8, le=2**30, description="padded tokens a pass")
+    shape: ModelShape | None = Field(default=None, description="of a Hub's model, for the plan")
 
-    def build(self, device) -> ClassifierScorer:
-        return ClassifierScorer(self, device)
+    def own_models(self) -> Sequence[OwnModel]:
+        try:
+            shape, unknown = shape_of(self.name, self.shape, "reward.shape"), ""
+        except UnknownShape as error:
+            shape, unknown = None, str(error)
+        return (OwnModel(self.dtype, self.max_length, self.max_tokens, shape, unknown),)
+
+    def build(self, context: BuildContext) -> ClassifierScorer:
+        return ClassifierScorer(self, context.device)
 
 
-class ClassifierScorer:
+class ClassifierScorer(Reward):
     """The loaded classifier; call it with queries and answers of equal number."""
 
     def __init__(self, settings: ClassifierReward, device):
-        from lsp.loading import load_pretrained
-        from lsp.prompts import ChatFormat
+        from lsp.model.chat import ChatFormat
+        from lsp.model.loading import load_pretrained
 
         model, tokenizer = load_pretrained(
             "SequenceClassification",
@@ -82,7 +91,7 @@ class ClassifierScorer:
         return {"truncated": self._truncated}
 
     def __call__(self, queries: Sequence[str], answers: Sequence[str]) -> list[float]:
-        from lsp.offload import on_device
+        from lsp.model.offload import on_device
 
         pairs = list(dict.fromkeys(zip(queries, answers, strict=True)))
         rows, segments = self._encode(pairs)

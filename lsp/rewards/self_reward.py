@@ -1,28 +1,62 @@
-"""The quality self-reward R_Q, 0..7, by the frozen reference under a rubric prompt."""
+"""The quality self-reward R_Q: (query, answer) pairs go in, scores 0..7 of the frozen reference under
+a rubric prompt come out."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
-import torch
+from pydantic import Field
 
-from lsp.config import SelfRewardConfig
-from lsp.prompts import ChatFormat, Prompts, parse_quality
-from lsp.rollout.engine import DrawKey, Engine, prefill_parts
+from lsp.contracts import BuildContext, Engine, SelfJudge, SelfJudgeSettings
+from lsp.rollout.draw_key import DrawKey
+from lsp.rollout.settings import unrestricted
+from lsp.settings.prompts import Prompts
+from lsp.settings.schema import settings
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
+
+    from lsp.model.chat import ChatFormat
 
 MINIMUM_DIGIT_MASS = 0.5
 """``expected`` mode: where the digits 0..7 hold less probability, the score is unparsed."""
 
 
-class SelfJudge:
+@settings
+class RubricJudge(SelfJudgeSettings):
+    """The reference judges under ``prompts.judge``, 0 to 7."""
+
+    mode: Literal["expected", "generate"] = Field(
+        description="expected: digits renormalised, one forward pass; generate: text, parsed strictly"
+    )
+    max_new_tokens: int = Field(ge=1, le=65_536, description="of the text that generate writes")
+    lsp_weight: float = Field(
+        gt=0, le=1e6, description="method.self_reward_weight of method=lsp in this world"
+    )
+
+    @property
+    def written_tokens(self) -> int:
+        return self.max_new_tokens if self.mode == "generate" else 0
+
+    def build(self, context: BuildContext) -> RubricSelfJudge:
+        config = context.config
+        return RubricSelfJudge(
+            context.reference,
+            context.chat,
+            config.rollout.engine.build(unrestricted(context)),
+            config.prompts,
+            self,
+            config.rollout.temperature,
+        )
+
+
+class RubricSelfJudge(SelfJudge):
     """Scores (query, answer) pairs. Equal pairs are judged once.
 
     ``expected``: the mean of the digits 0..7 under the reference's next-token distribution,
@@ -37,7 +71,7 @@ class SelfJudge:
         chat: ChatFormat,
         engine: Engine,
         prompts: Prompts,
-        settings: SelfRewardConfig,
+        settings: RubricJudge,
         temperature: float,
     ):
         self.reference = reference
@@ -70,8 +104,12 @@ class SelfJudge:
         found = [by_pair[pair] for pair in zip(queries, answers, strict=True)]
         return [score for score, _ in found], [text for _, text in found]
 
-    @torch.no_grad()
     def _expected(self, prompts: list[list[int]]) -> list[tuple[float, str]]:
+        """(expected digit of the next token, what was read) of each prompt."""
+        import torch
+
+        from lsp.rollout.in_process import prefill_parts
+
         judged = []
         for part in prefill_parts(prompts):
             rows = prompts[part]
@@ -82,11 +120,12 @@ class SelfJudge:
                 ids[i, : len(row)] = torch.tensor(row)
             mask = (torch.arange(width) < lengths[:, None]).long()
             device = self.reference.device
-            hidden = self.reference.get_decoder()(
-                input_ids=ids.to(device), attention_mask=mask.to(device), use_cache=False
-            ).last_hidden_state
-            last = hidden[torch.arange(len(rows)), lengths - 1]
-            logits = self.reference.get_output_embeddings()(last).float()
+            with torch.no_grad():
+                hidden = self.reference.get_decoder()(
+                    input_ids=ids.to(device), attention_mask=mask.to(device), use_cache=False
+                ).last_hidden_state
+                last = hidden[torch.arange(len(rows)), lengths - 1]
+                logits = self.reference.get_output_embeddings()(last).float()
             digits = logits.softmax(dim=-1)[:, self.digit_ids].cpu()
             mass = digits.sum(dim=1)
             mean = (digits @ torch.arange(8.0)) / mass
@@ -113,3 +152,15 @@ def pair_number(query: str, answer: str) -> int:
     """A number below 2^64 that stands for a pair in a ``DrawKey``."""
     text = json.dumps([query, answer])  # escaped: half a surrogate pair has no UTF-8
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big")
+
+
+def parse_quality(text: str, tag: str) -> int | None:
+    """The judge's total, 0..7, or None where it cannot be read.
+
+    Strict: exactly one ``<tag>d</tag>`` in the text (without a tag: the text is one digit).
+    Two totals, 8, 3.5 or "seven" are unparsable, not guessed at.
+    """
+    if not tag:
+        return int(text) if re.fullmatch(r"[0-7]", text.strip()) else None
+    found = re.findall(rf"<{re.escape(tag)}>\s*(.*?)\s*</{re.escape(tag)}>", text, re.DOTALL)
+    return int(found[0]) if len(found) == 1 and re.fullmatch(r"[0-7]", found[0]) else None

@@ -1,60 +1,73 @@
-"""An external reward that is a weighted sum of several."""
+"""An external reward that is a weighted sum of several: each part scores all pairs."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Annotated
 
-from lsp.schema import number
+from pydantic import Field
+
+from lsp.contracts import BuildContext, OwnModel, Reward, RewardSettings, build_part
+from lsp.settings.schema import PLUGGABLE, settings
+
+if TYPE_CHECKING:
+    from lsp.settings.config import Config
 
 
-@dataclass(frozen=True)
+@settings
 class Part:
-    """One summand. A negative ``weight`` is a penalty; a part of weight 0 is logged alone."""
+    """One summand."""
 
-    weight: float = number()
-    reward: Any = field(metadata={"component": True})
+    weight: float = Field(
+        ge=-1e6,
+        le=1e6,
+        description="a negative one is a penalty; a part of weight 0 is logged alone",
+    )
+    reward: Annotated[RewardSettings, PLUGGABLE] = Field(description="any reward")
 
 
-@dataclass(frozen=True)
-class WeightedReward:
+@settings
+class WeightedReward(RewardSettings):
     """R = sum over parts of weight · reward. Its range is the same sum of the parts' ranges; None
     where a part has none."""
 
-    parts: dict[str, Part]
+    parts: dict[str, Part] = Field(description="summands, by names of the user's")
 
     @property
     def range(self) -> tuple[float, float] | None:
         low = high = 0.0
         for part in self.parts.values():
-            bounds = getattr(part.reward, "range", None)
-            if bounds is None:
+            if part.reward.range is None:
                 return None
-            ends = sorted(part.weight * bound for bound in bounds)
+            ends = sorted(part.weight * bound for bound in part.reward.range)
             low, high = low + ends[0], high + ends[1]
         return low, high
 
-    def problems(self, config) -> list[tuple[str, str]]:
+    def own_models(self) -> Sequence[OwnModel]:
+        return [model for part in self.parts.values() for model in part.reward.own_models()]
+
+    def uncounted(self) -> Sequence[str]:
+        return [text for part in self.parts.values() for text in part.reward.uncounted()]
+
+    def problems(self, config: Config) -> Sequence[tuple[str, str]]:
         found = []
         if not any(part.weight for part in self.parts.values()):
             reason = "no part has a weight, so all answers would have the same reward"
             found.append((reason, "give a weight other than 0 to one of reward.parts"))
         for name, part in self.parts.items():
-            told = getattr(part.reward, "problems", lambda c: [])(config)
-            found += [(f"part {name}: {reason}", fix) for reason, fix in told]
+            found += [(f"part {name}: {why}", fix) for why, fix in part.reward.problems(config)]
         return found
 
-    def build(self, device) -> WeightedSum:
+    def build(self, context: BuildContext) -> WeightedSum:
         weights = {name: part.weight for name, part in self.parts.items()}
-        rewards = {name: part.reward.build(device) for name, part in self.parts.items()}
+        rewards = {name: build_part(part.reward, context) for name, part in self.parts.items()}
         return WeightedSum(weights, rewards)
 
 
-class WeightedSum:
+class WeightedSum(Reward):
     """The loaded parts; call it with queries and answers of equal number."""
 
-    def __init__(self, weights: Mapping[str, float], rewards: Mapping[str, Any]):
+    def __init__(self, weights: Mapping[str, float], rewards: Mapping[str, Reward]):
         self.weights = weights
         self.rewards = rewards
         self._values: dict[str, list[float]] = {}
@@ -68,16 +81,13 @@ class WeightedSum:
         return total
 
     def offload(self) -> None:
-        """From now on the parts' models are on the device only while they score."""
         for reward in self.rewards.values():
-            if hasattr(reward, "offload"):
-                reward.offload()
+            reward.offload()
 
     def details(self) -> dict[str, list[float]]:
-        """``part/<name>``: the part's number of each pair of the last call, before its weight; what
-        the part itself tells lies beside it."""
-        told = {f"part/{name}": values for name, values in self._values.items()}
+        """``part/<name>``: the part's number of each pair of the last call, before its weight; the
+        part's own details lie beside it."""
+        found = {f"part/{name}": values for name, values in self._values.items()}
         for name, reward in self.rewards.items():
-            own = getattr(reward, "details", dict)()
-            told |= {f"part/{name}/{key}": values for key, values in own.items()}
-        return told
+            found |= {f"part/{name}/{key}": v for key, v in reward.details().items()}
+        return found

@@ -1,52 +1,27 @@
-"""In-process generation on the training weights.
+"""Generation on the training weights: prompts and a key go in, completions come out.
 
 Each distinct prompt is prefilled once and its cache is shared out to its samples; keys and
 values live in one preallocated buffer; a row leaves the batch when it is done. Columns are
 common to all rows (prompts are padded on the left), so a decode step writes one column.
-
-Randomness is keyed by (seed, step, role, row, position) through a counter-based generator
-(Philox): a row's draws never depend on its neighbours, on chunking or on when others stop.
 """
 
 from __future__ import annotations
 
-import math
 import re
-import zlib
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
-from transformers.cache_utils import Cache
 
-from lsp.limits import PREFILL_TOKENS
-from lsp.onednn import decoding_weights
+from lsp.contracts import Engine
+from lsp.model.onednn import decoding_weights
+from lsp.rollout.draw_key import DrawKey
+from lsp.rollout.row_cache import RowCache
+from lsp.rollout.sampling import sample
+from lsp.settings.limits import PREFILL_TOKENS
 from lsp.types import Completion
-
-
-@dataclass(frozen=True)
-class DrawKey:
-    """What a generation's randomness is keyed by, beside the position. ``rows``: each row's number
-    among those of its step and role, below 2^64; where a generation has them all, their order."""
-
-    seed: int
-    step: int
-    role: str
-    rows: Sequence[int] | None = None
-
-    def number(self, row: int) -> int:
-        """Of a generation's row among the step's."""
-        return row if self.rows is None else self.rows[row]
-
-    def uniforms(self, row: int, count: int) -> np.ndarray:
-        """``count`` numbers in [0, 1) for one row, float64."""
-        parts = [0, self.number(row), zlib.crc32(self.role.encode()), self.step]
-        counter = np.array(parts, dtype=np.uint64)  # of a list, large ones would be rounded
-        return np.random.Generator(np.random.Philox(key=self.seed, counter=counter)).random(count)
 
 
 def prefill_parts(prompts: Sequence[Sequence[int]]) -> list[slice]:
@@ -55,73 +30,7 @@ def prefill_parts(prompts: Sequence[Sequence[int]]) -> list[slice]:
     return [slice(start, start + size) for start in range(0, len(prompts), size)]
 
 
-class RowCache(Cache):
-    """Keys and values of all layers, [rows, heads, columns, head_dim], allocated once.
-
-    A forward pass writes at columns ``length`` onwards; ``advance`` makes them count.
-    """
-
-    def __init__(self, columns: int):
-        super().__init__(layers=[])
-        self.columns = columns
-        self.length = 0
-        self.keys: list[Tensor] = []
-        self.values: list[Tensor] = []
-
-    def update(self, key_states, value_states, layer_idx, *args, **kwargs):
-        """Write one layer's new columns; return everything written so far."""
-        if layer_idx == len(self.keys):
-            rows, heads, _, size = key_states.shape
-            self.keys.append(key_states.new_empty(rows, heads, self.columns, size))
-            self.values.append(value_states.new_empty(rows, heads, self.columns, size))
-        keys, values = self.keys[layer_idx], self.values[layer_idx]
-        end = self.length + key_states.shape[2]
-        keys[:, :, self.length : end] = key_states
-        values[:, :, self.length : end] = value_states
-        return keys[:, :, :end], values[:, :, :end]
-
-    def advance(self, columns: int) -> None:
-        self.length += columns
-
-    def get_seq_length(self, layer_idx: int = 0) -> int:
-        return self.length
-
-    def show(self, prompts: RowCache, rows: Tensor, owners: Tensor, count: int) -> None:
-        """Begin ``rows`` (of ``count`` in all) with what ``prompts`` holds of their ``owners``."""
-        for own, others in ((self.keys, prompts.keys), (self.values, prompts.values)):
-            for layer, other in enumerate(others):
-                if layer == len(own):
-                    own.append(other.new_empty(count, other.shape[1], self.columns, other.shape[3]))
-                own[layer][rows, :, : prompts.length] = other[owners]
-        self.length = prompts.length
-
-    def select(self, rows: Tensor) -> None:
-        """Keep (or repeat) the given rows, in that order; only written columns are copied."""
-        for buffers in (self.keys, self.values):
-            for layer, old in enumerate(buffers):
-                new = old.new_empty(len(rows), *old.shape[1:])
-                new[:, :, : self.length] = old[rows, :, : self.length]
-                buffers[layer] = new
-
-
-class Engine(Protocol):
-    """All that the rest of the program asks of an engine: another one (a server, say) is one class
-    in one file, chosen in ``lsp.players.load_players``."""
-
-    def generate(
-        self,
-        model: PreTrainedModel,
-        prompts: Sequence[Sequence[int]],
-        samples: int,
-        max_new_tokens: int,
-        temperature: float,
-        key: DrawKey,
-    ) -> list[list[Completion]]:
-        """``samples`` completions of each prompt by the model as it is now."""
-        ...
-
-
-class RolloutEngine:
+class InProcessEngine(Engine):
     """Samples completions in this process.
 
     ``stop_ids`` end a completion and are its last token; ``stop_strings`` end it at the token that
@@ -217,25 +126,25 @@ class RolloutEngine:
         distinct = {prompt: i for i, prompt in enumerate(dict.fromkeys(map(tuple, prompts)))}
         owner_B = torch.tensor([distinct[tuple(prompt)] for prompt in prompts], device=device)
         width = max(map(len, distinct))
-        ids_PT = torch.zeros(len(distinct), width, dtype=torch.long)
-        real_PT = torch.zeros(len(distinct), width, dtype=torch.bool)
+        ids_KP = torch.zeros(len(distinct), width, dtype=torch.long)
+        real_KP = torch.zeros(len(distinct), width, dtype=torch.bool)
         for prompt, i in distinct.items():
-            ids_PT[i, width - len(prompt) :] = torch.tensor(prompt)
-            real_PT[i, width - len(prompt) :] = True
-        ids_PT, real_PT = ids_PT.to(device), real_PT.to(device)
+            ids_KP[i, width - len(prompt) :] = torch.tensor(prompt)
+            real_KP[i, width - len(prompt) :] = True
+        ids_KP, real_KP = ids_KP.to(device), real_KP.to(device)
         # Padding attends to itself: a row of the softmax without any key would be undefined.
         causal = torch.ones(width, width, dtype=torch.bool, device=device).tril()
-        mask = (causal & real_PT[:, None, :]) | torch.eye(width, dtype=torch.bool, device=device)
-        positions = (real_PT.cumsum(1) - 1).clamp(min=0)
+        mask = (causal & real_KP[:, None, :]) | torch.eye(width, dtype=torch.bool, device=device)
+        positions = (real_KP.cumsum(1) - 1).clamp(min=0)
         cache = RowCache(width + max_new_tokens)
         logits_of: list[Tensor] = []
         for part in prefill_parts(list(distinct)):
             prompt_cache = RowCache(width)
             logits_of.append(
-                self._forward(model, ids_PT[part], mask[part, None], positions[part], prompt_cache)
+                self._forward(model, ids_KP[part], mask[part, None], positions[part], prompt_cache)
             )
             rows = ((owner_B >= part.start) & (owner_B < part.stop)).nonzero()[:, 0]
-            cache.show(prompt_cache, rows, owner_B[rows] - part.start, len(prompts))
+            cache.fill_from(prompt_cache, rows, owner_B[rows] - part.start, len(prompts))
         logits = torch.cat(logits_of)[owner_B]
 
         uniform_BT = torch.from_numpy(
@@ -248,8 +157,8 @@ class RolloutEngine:
         stop_ids = self.stop_ids.to(device)
         alive_B = torch.arange(len(prompts), device=device)
         key_mask = torch.ones(len(prompts), width + max_new_tokens, dtype=torch.bool, device=device)
-        key_mask[:, :width] = real_PT[owner_B]
-        next_position = real_PT.sum(1)[owner_B]
+        key_mask[:, :width] = real_KP[owner_B]
+        next_position = real_KP.sum(1)[owner_B]
         for t in range(max_new_tokens):
             token, logprob = sample(logits, temperature, uniform_BT[alive_B, t], self.top_p)
             token_BT[alive_B, t] = token
@@ -315,58 +224,3 @@ class RolloutEngine:
             Completion(tuple(ids), tuple(scores), text, "stop" if end else "length")
             for ids, scores, text, end in zip(tokens, logprobs, texts, stopped, strict=True)
         ]
-
-
-def sample(
-    logits_BV: Tensor, temperature: float, uniform_B: Tensor, top_p: float = 1.0
-) -> tuple[Tensor, Tensor]:
-    """One token a row by inverse CDF, and its log-probability under softmax(logits / temperature);
-    temperature 0: the likeliest.
-
-    The CDF is searched in two levels, block sums first, which reads the vocabulary once (2.7
-    CPU-ms for 32 rows of 32,000 against 8.7 for one level, and 5.5 for Gumbel noise alone;
-    docs/performance.md). Sums are in float64, so that reordered sums of the logits seldom change a
-    token.
-    """
-    scaled = logits_BV if temperature in (0, 1) else logits_BV / temperature
-    highest_B1 = scaled.amax(dim=-1, keepdim=True)
-    weight_BV = (scaled - highest_B1).exp_()
-    rows, vocabulary = weight_BV.shape
-    if temperature == 0:
-        token_B = scaled.argmax(dim=-1)
-        total_B = weight_BV.sum(dim=-1, dtype=torch.float64)
-    else:
-        total_B = weight_BV.sum(dim=-1, dtype=torch.float64)
-        if top_p < 1:
-            weight_BV = _nucleus(weight_BV, top_p)
-        block = 2 ** math.ceil(math.log2(vocabulary) / 2)
-        blocks_BKV = torch.nn.functional.pad(weight_BV, (0, -vocabulary % block)).view(
-            rows, -1, block
-        )
-        outer_BK = blocks_BKV.sum(dim=-1, dtype=torch.float64).cumsum(dim=-1)
-        threshold_B1 = uniform_B.unsqueeze(1) * outer_BK[:, -1:]
-        chosen_B1 = _first_above(outer_BK, threshold_B1)
-        before_B1 = torch.where(chosen_B1 > 0, outer_BK.gather(1, (chosen_B1 - 1).clamp(min=0)), 0)
-        row_B = torch.arange(rows, device=weight_BV.device)
-        inner_BV = blocks_BKV[row_B, chosen_B1[:, 0]].double().cumsum(dim=-1)
-        # The block's own sum, as its last partial sum, may be an ulp below what is searched for.
-        rest_B1 = torch.minimum(threshold_B1 - before_B1, inner_BV[:, -1:] * (1 - 2**-52))
-        token_B1 = chosen_B1 * block + _first_above(inner_BV, rest_B1)
-        token_B = token_B1[:, 0].clamp(max=vocabulary - 1)  # beyond it is NaN, refused by _decode
-    chosen_B = (scaled - highest_B1).gather(1, token_B.unsqueeze(1)).squeeze(1)
-    return token_B, chosen_B - total_B.log().float()
-
-
-def _first_above(sums_BN: Tensor, threshold_B1: Tensor) -> Tensor:
-    """Index of the first partial sum above the threshold, [B, 1]: an entry with weight."""
-    found_B1 = torch.searchsorted(sums_BN, threshold_B1, right=True)
-    return found_B1.clamp(max=sums_BN.shape[1] - 1)
-
-
-def _nucleus(weight_BV: Tensor, top_p: float) -> Tensor:
-    """Weights with all but the likeliest tokens that hold ``top_p`` of them at zero; the token that
-    passes the share is kept, so one always is."""
-    ordered, index = weight_BV.sort(dim=-1, descending=True, stable=True)
-    before = ordered.cumsum(dim=-1) - ordered
-    kept = torch.where(before < top_p * ordered.sum(dim=-1, keepdim=True), ordered, 0)
-    return torch.zeros_like(weight_BV).scatter_(1, index, kept)

@@ -10,15 +10,15 @@ so a damaged one is refused by name. Loading runs no code from a file.
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
 import re
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from lsp.runs import RunError, resume_hint, write_json
+from lsp.errors import RunError
+from lsp.files import sha256, sync, write_json
+from lsp.run.folder import resume_hint
 
 if TYPE_CHECKING:
     import torch
@@ -69,7 +69,7 @@ def verified(folder: Path) -> Path:
     damaged = [
         name
         for name, digest in files.items()
-        if not (folder / name).is_file() or _sha256(folder / name) != digest
+        if not (folder / name).is_file() or sha256(folder / name) != digest
     ]
     if damaged:
         older = [p for p in checkpoint_folders(folder.parent.parent) if p.name < folder.name]
@@ -99,7 +99,7 @@ def training_tensors(
 ) -> TrainingTensors:
     """Gathered from all processes where layers are sharded; then all of them ask. ``named``: what
     the optimizer changes, by the parameters' names."""
-    from lsp.sharding import full, is_sharded
+    from lsp.model.sharding import full, is_sharded
 
     trainer = {
         f"{kind}/{name}": full(value.detach()).clone().contiguous()
@@ -133,7 +133,7 @@ def save_checkpoint(
     from safetensors import SafetensorError
     from safetensors.torch import save_file
 
-    from lsp.lora import lora_layers, merged_state
+    from lsp.model.lora import lora_layers, merged_state
 
     final = run / "checkpoints" / f"step-{step:06d}"
     if (final / MANIFEST).is_file():  # this very step was saved a moment ago
@@ -155,14 +155,14 @@ def save_checkpoint(
         save_file(trainer, temporary / "trainer.safetensors")
     except SafetensorError as error:  # how a full disk shows itself there
         raise OSError(str(error)) from error
-    files = {path.name: _sha256(path) for path in sorted(temporary.iterdir())}
+    files = {path.name: sha256(path) for path in sorted(temporary.iterdir())}
     state = {**state, "collapse": collapse}
     write_json(temporary / MANIFEST, {"step": step, "state": state, "files": files})
     for path in temporary.iterdir():
-        _sync(path)
+        sync(path)
     shutil.rmtree(final, ignore_errors=True)
-    os.replace(temporary, final)
-    _sync(final.parent)
+    temporary.replace(final)
+    sync(final.parent)
     for old in checkpoint_folders(run)[:-keep]:
         if checkpoint_step(old) != best_step:
             shutil.rmtree(old)
@@ -179,7 +179,7 @@ def load_training_state(
     weights come by ``from_pretrained``); returns what was saved as ``state``."""
     from safetensors.torch import load_file
 
-    from lsp.sharding import like
+    from lsp.model.sharding import like
 
     tensors = load_file(folder / "trainer.safetensors")
     for name, parameter in model.named_parameters():
@@ -198,17 +198,3 @@ def load_training_state(
     state = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["state"]
     state["collapse"]["signatures"] = tensors[SIGNATURES].numpy()
     return state
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def _sync(path: Path) -> None:
-    """Push a file or folder to the disk, so that a rename never overtakes its contents."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -1,4 +1,5 @@
-"""Run folders: their names, what lies in them, and how to find one.
+"""Run folders: their names, what lies in them, and how to find one. A config goes in, a folder that
+this process holds comes out.
 
 <run>/config.yaml      the resolved settings
 <run>/run.json         id, status, base, init, provenance
@@ -12,40 +13,27 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
-import math
 import os
 import re
 import secrets
 import shlex
-import signal
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
 import yaml
 
-from lsp.config import Config, local_model_folder
-from lsp.schema import to_tree
+from lsp.errors import RunError
+from lsp.files import is_locked, lock, write_json, write_text
+from lsp.run.layout import in_todays_layout
+from lsp.settings.config import Config, local_model_folder
+from lsp.settings.schema import to_tree
 
 RUN_FILE = "run.json"
 RUN_KEYS = {"id", "status", "method", "model", "base", "init", "started"}
-
-
-class RunError(Exception):
-    """Something about a run that the user has to settle; its text says what and how."""
-
-
-class Interrupted(Exception):
-    """The run was asked to stop and did, with everything saved; the text says how to go on.
-    ``signals`` are those that asked, in their order."""
-
-    def __init__(self, text: str, signals: Sequence[signal.Signals] = ()):
-        super().__init__(text)
-        self.signals = signals
 
 
 def new_run_id(config: Config) -> str:
@@ -66,23 +54,6 @@ def display_name(config: Config) -> str:
     )
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Atomic: the file is the old one or the new one, never half of it. JSON has no NaN and no
-    infinity: they are null."""
-    text = json.dumps(_finite(value), indent=2, ensure_ascii=False, allow_nan=False)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(text + "\n", encoding="utf-8")
-    os.replace(temporary, path)
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_finite(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
 def create_run(config: Config, record: dict[str, Any]) -> tuple[str, Path, IO[str]]:
     """Make the folder of a new run and hold it; (run id, folder, lock). ``record`` goes into its
     ``run.json`` with status ``starting`` until the run has begun; a folder that was left in that
@@ -99,7 +70,7 @@ def create_run(config: Config, record: dict[str, Any]) -> tuple[str, Path, IO[st
         lock = lock_run(folder)
         _check_free(folder)
         write_json(folder / RUN_FILE, {"id": run_id, "status": "starting", **record})
-        (folder / "config.yaml").write_text(dump_config(config), encoding="utf-8")
+        save_config(config, folder)
     except OSError as error:
         raise RunError(
             f"cannot write to the run folder {folder}: {error.strerror}; choose another with"
@@ -126,37 +97,34 @@ def lock_run(folder: Path) -> IO[str]:
     """Hold a run's folder for this process; the kernel lets go when the process ends, however it
     ends. Raises RunError where another process holds it."""
     try:
-        handle = (folder / ".lock").open("w")
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return lock(folder / ".lock", wait=False)
     except BlockingIOError as error:
-        handle.close()
         raise RunError(
             f"another process is writing to {folder}; wait for it, or choose another run_dir"
         ) from error
-    return handle
 
 
 def is_held(folder: Path) -> bool:
     """Whether a process is writing to a run's folder now."""
-    try:
-        with (folder / ".lock").open() as handle:
-            fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except FileNotFoundError:
-        return False
-    except BlockingIOError:
-        return True
-    return False
+    return is_locked(folder / ".lock")
 
 
 def save_config(config: Config, folder: Path) -> None:
-    """Write a run's settings anew, in one step."""
-    temporary = folder / f".config.yaml.{os.getpid()}.tmp"
-    temporary.write_text(dump_config(config), encoding="utf-8")
-    os.replace(temporary, folder / "config.yaml")
+    """Write a run's settings."""
+    write_text(folder / "config.yaml", dump_config(config))
 
 
 def dump_config(config: Config) -> str:
     return yaml.safe_dump(to_tree(config), sort_keys=False, allow_unicode=True)
+
+
+def saved_tree(folder: Path) -> dict[str, Any]:
+    """A run's settings as plain values, in today's layout. Raises OSError, YAMLError or ValueError
+    where they cannot be read."""
+    tree = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
+    if not isinstance(tree, dict):
+        raise ValueError("config.yaml holds no settings")
+    return in_todays_layout(tree)
 
 
 def read_run(folder: Path) -> dict[str, Any]:

@@ -6,9 +6,10 @@ import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from lsp.checkpoint import newest_checkpoint, verified
-from lsp.config import Config, local_model_folder
-from lsp.runs import RUN_FILE, RunError, base_identity, find_run, read_run, runs
+from lsp.errors import RunError
+from lsp.run.checkpoint import newest_checkpoint, verified
+from lsp.run.folder import RUN_FILE, base_identity, find_run, read_run, runs
+from lsp.settings.config import Config, local_model_folder
 
 ADAPTER_CONFIG = "adapter_config.json"
 """What makes a folder without a config.json an adapter."""

@@ -1,35 +1,37 @@
 """Going on with a run: ``resume=<run folder or id>`` or ``resume=auto``.
 
 The saved config is the config: only keys given on the command line are compared with it, and a
-difference is refused, but for ``num_steps``, which may grow, and LEAVES_THE_GAME. Everything past
-the checkpoint moves to ``superseded-K/``, so ``trace/``, ``metrics.jsonl`` and ``alerts.jsonl`` are
-always one line of history.
-All randomness is a function of (seed, step), so the rows that follow are those of a run that
+difference is refused, but for ``num_steps``, which may grow, and MAY_CHANGE_ON_RESUME. Everything
+past the checkpoint moves to ``superseded-K/``, so ``trace/``, ``metrics.jsonl`` and
+``alerts.jsonl`` are always one line of history. All randomness is a function of (seed, step), so the rows that follow are those of a run that
 was never stopped.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 import yaml
 
-from lsp.checkpoint import checkpoint_folders, checkpoint_step, verified
-from lsp.compose import CONF, written
-from lsp.config import Config, from_tree
-from lsp.init import Init
-from lsp.runs import RUN_FILE, RunError, base_identity, find_run, read_run
-from lsp.schema import ConfigError, flat
+from lsp.errors import ConfigError, RunError
+from lsp.files import next_free, write_text
+from lsp.run.checkpoint import checkpoint_folders, checkpoint_step, verified
+from lsp.run.folder import RUN_FILE, base_identity, find_run, read_run, saved_tree
+from lsp.run.init import Init
+from lsp.run.spec import RunSpec
+from lsp.settings.compose import CONF, written
+from lsp.settings.config import Config
+from lsp.settings.rules import config_rules, from_tree
+from lsp.settings.schema import flat, with_value
 from lsp.tracking.reader import trace_steps
 
-LEAVES_THE_GAME = (
+MAY_CHANGE_ON_RESUME = (
     "rollout.max_rows",
     "rollout.max_tokens",
     "optim.micro_batch_tokens",
@@ -47,15 +49,11 @@ FREE_KEYS = ("resume", "run_dir", "runs_root", "dry_run")
 
 @dataclass(frozen=True)
 class Resumed:
-    """A run to go on with. ``checkpoint`` is None where it was stopped before the first one;
-    ``finished`` where nothing is left to do; ``changed``: ``config`` is not what was saved."""
+    """A run to go on with; its ``spec`` has no checkpoint where it was stopped before the first
+    one. ``finished``: nothing is left to do; ``changed``: the config is not what was saved."""
 
-    config: Config
-    run_id: str
+    spec: RunSpec
     folder: Path
-    init: Init
-    checkpoint: Path | None
-    step: int
     finished: bool
     changed: bool
 
@@ -85,8 +83,8 @@ def find_resumed(config: Config, overrides: Sequence[str]) -> Resumed | None:
     step = checkpoint_step(checkpoint) if checkpoint else 0
     whole = run["status"] == "finished" and (folder / "summary.json").is_file()
     finished = whole and step >= saved.num_steps
-    init = Init(**run["init"])
-    return Resumed(saved, run["id"], folder, init, checkpoint, step, finished, saved != before)
+    spec = RunSpec(saved, run["id"], Init(**run["init"]), checkpoint, step)
+    return Resumed(spec, folder, finished, saved != before)
 
 
 def saved_config(folder: Path, trusted: Mapping[str, Any] = MappingProxyType({})) -> Config:
@@ -96,8 +94,7 @@ def saved_config(folder: Path, trusted: Mapping[str, Any] = MappingProxyType({})
     """
     run = read_run(folder)
     try:
-        tree = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
-        saved = from_tree(tree, trusted)
+        saved = from_tree(saved_tree(folder), trusted)
     except (OSError, yaml.YAMLError, ValueError) as error:
         raise RunError(
             f"the settings of {folder} cannot be used: {error}\nwhere they name code, repeat what"
@@ -125,8 +122,10 @@ def _agreed(saved: Config, given: Config, overrides: Sequence[str], folder: Path
         under = [k for k in {**ours, **theirs} if k == key or k.startswith(f"{key}.")]
         for name in under or ([key] if (CONF / key).is_dir() else []):
             old, new = ours.get(name), theirs.get(name)
-            if (name == "num_steps" and new >= old) or (name in LEAVES_THE_GAME and name in ours):
-                saved = _with(saved, name, new)
+            if (name == "num_steps" and new >= old) or (
+                name in MAY_CHANGE_ON_RESUME and name in ours
+            ):
+                saved = with_value(saved, name, new)
             elif old != new:
                 differences.append(f"  {name}: the run has {old}, the command line says {new}")
     if differences:
@@ -134,19 +133,11 @@ def _agreed(saved: Config, given: Config, overrides: Sequence[str], folder: Path
             f"the run {folder} was started with other settings:\n"
             + "\n".join(differences)
             + "\nleave them out to go on with the run as it is, or start a new run; only num_steps"
-            f" may grow, and {', '.join(LEAVES_THE_GAME)} may change"
+            f" may grow, and {', '.join(MAY_CHANGE_ON_RESUME)} may change"
         )
-    if problems := saved.cross_checks():
+    if problems := config_rules(saved):
         raise ConfigError(problems)
     return saved
-
-
-def _with(settings: Any, key: str, value: Any) -> Any:
-    """Settings with another value under a dotted key."""
-    name, _, rest = key.partition(".")
-    return replace(
-        settings, **{name: _with(getattr(settings, name), rest, value) if rest else value}
-    )
 
 
 def supersede(folder: Path, step: int) -> Path | None:
@@ -154,14 +145,11 @@ def supersede(folder: Path, step: int) -> Path | None:
     None where there was nothing. With ``step`` 0 everything moves."""
     split = {name: _split(folder / name, step) for name in ("metrics.jsonl", "alerts.jsonl")}
     shards = [s for s in trace_steps(folder) if s > step]
-    for leftover in (folder / "trace").glob(".*.tmp"):
+    for leftover in (folder / "trace").glob(".*.tmp*"):
         leftover.unlink()
     if not any(past for _, past in split.values()) and not shards:
         return None
-    number = 1
-    while (folder / f"superseded-{number}").exists():
-        number += 1
-    target = folder / f"superseded-{number}"
+    target = next_free(folder, "superseded")
     (target / "trace").mkdir(parents=True)
     for s in shards:
         name = f"step-{s:06d}.parquet"
@@ -169,9 +157,7 @@ def supersede(folder: Path, step: int) -> Path | None:
     for name, (kept, past) in split.items():
         if past:
             (target / name).write_text("".join(past), encoding="utf-8")
-            temporary = folder / f".{name}.tmp"
-            temporary.write_text("".join(kept), encoding="utf-8")
-            os.replace(temporary, folder / name)
+            write_text(folder / name, "".join(kept))
     return target
 
 

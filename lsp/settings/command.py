@@ -10,7 +10,7 @@ from typing import TypeVar
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from lsp.runs import RunError
+from lsp.errors import RunError
 
 Settings = TypeVar("Settings")
 

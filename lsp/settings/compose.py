@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
@@ -16,27 +16,33 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from lsp.config import Config
-from lsp.schema import ConfigError, Problem, check_tree, flat_tree, unknown_key
+from lsp.errors import ConfigError, Problem
+from lsp.settings.config import Config
+from lsp.settings.reader import Rules, check_tree, unknown_key
+from lsp.settings.rules import config_rules
+from lsp.settings.schema import Settings, flat_tree
 
-CONF = Path(__file__).parents[1] / "conf"
-Settings = TypeVar("Settings")
+CONF = Path(__file__).parents[2] / "conf"
 
 
 def compose(overrides: Sequence[str], multirun: bool = False) -> Config:
     """The config of a command line such as ``["method=lsp", "seed=1"]``, or one ConfigError. In a
     multirun the first of a setting's values (``seed=0,1``) stands for all."""
-    return compose_as(Config, CONF, overrides, multirun)
+    return compose_as(Config, CONF, overrides, config_rules, multirun)
 
 
 def compose_as(
-    kind: type[Settings], root: Path, overrides: Sequence[str], multirun: bool = False
+    kind: type[Settings],
+    root: Path,
+    overrides: Sequence[str],
+    rules: Rules[Settings],
+    multirun: bool = False,
 ) -> Settings:
-    """``compose`` for any settings class over any folder with a ``config.yaml``."""
+    """``compose`` for any class of settings over any folder with a ``config.yaml``."""
     problems: list[Problem] = []
     kept: list[Override] = []
     for text in overrides:
-        override = _parse(text, multirun, problems)
+        override = _parse(_as_group(text, root), multirun, problems)
         # Hydra's own settings (launcher, sweep folder) are for hydra.main, not for the run.
         if override is not None and not override.key_or_group.startswith(("hydra.", "hydra/")):
             kept.append(override)
@@ -50,13 +56,23 @@ def compose_as(
     tree = _compose(root, [o.input_line for o in [*groups, *values]], problems)
     if tree is None:
         raise ConfigError(problems)
-    config, found = check_tree(kind, tree, written([o.input_line for o in values]))
-    problems += found
+    config = None
+    try:
+        config = check_tree(kind, tree, written([o.input_line for o in values]), rules)
+    except ConfigError as error:
+        problems += error.problems
     if isinstance(config, Config):
         problems += _choice_problems(chosen, config)
     if problems or config is None:
         raise ConfigError(problems)
     return config
+
+
+def _as_group(text: str, root: Path) -> str:
+    """``rollout.engine=mine`` names a file of conf/rollout/engine, as ``rollout/engine=mine``."""
+    key, separator, value = text.partition("=")
+    place = key.replace(".", "/")
+    return f"{place}{separator}{value}" if "." in key and (root / place).is_dir() else text
 
 
 def written(overrides: Sequence[str]) -> dict[str, Any]:

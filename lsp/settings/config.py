@@ -1,108 +1,122 @@
-"""The settings of a run: frozen dataclasses (lsp/rules.py: what they demand of each other).
+"""The settings of a run: a tree composed from conf/ goes in (lsp/settings/compose.py), ``Config`` out.
 
-Hydra composes ``conf/`` into a tree; ``from_tree`` turns it into a ``Config``. What does not fit
-raises one ``ConfigError`` with every problem, before anything heavy loads; nothing is repaired, so
-the config that is logged is the config that ran. This module imports no torch.
+What settings demand of each other is in lsp/settings/rules.py; docs/settings.md is generated from
+the descriptions below. Upper limits are far above what anybody means: they catch slips of the hand.
+This module imports no torch.
 """
 
-from __future__ import annotations
-
-from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
-from types import MappingProxyType
-from typing import Any, Literal
+from typing import Annotated, Literal
 
-from lsp.prompts import Prompts
-from lsp.schema import ConfigError, Problem, check_tree, consent, number
+from pydantic import Field
+
+from lsp.contracts import (
+    EngineSettings,
+    EvaluatorSettings,
+    QueriesSettings,
+    RewardSettings,
+    SelfJudgeSettings,
+    TrackerSettings,
+    World,
+)
+from lsp.settings.prompts import Prompts
+from lsp.settings.schema import PLUGGABLE, Consent, settings
 
 EXACT_KL_VOCABULARY = 8192
 """The largest vocabulary for ``kl_estimator=exact``, which keeps [tokens, V] distributions."""
 
+MANY = 10_000_000
+"""More steps than any run has."""
 
-@dataclass(frozen=True)
+
+@settings
 class InitConfig:
-    """Where the policy (and so the reference) starts: the base, a run of a method, a checkpoint.
+    """Where the policy (and so the reference) starts."""
 
-    A method's name takes the newest finished run of that method from the same base unless ``run``
-    names one; ``checkpoint`` needs ``run``: a run's folder or id, a checkpoint's, a model
-    folder, or the folder of a peft adapter of ``model.name``.
-    """
+    source: Literal["base", "grpo", "lsp", "lsp_zero", "checkpoint"] = Field(
+        description="base; the newest finished run of a method from the same base; or checkpoint"
+    )
+    run: str | None = Field(
+        description="a run's folder or id, a checkpoint's, a model's, or that of a peft adapter of"
+        " model.name; null: see source"
+    )
 
-    source: Literal["base", "grpo", "lsp", "lsp_zero", "checkpoint"]
-    run: str | None
 
-
-@dataclass(frozen=True)
+@settings
 class LoraSettings:
-    """Adapters beside every linear layer but the head; ``rank`` 0 trains all weights instead. What
-    they add is scaled by ``alpha`` / ``rank``."""
+    """Adapters beside every linear layer but the vocabulary head."""
 
-    rank: int = number(minimum=0)
-    alpha: float = number(above=0)
+    rank: int = Field(ge=0, le=65_536, description="0 trains all weights instead")
+    alpha: float = Field(gt=0, le=1e6, description="what adapters add is scaled by alpha / rank")
 
 
-@dataclass(frozen=True)
+@settings
 class ModelShape:
-    """What a decoder's parameters are counted from (``lsp/shapes.py``), as its config.json says it.
+    """What a decoder's parameters are counted from (lsp/model/shapes.py), as its config.json has it."""
 
-    ``of``: the Hub id that has this shape; under another ``name`` it says nothing. ``head_size``:
-    of one attention head. ``tied``: the vocabulary head is the embedding. ``qkv_bias``: queries,
-    keys and values have biases (Qwen 2). ``qk_norm``: queries and keys are normed by head (Qwen 3).
-    """
-
-    of: str
-    layers: int = number(minimum=1)
-    hidden: int = number(minimum=1)
-    intermediate: int = number(minimum=1)
-    heads: int = number(minimum=1)
-    kv_heads: int = number(minimum=1)
-    head_size: int = number(minimum=1)
-    vocabulary: int = number(minimum=1)
-    tied: bool
-    qkv_bias: bool
-    qk_norm: bool
+    of: str = Field(
+        description="the Hub id that has this shape; under another name it says nothing"
+    )
+    layers: int = Field(ge=1, le=10_000, description="decoder layers")
+    hidden: int = Field(ge=1, le=2**20, description="width of the hidden states")
+    intermediate: int = Field(ge=1, le=2**24, description="width of the MLP")
+    heads: int = Field(ge=1, le=65_536, description="attention heads")
+    kv_heads: int = Field(ge=1, le=65_536, description="heads of keys and values")
+    head_size: int = Field(ge=1, le=65_536, description="numbers of one attention head")
+    vocabulary: int = Field(ge=1, le=2**24, description="tokens")
+    tied: bool = Field(description="the vocabulary head is the embedding")
+    qkv_bias: bool = Field(description="queries, keys and values have biases (Qwen 2)")
+    qk_norm: bool = Field(description="queries and keys are normed by head (Qwen 3)")
 
 
-@dataclass(frozen=True)
+@settings
 class ModelConfig:
-    """The base model. ``name``: ``pocket`` (the shipped one), a folder, or a Hub id. ``shape``: of
-    a Hub's model, for the plan; a folder's config.json tells it itself.
+    """The base model."""
 
-    ``date_string`` pins the date that some chat templates insert (Llama 3.2's takes today's
-    otherwise). ``trust_remote_code``: Python files that came with the model are run.
-    """
+    name: str = Field(description="pocket (the shipped one), a folder, or a Hub id")
+    revision: str | None = Field(description="branch, tag or commit of a Hub id; null: main")
+    trust_remote_code: Consent = Field(description="run Python files that came with the model")
+    dtype: Literal["float32", "bfloat16"] = Field(
+        description="of the weights; bfloat16 ones are trained through masters in fp32"
+    )
+    date_string: str | None = Field(
+        description="pins the date that some chat templates insert; null: the template's own"
+    )
+    lora: LoraSettings = Field(description="adapters instead of all weights")
+    shape: ModelShape | None = Field(
+        default=None, description="of a Hub's model, for the plan; a folder's config.json tells it"
+    )
 
-    name: str
-    revision: str | None
-    trust_remote_code: bool = consent()
-    dtype: Literal["float32", "bfloat16"]
-    date_string: str | None
-    lora: LoraSettings
-    shape: ModelShape | None = None
 
-
-@dataclass(frozen=True)
+@settings
 class MethodConfig:
-    """LSP, LSP-Zero, GRPO and the controls are values of these settings, nothing else.
+    """LSP, LSP-Zero, GRPO and the controls are values of these settings, nothing else."""
 
-    ``queries``: who asks. ``challenger``: which weights the asking Challenger has;
-    ``reference`` never learns. ``beta``: KL coefficient. ``challenger_weight``: alpha_Ch, times
-    all of L_Ch. ``self_reward_weight``: w in R + w R_Q and -V + w V_Q. ``log_quality`` scores
-    and logs R_Q at weight 0 too.
-    """
-
-    queries: Literal["challenger", "dataset"]
-    challenger: Literal["policy", "reference"]
-    beta: float = number(minimum=0)
-    kl_estimator: Literal["k1", "k2", "k3", "exact"]
-    challenger_weight: float = number(minimum=0)
-    challenger_reward: Literal["negative_value", "variance", "band"]
-    self_reward_weight: float = number(minimum=0)
-    log_quality: bool
-    divide_by_std: bool
-    loss_aggregation: Literal["sum", "sequence_mean", "token_mean", "constant"]
-    mask_truncated_answers: bool
+    queries: Literal["challenger", "dataset"] = Field(description="who asks")
+    challenger: Literal["policy", "reference"] = Field(
+        description="which weights the asking Challenger has; the reference never learns"
+    )
+    beta: float = Field(ge=0, le=1e6, description="KL coefficient of both roles")
+    kl_estimator: Literal["k1", "k2", "k3", "exact"] = Field(
+        description="how the KL to the reference is estimated (lsp/losses.py); k2 is the penalty"
+    )
+    challenger_weight: float = Field(
+        ge=0, le=1e6, description="alpha_Ch, times all of the Challenger's loss; 0: not trained"
+    )
+    challenger_reward: Literal["negative_value", "variance", "band"] = Field(
+        description="what a query earns beside w V_Q (lsp/game.py); negative_value is the paper's"
+    )
+    self_reward_weight: float = Field(
+        ge=0, le=1e6, description="w in R + w R_Q and -V + w V_Q; 0 is LSP-Zero"
+    )
+    log_quality: bool = Field(description="score and log R_Q at weight 0 too")
+    divide_by_std: bool = Field(
+        description="divide the Solver's advantages by their group's standard deviation"
+    )
+    loss_aggregation: Literal["sum", "sequence_mean", "token_mean", "constant"] = Field(
+        description="how tokens are added up in a role's loss (lsp/losses.py); sum is the paper's"
+    )
+    mask_truncated_answers: bool = Field(description="answers cut at the limit bear no loss")
 
     @property
     def trains_challenger(self) -> bool:
@@ -124,162 +138,172 @@ class MethodConfig:
         return "lsp" if self.self_reward_weight > 0 else "lsp_zero"
 
 
-@dataclass(frozen=True)
+@settings
 class OptimConfig:
-    """AdamW, linear warm-up, then constant. ``micro_batch_tokens``: padded tokens a pass;
-    ``gradient_checkpointing``: layers are computed again in the backward pass, less memory for one
-    more forward pass. A step whose loss or gradient is not finite is skipped; ``max_skipped_steps``
-    in a row end the run."""
+    """AdamW with a linear warm-up, then a constant rate."""
 
-    lr: float = number(above=0)
-    warmup_steps: int = number(minimum=0)
-    weight_decay: float = number(minimum=0)
-    beta1: float = number(minimum=0)
-    beta2: float = number(minimum=0)
-    max_grad_norm: float = number(above=0)
-    micro_batch_tokens: int = number(minimum=1)
-    gradient_checkpointing: bool
-    max_skipped_steps: int = number(minimum=1)
+    lr: float = Field(gt=0, le=10, description="learning rate after the warm-up")
+    warmup_steps: int = Field(ge=0, le=MANY, description="steps until the rate is lr")
+    weight_decay: float = Field(ge=0, le=10, description="AdamW's")
+    beta1: float = Field(ge=0, lt=1, description="decay rate of the first moment")
+    beta2: float = Field(ge=0, lt=1, description="decay rate of the second moment")
+    max_grad_norm: float = Field(gt=0, le=1e9, description="longer gradients are shortened to it")
+    micro_batch_tokens: int = Field(
+        ge=1, le=2**30, description="padded tokens in one forward and backward pass"
+    )
+    gradient_checkpointing: bool = Field(
+        description="compute layers again in the backward pass: less memory, one more forward pass"
+    )
+    max_skipped_steps: int = Field(
+        ge=1, le=MANY, description="steps in a row without a finite gradient that end the run"
+    )
+    role_gradients_every: int = Field(
+        ge=0,
+        le=MANY,
+        description="steps between measurements of each role's gradient norm and of their cosine,"
+        " which cost a second gradient buffer; 0: off",
+    )
 
 
-@dataclass(frozen=True)
+@settings
 class RolloutConfig:
-    """Sampling of both roles; log-probabilities are taken at the same temperature.
+    """Sampling of both roles; log-probabilities are taken at the same temperature."""
 
-    ``max_query_tokens`` must exceed the longest query one wants: a query cut there is not
-    played. ``max_rows``: rows decoded at once; ``max_tokens``: columns of keys and values
-    that they may take, prompts and completions. ``stop``: strings that end a completion, beside the
-    end tokens. ``top_p`` below 1 leaves out unlikely tokens, which the loss does not know of.
-    """
-
-    stop: tuple[str, ...]
-    temperature: float = number(above=0)
-    top_p: float = number(above=0, maximum=1)
-    max_new_tokens: int = number(minimum=1)
-    max_query_tokens: int = number(minimum=1)
-    max_rows: int = number(minimum=1)
-    max_tokens: int = number(minimum=1)
-
-
-@dataclass(frozen=True)
-class SelfRewardConfig:
-    """The reference judges quality: ``expected`` (digits renormalised, one forward pass) or
-    ``generate`` (text of at most ``max_new_tokens``, parsed strictly). ``lsp_weight`` is the
-    ``method.self_reward_weight`` of ``method=lsp`` in this world: R_Q is raw, 0..7, so how much
-    of it balances R depends on the scale of R."""
-
-    mode: Literal["expected", "generate"]
-    max_new_tokens: int = number(minimum=1)
-    lsp_weight: float = number(above=0)
+    engine: Annotated[EngineSettings, PLUGGABLE] = Field(description="what writes completions")
+    stop: tuple[str, ...] = Field(
+        description="strings that end a completion, beside the end tokens"
+    )
+    temperature: float = Field(
+        ge=0.01, le=100, description="of both roles; 1 samples from the model itself"
+    )
+    top_p: float = Field(
+        ge=0.01,
+        le=1,
+        description="below 1 unlikely tokens are left out, which the loss does not know",
+    )
+    max_new_tokens: int = Field(ge=1, le=2**20, description="of an answer")
+    max_query_tokens: int = Field(
+        ge=1, le=2**20, description="of a query; one that is cut there is not played"
+    )
+    max_rows: int = Field(ge=1, le=2**20, description="rows decoded at once")
+    max_tokens: int = Field(
+        ge=1, le=2**36, description="columns of keys and values that these rows may take in all"
+    )
 
 
-@dataclass(frozen=True)
+@settings
 class CheckpointConfig:
-    """Save every ``every`` steps (0: only at the end); keep the last ``keep`` and the best one by
-    ``objective``."""
+    """When the model and the optimizer's state are saved."""
 
-    every: int = number(minimum=0)
-    keep: int = number(minimum=1)
+    every: int = Field(ge=0, le=MANY, description="steps between checkpoints; 0: only at the end")
+    keep: int = Field(
+        ge=1, le=MANY, description="the last so many are kept, and the best one by objective"
+    )
 
 
-@dataclass(frozen=True)
+@settings
 class CollapseConfig:
-    """Limits of moving means over ``window`` steps; crossing one raises an alarm, once.
+    """Limits of moving means; crossing one raises an alarm, once."""
 
-    A query is a near duplicate where its estimated Jaccard similarity (character 4-grams) to one
-    of the last ``memory`` queries of earlier steps is at least ``similarity``. Reward hacking:
-    quality falls by ``max_quality_drop`` (of 7) while a role's external reward gains more than
-    ``min_reward_gain``.
-    """
+    window: int = Field(ge=1, le=MANY, description="steps that a moving mean is taken over")
+    memory: int = Field(ge=1, le=2**24, description="queries remembered, 128 bytes each")
+    similarity: float = Field(
+        gt=0, le=1, description="Jaccard similarity (character 4-grams) that makes a near duplicate"
+    )
+    min_distinct_query_frac: float = Field(
+        ge=0, le=1, description="different texts among a step's queries"
+    )
+    max_near_duplicate_frac: float = Field(
+        ge=0, le=1, description="queries that resemble one of an earlier step"
+    )
+    min_played_query_frac: float = Field(ge=0, le=1, description="queries that could be played")
+    min_challenger_entropy: float = Field(ge=0, le=100, description="nats a token")
+    max_unparsed_frac: float = Field(ge=0, le=1, description="self-scores that could not be read")
+    max_unasked_code_frac: float = Field(
+        ge=0, le=1, description="answers that look like code, to queries that ask for none"
+    )
+    max_quality_drop: float = Field(
+        gt=0, le=1e6, description="of R_Q, while a role's reward gains more than min_reward_gain"
+    )
+    min_reward_gain: float = Field(ge=0, le=1e6, description="see max_quality_drop: reward hacking")
 
-    window: int = number(minimum=1)
-    memory: int = number(minimum=1)
-    similarity: float = number(above=0)
-    min_distinct_query_frac: float = number(minimum=0)
-    max_near_duplicate_frac: float = number(minimum=0)
-    min_played_query_frac: float = number(minimum=0)
-    min_challenger_entropy: float = number(minimum=0)
-    max_unparsed_frac: float = number(minimum=0)
-    max_unasked_code_frac: float = number(minimum=0)
-    max_quality_drop: float = number(above=0)
-    min_reward_gain: float = number(minimum=0)
 
-
-@dataclass(frozen=True)
+@settings
 class RuntimeConfig:
-    """``threads``: torch's, null for its own choice. Bits are promised per thread count."""
+    """Where models compute."""
 
-    device: str
-    threads: int | None = number(minimum=1)
+    device: str = Field(description="auto (cuda where there is one, else cpu), cpu, cuda, cuda:1")
+    threads: int | None = Field(
+        ge=1,
+        le=1024,
+        description="torch's; null: its own choice. The same bits need the same number",
+    )
 
 
-@dataclass(frozen=True)
+@settings
 class HardwareConfig:
-    """What a run is planned for, and how its processes share the work.
+    """What a run is planned for, and how its processes share the work."""
 
-    ``gpu``: the card that hours are estimated for; ``gpu_memory_gb``: a plan that needs more on one
-    GPU is refused; ``gpus``: how many processes there are to be, null for as many as torchrun
-    starts. ``parallel``: ``ddp`` holds whole weights in
-    each process, ``fsdp`` shards the decoder's layers (FSDP2). ``offload``: reference and reward
-    model leave the GPU while they have nothing to do.
-    """
+    gpu: str | None = Field(description="a name in lsp/settings/gpus.py, for the plan's hours")
+    gpu_memory_gb: float | None = Field(
+        gt=0, le=1e5, description="a plan that needs more on one GPU is refused; null: no limit"
+    )
+    gpus: int | None = Field(
+        ge=1, le=65_536, description="processes that there are to be; null: as many as are started"
+    )
+    parallel: Literal["ddp", "fsdp"] = Field(
+        description="whole weights in each process, or the decoder's layers sharded (FSDP2)"
+    )
+    offload: bool = Field(
+        description="reference and reward model leave the GPU while they have nothing to do"
+    )
 
-    gpu: str | None
-    gpu_memory_gb: float | None = number(above=0)
-    gpus: int | None = number(minimum=1)
-    parallel: Literal["ddp", "fsdp"]
-    offload: bool
 
-
-@dataclass(frozen=True)
+@settings
 class Config:
     """Everything that a run is made of."""
 
-    num_steps: int = number(minimum=1)
-    num_queries: int = number(minimum=1)
-    group_size: int = number(minimum=1)
-    seed: int = number(minimum=0, maximum=2**32 - 1)
-    run_dir: str | None
-    run_name: str | None
-    runs_root: str
-    resume: str | None
-    dry_run: bool
-    objective: str | None
-    objective_goal: Literal["max", "min"]
-    world: str
-    method: MethodConfig
-    init: InitConfig
-    model: ModelConfig
-    prompts: Prompts
-    data: Any = field(metadata={"component": True})
-    reward: Any = field(metadata={"component": True})
-    self_reward: SelfRewardConfig
-    rollout: RolloutConfig
-    optim: OptimConfig
-    eval: Any = field(metadata={"component": True, "optional": True})
-    tracker: Any = field(metadata={"component": True})
-    collapse: CollapseConfig
-    on_collapse: Literal["warn", "stop"]
-    checkpoint: CheckpointConfig
-    runtime: RuntimeConfig
-    hardware: HardwareConfig
-
-    def cross_checks(self) -> list[Problem]:
-        """Rules that need more than one setting (``lsp.rules``)."""
-        from lsp.rules import cross_checks
-
-        return cross_checks(self)
-
-
-def from_tree(tree: Mapping[str, Any], trusted: Mapping[str, Any] = MappingProxyType({})) -> Config:
-    """A composed, resolved tree -> Config, or one ConfigError with every problem.
-
-    ``trusted``: dotted key -> value of what the user wrote on the command line.
-    """
-    config, problems = check_tree(Config, tree, trusted)
-    if config is None:
-        raise ConfigError(problems)
-    return config
+    num_steps: int = Field(ge=1, le=MANY, description="updates")
+    num_queries: int = Field(ge=1, le=65_536, description="N: queries a step")
+    group_size: int = Field(ge=1, le=65_536, description="G: answers to each query")
+    seed: int = Field(ge=0, le=2**32 - 1, description="of everything that is drawn")
+    run_dir: str | None = Field(description="the run's folder; null: <runs_root>/<run id>")
+    run_name: str | None = Field(description="shown in W&B; null: method, init, beta, weight, seed")
+    runs_root: str = Field(
+        description="where runs go, and where init=grpo and resume look for them"
+    )
+    resume: str | None = Field(
+        description="a run's folder or id to go on with from its last checkpoint; auto: that of"
+        " run_dir, where there is one"
+    )
+    dry_run: bool = Field(description="print the plan and stop")
+    objective: str | None = Field(description="the metric that a sweeper gets and `best` goes by")
+    objective_goal: Literal["max", "min"] = Field(description="which value of it is the best")
+    world: Annotated[World, PLUGGABLE] = Field(description="what is known of this world's queries")
+    method: MethodConfig = Field(description="who asks, and what is learnt from")
+    init: InitConfig = Field(description="where the policy starts")
+    model: ModelConfig = Field(description="the base model")
+    prompts: Prompts = Field(description="the words of the roles")
+    data: Annotated[QueriesSettings, PLUGGABLE] = Field(
+        description="the queries of method.queries=dataset"
+    )
+    reward: Annotated[RewardSettings, PLUGGABLE] = Field(description="the external reward R")
+    self_reward: Annotated[SelfJudgeSettings, PLUGGABLE] = Field(
+        description="the quality self-reward R_Q"
+    )
+    rollout: RolloutConfig = Field(description="sampling of both roles")
+    optim: OptimConfig = Field(description="the optimizer and its steps")
+    eval: Annotated[EvaluatorSettings | None, PLUGGABLE] = Field(
+        description="what is measured on the way and at the end; null: nothing"
+    )
+    tracker: Annotated[TrackerSettings, PLUGGABLE] = Field(
+        description="where a run is tracked beside its folder"
+    )
+    collapse: CollapseConfig = Field(description="limits that raise alarms")
+    on_collapse: Literal["warn", "stop"] = Field(description="what an alarm does")
+    checkpoint: CheckpointConfig = Field(description="when the run is saved")
+    runtime: RuntimeConfig = Field(description="where models compute")
+    hardware: HardwareConfig = Field(description="what it is planned for, and sharded over")
 
 
 def local_model_folder(name: str) -> Path | None:
@@ -289,6 +313,6 @@ def local_model_folder(name: str) -> Path | None:
     folder here, is a path.
     """
     if name == "pocket":
-        return Path(__file__).parent / "pocket" / "base"
+        return Path(__file__).parents[1] / "pocket" / "base"
     path = Path(name).expanduser()
     return path if path.is_dir() or name.startswith((".", "/", "~")) else None

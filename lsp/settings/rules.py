@@ -1,118 +1,137 @@
-"""Rules that need more than one setting of a run: what cannot work, and what is probably not meant.
+"""What settings demand of each other: a ``Config`` goes in, what cannot work and what is probably
+not meant comes out.
 
-They look at settings and at a local model's config.json; this module imports no torch.
+Rules look at settings and at a local model's config.json; this module imports no torch.
 """
 
-from __future__ import annotations
-
 import json
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
-from lsp.cards import CARDS
-from lsp.config import EXACT_KL_VOCABULARY, Config, local_model_folder
-from lsp.schema import Problem, flat
-from lsp.scrub import scrub
+from lsp.errors import Problem
+from lsp.settings.config import EXACT_KL_VOCABULARY, Config, local_model_folder
+from lsp.settings.gpus import GPUS
+from lsp.settings.reader import check_tree
+from lsp.settings.schema import flat
+from lsp.tools.secrets import scrub
 
 
-def cross_checks(config: Config) -> list[Problem]:
-    """Rules that need more than one setting."""
-    problems: list[Problem] = []
-    method = config.method
+def from_tree(tree: Mapping[str, Any], trusted: Mapping[str, Any] = MappingProxyType({})) -> Config:
+    """A composed, resolved tree -> Config, or one ConfigError with every problem.
 
-    def problem(key: str, value: Any, reason: str, fix: str) -> None:
-        problems.append(Problem(key, value, reason, fix))
+    ``trusted``: dotted key -> value of what the user wrote on the command line.
+    """
+    return check_tree(Config, tree, trusted, config_rules)
 
-    if config.group_size < 2:
-        problem(
+
+def config_rules(config: Config) -> list[Problem]:
+    """Every problem between settings of a run that are each right by themselves."""
+    problems = [
+        Problem(key, value, reason, fix)
+        for broken, key, value, reason, fix in _rules(config)
+        if broken
+    ]
+    for key, value in flat(config).items():
+        if isinstance(value, str) and scrub(value) != value:
+            fix = "keys come from environment variables, never from settings"
+            problems.append(Problem(key, scrub(value), "holds what looks like a secret", fix))
+    try:
+        config.prompts.challenger_messages()
+    except ValueError as error:
+        fix = "use {task} and {template} alone"
+        problems.append(Problem("prompts.challenger", None, str(error), fix))
+    problems += [Problem(key, None, *told) for key, *told in config.world.problems(config)]
+    problems += _model_problems(config)
+    parts = {
+        "data": config.data,
+        "reward": config.reward,
+        "self_reward": config.self_reward,
+        "rollout.engine": config.rollout.engine,
+        "tracker": config.tracker,
+        **({"eval": config.eval} if config.eval is not None else {}),
+    }
+    for key, part in parts.items():
+        problems += [Problem(key, None, reason, fix) for reason, fix in part.problems(config)]
+    return problems
+
+
+def _rules(config: Config) -> list[tuple[bool, str, Any, str, str]]:
+    """(whether it is broken, key, value, reason, way out)."""
+    method, init, hardware = config.method, config.init, config.hardware
+    device = config.runtime.device
+    return [
+        (
+            config.group_size < 2,
             "group_size",
             config.group_size,
             "an answer is rewarded against the mean of its group, so one answer learns nothing",
             "choose group_size=2 or more",
-        )
-    if method.trains_challenger and config.num_queries < 2:
-        problem(
+        ),
+        (
+            method.trains_challenger and config.num_queries < 2,
             "num_queries",
             config.num_queries,
             "the Challenger is rewarded against the mean over the step's queries",
             "choose num_queries=2 or more, or method.challenger_weight=0",
-        )
-    if method.challenger == "reference" and method.challenger_weight > 0:
-        problem(
+        ),
+        (
+            method.challenger == "reference" and method.challenger_weight > 0,
             "method.challenger_weight",
             method.challenger_weight,
             "the frozen reference writes the queries, so there is no Challenger to train",
             "choose method.challenger_weight=0 or method.challenger=policy",
-        )
-    if method.queries == "dataset" and method.challenger_weight > 0:
-        problem(
+        ),
+        (
+            method.queries == "dataset" and method.challenger_weight > 0,
             "method.challenger_weight",
             method.challenger_weight,
             "the queries come from a data set, so there is no Challenger to train",
             "choose method.challenger_weight=0 or method.queries=challenger",
-        )
-    bounded = getattr(config.reward, "range", None)
-    if method.challenger_reward != "negative_value" and bounded is None:
-        problem(
+        ),
+        (
+            method.challenger_reward != "negative_value" and config.reward.range is None,
             "method.challenger_reward",
             method.challenger_reward,
             "needs a reward with a known range, and this one has none",
             "choose method.challenger_reward=negative_value",
-        )
-    if config.optim.beta1 >= 1 or config.optim.beta2 >= 1:
-        problem(
-            "optim.beta1, optim.beta2",
-            f"{config.optim.beta1}, {config.optim.beta2}",
-            "AdamW's decay rates lie below 1",
-            "choose for instance 0.9 and 0.95",
-        )
-    if config.init.source == "checkpoint" and config.init.run is None:
-        problem(
+        ),
+        (
+            init.source == "checkpoint" and init.run is None,
             "init.run",
             None,
             "init=checkpoint does not say which",
             "give init.run=<run folder, run id or model folder>",
-        )
-    if config.init.source == "base" and config.init.run is not None:
-        problem(
+        ),
+        (
+            init.source == "base" and init.run is not None,
             "init.run",
-            config.init.run,
+            init.run,
             "init=base starts from model.name and reads no run",
             "say init=checkpoint (or init=grpo) with it",
-        )
-    if config.hardware.parallel == "fsdp" and config.model.lora.rank:
-        problem(
+        ),
+        (
+            hardware.parallel == "fsdp" and config.model.lora.rank > 0,
             "hardware.parallel",
             "fsdp",
             "shards what is trained, and under LoRA that is small adapters beside whole weights",
             "choose hardware.parallel=ddp, or model.lora.rank=0",
-        )
-    device = config.runtime.device
-    if device != "auto" and device != "cpu" and not device.startswith("cuda"):
-        problem("runtime.device", device, "is no device", "choose auto, cpu or cuda")
-    card = config.hardware.gpu
-    if card is not None and card not in CARDS:
-        fix = f"choose one of {', '.join(CARDS)}, or null"
-        problem("hardware.gpu", card, "is no card of lsp/cards.py", fix)
-    if config.model.name == "pocket" and config.world == "paper":
-        problem(
-            "model.name",
-            "pocket",
-            "the pocket model was schooled on the pocket world's prompts alone",
-            "choose another model, or world=pocket",
-        )
-    for key, value in flat(config).items():
-        if isinstance(value, str) and scrub(value) != value:
-            fix = "keys come from environment variables, never from settings"
-            problem(key, scrub(value), "holds what looks like a secret", fix)
-    try:
-        config.prompts.challenger_messages()
-    except ValueError as error:
-        problem("prompts.challenger", None, str(error), "use {task} and {template} alone")
-    problems += _model_problems(config)
-    for key, component in (("data", config.data), ("reward", config.reward), ("eval", config.eval)):
-        for reason, fix in getattr(component, "problems", lambda c: [])(config):
-            problem(key, None, reason, fix)
-    return problems
+        ),
+        (
+            device not in ("auto", "cpu") and not device.startswith("cuda"),
+            "runtime.device",
+            device,
+            "is no device",
+            "choose auto, cpu or cuda",
+        ),
+        (
+            hardware.gpu is not None and hardware.gpu not in GPUS,
+            "hardware.gpu",
+            hardware.gpu,
+            "is no GPU of lsp/settings/gpus.py",
+            f"choose one of {', '.join(GPUS)}, or null",
+        ),
+    ]
 
 
 def _model_problems(config: Config) -> list[Problem]:
@@ -122,20 +141,20 @@ def _model_problems(config: Config) -> list[Problem]:
     if folder is None:
         return []
     try:
-        told = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        kind = told["model_type"]
+        model = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        kind = model["model_type"]
     except (OSError, ValueError, KeyError, TypeError):
         fix = "give a folder written by save_pretrained, a Hub id, or model.name=pocket"
         return [Problem("model.name", name, "there is no model in that folder", fix)]
     problems = []
-    context = told.get("max_position_embeddings")
+    context = model.get("max_position_embeddings")
     for key in ("max_new_tokens", "max_query_tokens"):
         value = getattr(config.rollout, key)
         if context is not None and value >= context:
             fix = f"choose less than {context}, prompts included"
             reason = f"the {kind} model has a context of {context} tokens"
             problems.append(Problem(f"rollout.{key}", value, reason, fix))
-    vocabulary = told.get("vocab_size", 0)
+    vocabulary = model.get("vocab_size", 0)
     if config.method.kl_estimator == "exact" and vocabulary > EXACT_KL_VOCABULARY:
         reason = f"keeps whole distributions over {vocabulary:,} tokens, and is for at most"
         reason += f" {EXACT_KL_VOCABULARY:,}"

@@ -1,4 +1,4 @@
-"""Model text made safe to look at, on a page or in a terminal.
+"""Text fit to be looked at: model text made safe for pages and terminals, numbers as people say them.
 
 What a model writes may move the cursor, turn the reading direction or end a document. Characters
 that are not seen are shown as what they are; nothing else changes.
@@ -6,7 +6,9 @@ that are not seen are shown as what they are; nothing else changes.
 
 from __future__ import annotations
 
+import json
 import re
+from typing import Any
 
 _UNSEEN = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f"  # controls, but for tab and newline
@@ -29,3 +31,21 @@ def _name(match: re.Match[str]) -> str:
     if code < 0x20:
         return chr(0x2400 + code)
     return "␡" if code == 0x7F else f"⟦U+{code:04X}⟧"
+
+
+def page_json(value: Any) -> str:
+    """JSON that ends no script element, whatever the texts hold. Raises ValueError for a number
+    that is not finite."""
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    for character in "<>&\u2028\u2029":
+        text = text.replace(character, f"\\u{ord(character):04x}")
+    return text
+
+
+def duration(seconds: float) -> str:
+    """As a person says it: ``45 s``, ``3 min 05 s``, ``2 h 07 min``."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes:02d} min"
+    return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"

@@ -3,50 +3,18 @@
 from __future__ import annotations
 
 import json
-import math
-import os
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from lsp.runs import write_json
-from lsp.tracking.base import Rows
-
-SCHEMA = pa.schema(
-    [
-        ("run_id", pa.string()),
-        ("step", pa.int32()),
-        ("query_id", pa.string()),
-        ("answer_id", pa.string()),
-        ("source", pa.string()),
-        ("query", pa.string()),
-        ("answer", pa.string()),
-        ("reward", pa.float32()),
-        ("reward_details", pa.string()),
-        ("quality", pa.float32()),
-        ("quality_text", pa.string()),
-        ("quality_status", pa.string()),
-        ("solver_reward", pa.float32()),
-        ("solver_advantage", pa.float32()),
-        ("query_value", pa.float32()),
-        ("challenger_reward", pa.float32()),
-        ("challenger_advantage", pa.float32()),
-        ("query_finish_reason", pa.string()),
-        ("answer_finish_reason", pa.string()),
-        ("query_tokens", pa.int32()),
-        ("answer_tokens", pa.int32()),
-        ("query_kl", pa.float32()),
-        ("answer_kl", pa.float32()),
-        ("query_entropy", pa.float32()),
-        ("answer_entropy", pa.float32()),
-    ]
-)
-"""Columns of a trace shard: one row a (query, answer) pair; docs/metrics.md says what each is."""
+from lsp.contracts import Rows, Tracker
+from lsp.files import finite, replacing, write_json
+from lsp.tracking.rows import SCHEMA
 
 
-class LocalTracker:
+class LocalTracker(Tracker):
     """Writes a run's folder; complete without any other tracker. A shard is written beside its
     place and renamed, so a kill leaves whole shards only."""
 
@@ -59,20 +27,17 @@ class LocalTracker:
     def log(self, step: int, metrics: dict[str, float], rows: Rows) -> None:
         if rows:
             self._write_shard(step, rows)
-        # JSON has no NaN: a value that is not finite is null.
-        values = {key: value if math.isfinite(value) else None for key, value in metrics.items()}
-        self._metrics.write(json.dumps({"step": step, **values}) + "\n")
+        self._metrics.write(json.dumps({"step": step, **finite(metrics)}) + "\n")
         self._metrics.flush()
 
     def _write_shard(self, step: int, rows: Rows) -> None:
         columns = {
-            field.name: pa.array([_utf8(row.get(field.name)) for row in rows], type=field.type)
+            field.name: pa.array([_utf8(row[field.name]) for row in rows], type=field.type)
             for field in SCHEMA
         }
         final = self.trace / f"step-{step:06d}.parquet"
-        temporary = final.with_name(f".{final.name}.tmp")
-        pq.write_table(pa.table(columns, schema=SCHEMA), temporary, compression="zstd")
-        os.replace(temporary, final)
+        with replacing(final) as temporary:
+            pq.write_table(pa.table(columns, schema=SCHEMA), temporary, compression="zstd")
 
     def checkpoint(self, folder: Path, step: int) -> None:
         """It lies in the run's folder already."""

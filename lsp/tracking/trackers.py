@@ -12,57 +12,22 @@ from __future__ import annotations
 import queue
 import sys
 import threading
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
-from lsp.config import Config
-from lsp.schema import number
-
-Rows = Sequence[dict[str, Any]]
+from lsp.contracts import BuildContext, Rows, Tracker, TrackerSettings
+from lsp.settings.schema import settings
 
 
-@dataclass(frozen=True)
-class RunIdentity:
-    """What a tracker needs to know of a run beside its config. ``init_run_id`` is the run that it
-    started from; ``base`` what the base model is."""
-
-    run_id: str
-    folder: Path
-    name: str
-    base: str
-    init_run_id: str | None
-
-
-class Tracker(Protocol):
-    """Records a run. Methods are called from one thread, in the order of steps."""
-
-    def log(self, step: int, metrics: dict[str, float], rows: Rows) -> None:
-        """Scalars by path, and the step's trace rows."""
-
-    def checkpoint(self, folder: Path, step: int) -> None:
-        """A checkpoint was written."""
-
-    def alert(self, step: int, text: str) -> None:
-        """Something that a person should see."""
-
-    def finish(self, summary: dict[str, Any]) -> None:
-        """The run is over."""
-
-
-@dataclass(frozen=True)
-class LocalOnly:
-    """``tracker=none``: the run's folder and nothing else. ``role_gradients_every``: steps between
-    measurements of each role's gradient norm and of their cosine (0: off); they cost a second
-    gradient buffer."""
-
-    role_gradients_every: int = number(minimum=0)
+@settings
+class LocalOnly(TrackerSettings):
+    """``tracker=none``: the run's folder and nothing else."""
 
     def announcement(self) -> str:
         return "W&B: off (tracker=none); everything is kept in the run folder"
 
-    def build(self, config: Config, run: RunIdentity) -> None:
+    def build(self, context: BuildContext) -> None:
         return None
 
 
@@ -179,7 +144,7 @@ class Trackers:
     def _leave_out(self, error: Exception) -> None:
         if self._other is None:
             return
-        name, advice = type(self._other).__name__, getattr(self._other, "advice", "")
+        name, advice = type(self._other).__name__, self._other.advice
         self._other = None
         print(
             f"\nwarning: {name} failed and is left out from here on ({type(error).__name__}:"

@@ -9,14 +9,15 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from lsp.config import Config
-from lsp.runs import RunError
-from lsp.schema import flat, number
-from lsp.tracking.base import Rows, RunIdentity
+from pydantic import Field
+
+from lsp.contracts import BuildContext, Rows, RunIdentity, Tracker, TrackerSettings
+from lsp.errors import RunError
+from lsp.settings.config import Config
+from lsp.settings.schema import flat, settings
 from lsp.tracking.reader import read_metrics
 
 SAMPLE_ROWS = 64
@@ -31,24 +32,24 @@ HISTOGRAMS = (
 )
 
 
-@dataclass(frozen=True)
-class WandbTracker:
-    """``mode=auto`` is online where a key is found (environment or netrc), else offline;
-    ``WANDB_MODE`` decides before the key does.
+@settings
+class WandbTracker(TrackerSettings):
+    """Weights & Biases, a sink beside the run's folder."""
 
-    ``tables``: trace rows as a fresh table each step (``all``), of some rows every
-    ``artifact_every`` steps (``sample``), or not at all. ``artifact_every``: steps between
-    artifacts of trace shards. ``role_gradients_every``: see ``LocalOnly``. ``finish_seconds``: how
-    long the end of a run waits for W&B before it says how to send the rest.
-    """
-
-    project: str
-    entity: str | None
-    mode: Literal["auto", "online", "offline"]
-    tables: Literal["all", "sample", "off"]
-    artifact_every: int = number(minimum=1)
-    role_gradients_every: int = number(minimum=0)
-    finish_seconds: int = number(minimum=1)
+    project: str = Field(description="of W&B")
+    entity: str | None = Field(description="W&B user or team; null: the account's own")
+    mode: Literal["auto", "online", "offline"] = Field(
+        description="auto: online where a key is found, else offline; WANDB_MODE decides before that"
+    )
+    tables: Literal["all", "sample", "off"] = Field(
+        description="trace rows as a fresh table each step, of some rows every artifact_every, or not"
+    )
+    artifact_every: int = Field(
+        ge=1, le=10_000_000, description="steps between artifacts of trace shards"
+    )
+    finish_seconds: int = Field(
+        ge=1, le=86_400, description="how long the end of a run waits for W&B"
+    )
 
     def resolved_mode(self) -> tuple[str, str]:
         """(mode, why). ``disabled`` only where WANDB_MODE says so."""
@@ -65,9 +66,9 @@ class WandbTracker:
         mode, why = self.resolved_mode()
         return f"W&B: {mode} ({why}), project {self.project}"
 
-    def build(self, config: Config, run: RunIdentity) -> WandbLogger | None:
+    def build(self, context: BuildContext) -> WandbLogger | None:
         mode, _ = self.resolved_mode()
-        return None if mode == "disabled" else WandbLogger(self, config, run)
+        return None if mode == "disabled" else WandbLogger(self, context.config, context.run)
 
 
 def has_key() -> bool:
@@ -87,7 +88,7 @@ def keep_in_run_folder(folder: Path) -> None:
         os.environ[variable] = str(folder.resolve() / "wandb")
 
 
-class WandbLogger:
+class WandbLogger(Tracker):
     """One W&B run with the id of ours."""
 
     def __init__(self, settings: WandbTracker, config: Config, run: RunIdentity):
@@ -96,6 +97,7 @@ class WandbLogger:
 
         self.settings = settings
         self.identity = run
+        self.advice = f"Send what is missing with `python -m lsp.sync {run.folder}`."
         self.mode, _ = settings.resolved_mode()
         method = config.method
         try:
@@ -104,9 +106,9 @@ class WandbLogger:
                 entity=settings.entity,
                 id=run.run_id,
                 name=run.name,
-                group=f"{config.world} {method.label} from {config.init.source}",
+                group=f"{config.world.name} {method.label} from {config.init.source}",
                 job_type="train",
-                tags=[config.world, method.label, f"init-{config.init.source}"],
+                tags=[config.world.name, method.label, f"init-{config.init.source}"],
                 mode=self.mode,
                 dir=str(run.folder),
                 resume="allow",
@@ -210,10 +212,6 @@ class WandbLogger:
         self._send_shards(sys.maxsize)
         self.run.summary.update(summary)
         self.run.finish(0 if summary.get("status") == "finished" else 1)
-
-    @property
-    def advice(self) -> str:
-        return f"Send what is missing with `python -m lsp.sync {self.identity.folder}`."
 
 
 def quiet_settings(tracker: WandbTracker) -> Any:

@@ -28,15 +28,15 @@ from pathlib import Path
 import torch
 
 from lsp.batch import training_rows
-from lsp.compose import compose
-from lsp.config import Config
-from lsp.init import resolve_init
-from lsp.job import job_of
 from lsp.learner import Learner
+from lsp.model.shapes import cache_bytes, parameters
+from lsp.plan.hours import work_of
+from lsp.plan.step_size import job_of
 from lsp.players import load_players
-from lsp.shapes import cache_bytes, parameters
+from lsp.run.init import resolve_init
+from lsp.settings.compose import compose
+from lsp.settings.config import Config
 from lsp.train import Clock, play_queries
-from lsp.work import work_of
 from tests.bench import step
 
 SHRUNK = dict(

@@ -10,7 +10,7 @@ import time
 
 import torch
 
-from lsp.onednn import available, pack, product
+from lsp.model.onednn import available, pack, product
 
 TRAINING = ((1024, 512, 1204), (1504, 512, 512), (256, 512, 32_000))
 DECODING = ((32, 512, 1204), (32, 512, 32_000), (8, 512, 1204), (32, 192, 448))

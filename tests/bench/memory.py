@@ -55,8 +55,8 @@ CASES = [
 
 def planned(folder: str, case: Case):
     """The plan's ``Memory`` of a step, prompts as long as they are."""
-    from lsp.job import Lengths, job_of
-    from lsp.memory import memory_of
+    from lsp.plan.memory import memory_of
+    from lsp.plan.step_size import Lengths, job_of
 
     config = step.our_config(folder, case.size, case.lora, case.lsp, case.checkpointing, case.dtype)
     prompt = step.SIZES[case.size]["prompt"]
@@ -70,8 +70,8 @@ def prompt_lengths(folder: str, config) -> tuple[int, int, int]:
     """Of the Challenger's, the Solver's and the judge's longest prompt in tokens."""
     from transformers import AutoTokenizer
 
-    from lsp.players import answer_tokens
-    from lsp.prompts import ChatFormat
+    from lsp.model.chat import ChatFormat
+    from lsp.model.context import answer_tokens
 
     chat = ChatFormat(AutoTokenizer.from_pretrained(folder), None)
     (challenger,) = chat.encode([config.prompts.challenger_messages()])

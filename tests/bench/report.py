@@ -19,8 +19,8 @@ import tempfile
 import time
 from pathlib import Path
 
+from lsp.loop.launch import start
 from lsp.pocket.language import ALPHABET, FAMILIES
-from lsp.start import start
 from lsp.tracking.local import LocalTracker
 
 ROOT = Path(__file__).parents[2]

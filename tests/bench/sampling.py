@@ -15,8 +15,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from lsp.models import load_model
-from lsp.rollout.engine import DrawKey, RolloutEngine, sample
+from lsp.model.language_model import load_model
+from lsp.rollout.draw_key import DrawKey
+from lsp.rollout.in_process import InProcessEngine
+from lsp.rollout.sampling import sample
 from tests.bench.step import SIZES, build_model, prompts_of
 
 ROWS, VOCABULARY, WIDTH, STEPS = 32, 32_000, 512, 400
@@ -75,7 +77,7 @@ def batches() -> None:
         model, tokenizer = load_model(folder, "float32", torch.device("cpu"))
     prompts = [tokenizer(text)["input_ids"] for text in prompts_of("small", 4)]
     written = [
-        RolloutEngine(tokenizer, {1}, rows).generate(
+        InProcessEngine(tokenizer, {1}, rows).generate(
             model, prompts, 8, SIZES["small"]["limit"], 1.0, DrawKey(0, 1, "solver")
         )
         for rows in (32, 8)

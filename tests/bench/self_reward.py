@@ -13,11 +13,11 @@ import time
 import numpy as np
 import torch
 
-from lsp.compose import compose
-from lsp.init import resolve_init
 from lsp.players import load_players
 from lsp.pocket.language import form_rubric
-from lsp.rollout.engine import DrawKey
+from lsp.rollout.draw_key import DrawKey
+from lsp.run.init import resolve_init
+from lsp.settings.compose import compose
 
 
 def main() -> None:

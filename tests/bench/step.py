@@ -151,7 +151,7 @@ def our_config(
     folder: str, size: str, lora: bool, lsp: bool, checkpointing: bool, dtype: str = "float32"
 ):
     """The settings of our step."""
-    from lsp.compose import compose
+    from lsp.settings.compose import compose
 
     shape = SIZES[size]
     prompts = shape["rows"] // SAMPLES
@@ -174,9 +174,9 @@ def ours(
     folder: str, size: str, lora: bool, lsp: bool, checkpointing: bool, dtype: str = "float32"
 ) -> dict:
     from lsp.batch import training_rows
-    from lsp.init import resolve_init
     from lsp.learner import Learner
     from lsp.players import Players, load_players
+    from lsp.run.init import resolve_init
     from lsp.train import Clock, play_queries
     from lsp.types import Query
 

@@ -21,10 +21,10 @@ from pathlib import Path
 import torch
 
 from lsp.learner import UpdateStats
-from lsp.metrics import trace_rows
-from lsp.tracking.base import Trackers
 from lsp.tracking.local import LocalTracker
 from lsp.tracking.reader import read_trace
+from lsp.tracking.rows import trace_rows
+from lsp.tracking.trackers import Trackers
 from lsp.types import Completion, Play, Query
 
 ROOT = Path(__file__).parents[2]

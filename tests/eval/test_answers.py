@@ -15,7 +15,7 @@ from eval.answers import (
     resolve_side,
     write_answers,
 )
-from lsp.runs import RunError
+from lsp.errors import RunError
 
 
 def test_killed_answers_go_on(small_run, data, tmp_path):

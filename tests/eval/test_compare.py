@@ -11,8 +11,8 @@ from eval.compare import main as compare_main
 from eval.judge import Pair
 from eval.settings import EVALUATE, EvaluateConfig
 from eval.verifier import NotAPocketTask, VerifierJudge
-from lsp.compose import compose_as
-from lsp.runs import RunError
+from lsp.errors import RunError
+from lsp.settings.compose import compose_as
 
 
 def pocket(*overrides):

@@ -11,15 +11,16 @@ import pytest
 import yaml
 
 from eval.crossplay import main
-from eval.matrix import draw_matrix, read_matrix
-from eval.pocket import measure_skill
-from lsp import models
-from lsp.compose import compose
-from lsp.init import Init
+from lsp.errors import RunError
+from lsp.loop.launch import start
+from lsp.model import language_model as models
 from lsp.players import load_players
+from lsp.pocket.evaluation import measure_skill
 from lsp.pocket.language import parse, verify
-from lsp.runs import RunError, update_run, weights_identity
-from lsp.start import start
+from lsp.report.matrix import draw_matrix, read_matrix
+from lsp.run.folder import update_run, weights_identity
+from lsp.run.init import Init
+from lsp.settings.compose import compose
 
 RUN = ["num_queries=4", "group_size=3", "checkpoint.every=1", "checkpoint.keep=3", "eval=none",
        "tracker=none", "num_steps=3"]  # fmt: skip

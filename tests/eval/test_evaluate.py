@@ -17,9 +17,8 @@ from eval.cache import VerdictCache
 from eval.judge import Prices
 from eval.results import results_table
 from eval.settings import EVALUATE, EvaluateConfig, known_judges, shutdown_warning
-from lsp.compose import compose_as
-from lsp.runs import RunError
-from lsp.schema import ConfigError
+from lsp.errors import ConfigError, RunError
+from lsp.settings.compose import compose_as
 
 SETS = ["koala", "vicuna"]
 

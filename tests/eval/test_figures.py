@@ -14,8 +14,9 @@ from eval.bars import FIGURES, PAPER, Bar, bar_of, interval, paper_values, win_v
 from eval.compare import Evaluation
 from eval.figures import FigureSettings, main, make_figures
 from eval.settings import EVALUATE, EvaluateConfig
-from lsp.compose import CONF, compose, compose_as
-from lsp.runs import RunError, read_run, update_run
+from lsp.errors import RunError
+from lsp.run.folder import read_run, update_run
+from lsp.settings.compose import CONF, compose, compose_as
 
 COUNTS = {"oasst": 188, "helpful_base": 129, "selfinstruct": 252, "koala": 156, "vicuna": 80}
 

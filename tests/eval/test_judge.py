@@ -22,8 +22,8 @@ from eval.judge import (
     preference_of,
 )
 from eval.template import OWN
-from lsp.retry import retry_after
-from lsp.runs import RunError
+from lsp.errors import RunError
+from lsp.tools.retry import retry_after
 
 
 def config_of(server, **changes):

@@ -11,9 +11,8 @@ from eval.__main__ import evaluate, main
 from eval.judge import Pair
 from eval.judge_check import JudgeCheck, agreement, longer_rate
 from eval.settings import EVALUATE, EvaluateConfig
-from lsp.compose import compose_as
-from lsp.runs import RunError
-from lsp.schema import ConfigError
+from lsp.errors import ConfigError, RunError
+from lsp.settings.compose import compose_as
 
 SHARED = Path(__file__).parents[3] / "shared" / "alpaca_eval"
 

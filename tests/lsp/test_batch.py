@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lsp.batch import pack, pad, row_sums, training_rows
-from lsp.compose import compose
 from lsp.learner import Learner
+from lsp.settings.compose import compose
 from lsp.types import Completion, Play, Query, TrainingRow
 
 METHOD = replace(compose([]).method, challenger_weight=0.5)

@@ -7,11 +7,11 @@ from dataclasses import replace
 import pytest
 import torch
 
-from lsp.compose import compose
+from lsp.errors import RunError
 from lsp.learner import Learner
-from lsp.resume import find_resumed
-from lsp.runs import RunError
-from lsp.start import start
+from lsp.loop.launch import start
+from lsp.run.resume import find_resumed
+from lsp.settings.compose import compose
 from lsp.tracking.reader import read_metrics, trace_steps
 from lsp.types import TrainingRow
 

@@ -18,10 +18,10 @@ import pytest
 import torch
 
 from lsp import play
-from lsp.checkpoint import newest_checkpoint
-from lsp.models import load_model
-from lsp.rollout.engine import DrawKey
-from lsp.start import start
+from lsp.loop.launch import start
+from lsp.model.language_model import load_model
+from lsp.rollout.draw_key import DrawKey
+from lsp.run.checkpoint import newest_checkpoint
 
 ROOT = Path(__file__).parents[2]
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}

@@ -4,10 +4,10 @@ import json
 
 import pytest
 
-from lsp.runs import Interrupted, RunError
-from lsp.start import start
-from lsp.tracking.local import SCHEMA
+from lsp.errors import Interrupted, RunError
+from lsp.loop.launch import start
 from lsp.tracking.reader import read_metrics, read_summary, read_trace, trace_steps
+from lsp.tracking.rows import SCHEMA
 
 METHODS = ["lsp", "lsp_zero", "grpo", "untrained_challenger", "frozen_challenger"]
 

@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from lsp.batch import pack, pad
-from lsp.compose import compose
 from lsp.game import solver_advantage
 from lsp.learner import Learner, UpdateStats
 from lsp.losses import token_weight
+from lsp.settings.compose import compose
 from lsp.types import TrainingRow
 
 trl = pytest.importorskip("trl", reason="needs the extra: pip install '.[bench]'")

@@ -5,8 +5,8 @@ import shutil
 
 import pytest
 
-from lsp.pocket.school import BASE_FOLDER
-from lsp.report.game_rows import read_index
+from lsp.pocket.pretrain import BASE_FOLDER
+from lsp.report.game import read_index
 from lsp.report.river import ILLEGAL, query_shares, smoothed
 from lsp.tracking.reader import read_trace, trace_steps
 from sweeps.compare import (

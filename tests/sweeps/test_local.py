@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from lsp.compose import compose
+from lsp.settings.compose import compose
 from sweeps.local import (
     Sweep,
     SweepError,

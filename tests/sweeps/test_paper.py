@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from lsp.runs import RunError
+from lsp.errors import RunError
 from sweeps.paper import PaperSettings, bars_needed, main, run_command, run_figure
 from sweeps.reproduce import CLAIMS, Claim, claims_table, verdicts
 from sweeps.reproduce import main as reproduce

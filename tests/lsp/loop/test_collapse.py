@@ -7,15 +7,15 @@ import numpy as np
 import pytest
 import torch
 
-from lsp.collapse import (
+from lsp.loop.collapse import (
     CollapseDetector,
     Trend,
     distinct_ngram_frac,
     signature,
     unasked_code_frac,
 )
-from lsp.compose import compose
 from lsp.metrics import empty_play
+from lsp.settings.compose import compose
 from lsp.types import Completion, Query
 
 SETTINGS = replace(compose([]).collapse, window=5)

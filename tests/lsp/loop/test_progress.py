@@ -4,7 +4,8 @@ import time
 
 import pytest
 
-from lsp.progress import Progress, duration
+from lsp.loop.progress import Progress
+from lsp.tools.text import duration
 
 METRICS = {
     "reward/external/mean": 0.5,

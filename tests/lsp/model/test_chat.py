@@ -8,11 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lsp.compose import compose
-from lsp.config import SelfRewardConfig
-from lsp.prompts import ChatFormat, fill, parse_quality, parse_query
-from lsp.rewards.self_reward import SelfJudge
-from lsp.rollout.engine import DrawKey
+from lsp.model.chat import ChatFormat
+from lsp.queries.challenger import parse_query
+from lsp.rewards.self_reward import RubricSelfJudge, parse_quality
+from lsp.rollout.draw_key import DrawKey
+from lsp.settings.compose import compose
+from lsp.settings.config import SelfRewardConfig
+from lsp.settings.prompts import fill
 
 PAPER = compose(["world=paper"]).prompts
 ATTACKS = [

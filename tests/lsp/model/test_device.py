@@ -1,4 +1,4 @@
-"""Runs on a device that is not the CPU (tests/elsewhere.py): nothing is left behind on the CPU, and
+"""Runs on a device that is not the CPU (tests/fake_device.py): nothing is left behind on the CPU, and
 what comes out is what comes out there. A GPU's own arithmetic is not looked at."""
 
 import json
@@ -10,15 +10,15 @@ from pathlib import Path
 import pytest
 import torch
 
-from lsp.start import start
+from lsp.loop.launch import start
 from lsp.tracking.reader import read_metrics, read_trace
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 def elsewhere(*commands):
     done = subprocess.run(
-        [sys.executable, "tests/elsewhere.py", json.dumps(commands)],
+        [sys.executable, "tests/fake_device.py", json.dumps(commands)],
         cwd=ROOT, env=os.environ | {"OMP_NUM_THREADS": "1"}, text=True, capture_output=True,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-6000:]

@@ -14,14 +14,13 @@ from safetensors.torch import load_file, save_file
 
 from eval.__main__ import evaluate
 from eval.settings import EVALUATE, EvaluateConfig
-from lsp.compose import compose, compose_as
-from lsp.models import load_model
+from lsp.errors import ConfigError, RunError
+from lsp.loop.launch import start
+from lsp.model.language_model import load_model
 from lsp.rewards.reward_model import ClassifierReward
-from lsp.runs import RunError
-from lsp.schema import ConfigError
-from lsp.start import start
+from lsp.settings.compose import compose, compose_as
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 CPU = torch.device("cpu")
 
 
@@ -146,7 +145,7 @@ def test_consent_is_given_on_the_command_line_alone(key, monkeypatch, tmp_path):
     group = key.partition(".")[0]
     path = conf / group / {"model": "llama_3b.yaml", "reward": "skywork.yaml"}[group]
     path.write_text(path.read_text().replace("code: false", "code: true"))
-    monkeypatch.setattr("lsp.compose.CONF", conf)
+    monkeypatch.setattr("lsp.settings.compose.CONF", conf)
     with pytest.raises(ConfigError, match=f"{key}=true: a config file cannot consent"):
         compose(["world=paper"])
     assert compose(["world=paper", f"{key}=false"])
@@ -247,7 +246,8 @@ def test_queries_beyond_the_context_are_left_out_and_counted(run_of, tmp_path, c
 @pytest.mark.parametrize("judged", [False, True])
 def test_the_longest_query_that_is_kept_just_fits(run_of, tmp_path, judged):
     """A z is a token here, so that some query fills the context to the last one."""
-    from lsp.players import answer_tokens, load_players
+    from lsp.model.context import answer_tokens
+    from lsp.players import load_players
 
     data = tmp_path / "edge.jsonl"
     texts = ["z" * n for n in range(400, 490)]
@@ -264,7 +264,7 @@ def test_the_longest_query_that_is_kept_just_fits(run_of, tmp_path, judged):
 
     readers = ["the Solver", "the judge"] if judged else ["the Solver"]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("lsp.session.load_players", loaded)
+        patch.setattr("lsp.loop.recorder.load_players", loaded)
         run_of(f"data.path={data}", "num_queries=90", "rollout.max_new_tokens=8",
                "prompts.judge=rate", f"method.log_quality={str(judged).lower()}")  # fmt: skip
     assert 0 < len(kept) < len(texts)
@@ -272,7 +272,7 @@ def test_the_longest_query_that_is_kept_just_fits(run_of, tmp_path, judged):
 
 LOADS = """
 import json, resource, signal, sys
-from lsp.models import load_model
+from lsp.model.language_model import load_model
 import torch
 said = []
 for name, revision in json.loads(sys.argv[1]):

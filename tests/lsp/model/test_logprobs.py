@@ -3,11 +3,11 @@
 import pytest
 import torch
 
-from lsp import logprobs
 from lsp.batch import pad
-from lsp.logprobs import checkpoint_layers, completion_hidden, completion_scores, head_loss
-from lsp.models import check_paths, load_model
-from lsp.onednn import OneDnnLinear, available
+from lsp.model import logprobs
+from lsp.model.language_model import check_paths, load_model
+from lsp.model.logprobs import checkpoint_layers, completion_hidden, completion_scores, head_loss
+from lsp.model.onednn import OneDnnLinear, available
 from lsp.types import TrainingRow
 
 

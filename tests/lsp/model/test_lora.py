@@ -6,15 +6,15 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from lsp.compose import compose
-from lsp.config import LoraSettings
-from lsp.init import resolve_init
-from lsp.lora import add_lora, lora_layers, merge_adapter, merged_state
-from lsp.models import load_model
-from lsp.onednn import OneDnnLinear, available, decoding_weights
+from lsp.errors import RunError
+from lsp.loop.launch import start
+from lsp.model.language_model import load_model
+from lsp.model.lora import add_lora, lora_layers, merge_adapter, merged_state
+from lsp.model.onednn import OneDnnLinear, available, decoding_weights
 from lsp.players import load_players
-from lsp.runs import RunError
-from lsp.start import start
+from lsp.run.init import resolve_init
+from lsp.settings.compose import compose
+from lsp.settings.config import LoraSettings
 from lsp.tracking.reader import read_metrics, read_trace
 
 LORA = ["model.lora.rank=4", "model.lora.alpha=8"]

@@ -4,14 +4,14 @@ on the same CPU stand in for a device: a model is there where its tensors are no
 import pytest
 import torch
 
-from lsp import offload
-from lsp.compose import compose
-from lsp.init import resolve_init
+from lsp.errors import RunError
 from lsp.learner import Learner
-from lsp.offload import on_device
+from lsp.loop.launch import start
+from lsp.model import offload
+from lsp.model.offload import on_device
 from lsp.players import Players, load_players
-from lsp.runs import RunError
-from lsp.start import start
+from lsp.run.init import resolve_init
+from lsp.settings.compose import compose
 from lsp.tracking.reader import read_trace
 
 
@@ -110,7 +110,7 @@ def seen(monkeypatch):
         places["players"] = players
         return players
 
-    monkeypatch.setattr("lsp.session.load_players", loaded)
+    monkeypatch.setattr("lsp.loop.recorder.load_players", loaded)
     return places, sent
 
 

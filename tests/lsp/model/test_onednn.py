@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from lsp import onednn
-from lsp.onednn import OneDnnLinear, available, decoding_weights, use_onednn
+from lsp.model import onednn
+from lsp.model.onednn import OneDnnLinear, available, decoding_weights, use_onednn
 
 here = pytest.mark.skipif(not available(), reason="this torch has no oneDNN product here")
 

@@ -7,14 +7,14 @@ import pytest
 import torch
 
 from lsp import players as players_module
-from lsp.compose import compose
+from lsp.errors import RunError
 from lsp.learner import Learner
-from lsp.out_of_memory import PHASES, OutOfMemory, memory_of
+from lsp.loop.launch import start
+from lsp.model.out_of_memory import PHASES, OutOfMemory, memory_guard
 from lsp.players import Players
 from lsp.rewards.reward_model import ClassifierScorer
-from lsp.rewards.self_reward import SelfJudge
-from lsp.runs import RunError
-from lsp.start import start
+from lsp.rewards.self_reward import RubricSelfJudge
+from lsp.settings.compose import compose
 from lsp.tracking.reader import read_metrics, read_trace, trace_steps
 
 GPU = "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has 1.00 GiB free.\nmore lines"
@@ -118,7 +118,11 @@ def test_the_cpus_memory_is_told_too(shape, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "place", ["transformers.AutoModelForCausalLM.from_pretrained", "lsp.models.completion_scores"]
+    "place",
+    [
+        "transformers.AutoModelForCausalLM.from_pretrained",
+        "lsp.model.language_model.completion_scores",
+    ],
 )
 def test_it_is_not_taken_for_a_model_that_is_unfit(shape, monkeypatch, place):
     monkeypatch.setattr(place, failing(None, torch.OutOfMemoryError(GPU), 1))

@@ -14,16 +14,16 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lsp.checkpoint import newest_checkpoint
-from lsp.compose import compose
-from lsp.players import choose_device
-from lsp.runs import RunError, read_run
-from lsp.schema import ConfigError
-from lsp.start import start
+from lsp.errors import ConfigError, RunError
+from lsp.loop.launch import start
+from lsp.model.device import choose_device
+from lsp.model.processes import Processes
+from lsp.run.checkpoint import newest_checkpoint
+from lsp.run.folder import read_run
+from lsp.settings.compose import compose
 from lsp.tracking.reader import read_metrics, read_trace, trace_steps
-from lsp.world import World
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 def torchrun(count, *arguments, **more):
@@ -67,18 +67,22 @@ def rows_of(folder):
 
 @given(st.integers(0, 100), st.integers(1, 16))
 def test_parts_are_all_of_it_and_alike_in_size(count, size):
-    parts = [World(rank, size).part(count) for rank in range(size)]
+    parts = [Processes(rank, size).part(count) for rank in range(size)]
     assert [i for part in parts for i in range(count)[part]] == list(range(count))
     sizes = [part.stop - part.start for part in parts]
     assert max(sizes) - min(sizes) <= 1
 
 
 def test_alone_everything_is_ones_own():
-    world = World()
-    assert (world.gather([1, 2]), world.each("a"), world.share("a")) == ([1, 2], ["a"], "a")
+    processes = Processes()
+    assert (
+        processes.all_gather_lists([1, 2]),
+        processes.all_gather("a"),
+        processes.broadcast("a"),
+    ) == ([1, 2], ["a"], "a")
     tensor = torch.ones(2)
-    world.add_up([tensor])
-    assert tensor.tolist() == [1, 1] and world.first
+    processes.all_reduce([tensor])
+    assert tensor.tolist() == [1, 1] and processes.first
 
 
 @pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
@@ -152,7 +156,7 @@ def test_what_accelerate_was_asked_for_is_not_passed_over(
     assert not (tmp_path / "run").exists()
     config = compose(["hardware.parallel=fsdp", "model.dtype=bfloat16"])
     if name in ("USE_FSDP", "MIXED_PRECISION"):  # a resumed run's own settings count
-        World().check_launch(config)
+        Processes().check_launch(config)
 
 
 def test_what_a_resumed_run_is_given_is_checked_with_its_own_settings(small, tmp_path, monkeypatch):
@@ -174,13 +178,13 @@ import sys
 from dataclasses import replace
 import torch
 from lsp.batch import training_rows
-from lsp.compose import compose
-from lsp.init import resolve_init
+from lsp.settings.compose import compose
+from lsp.run.init import resolve_init
 from lsp.learner import Learner
 from lsp.players import load_players
-from lsp.sharding import full, shard_layers
+from lsp.model.sharding import full, shard_layers
 from lsp.train import Clock, play_queries
-from lsp.world import World
+from lsp.model.processes import Processes
 
 def updated(world, kept, settings):
     config = compose(["tracker=none", "hardware=cpu", "tracker.role_gradients_every=1", "seed=3",
@@ -193,24 +197,24 @@ def updated(world, kept, settings):
     queries = alone.step_queries(1)
     play = play_queries(alone, config, queries, 1, Clock())
     rows = training_rows(play, config.method, 4, 24, 12)[:kept]
-    if config.hardware.parallel == "fsdp" and world.size > 1:
+    if config.hardware.parallel == "fsdp" and processes.size > 1:
         shard_layers(alone.policy, world)
-    learner = Learner(replace(alone, world=world), config)
+    learner = Learner(replace(alone, processes=processes), config)
     learner.optimizer.zero_grad = lambda set_to_none: None  # gradients are looked at afterwards
     stats = learner.update(rows, 1)
     return {"gradients": [full(t.grad) for t in learner.trained], "metrics": stats.metrics(),
             "rows": stats.row, "weights": [full(p.detach()) for p in alone.policy.parameters()]}
 
 if __name__ == "__main__":
-    world = World.from_environment()
-    world.start()
+    processes = Processes.from_environment()
+    processes.start()
     told = updated(world, int(sys.argv[2]), sys.argv[3:])
-    everybody = world.each(told["weights"])
+    everybody = processes.all_gather(told["weights"])
     assert all(torch.equal(a, b) for one in everybody for a, b in zip(one, everybody[0]))
-    if world.first:
+    if processes.first:
         torch.save(told, sys.argv[1])
     del everybody
-    world.part_ways()
+    processes.leave()
 """
 
 
@@ -234,7 +238,7 @@ def test_losses_and_gradients_are_those_of_one_process(tmp_path, count, kept, se
     worker = torchrun(count, tmp_path / "worker.py", tmp_path / "told.pt", kept, *settings)
     namespace = {"__name__": "worker"}
     exec(WORKER, namespace)
-    expected = namespace["updated"](World(), kept, settings)
+    expected = namespace["updated"](Processes(), kept, settings)
     finished(worker)
     found = torch.load(tmp_path / "told.pt")
     exact = "model.dtype=bfloat16" not in settings
@@ -296,21 +300,21 @@ def test_a_signal_stops_all_of_them_with_everything_saved(small, tmp_path, how):
 
 
 def test_the_way_on_names_the_machines(monkeypatch):
-    assert World().launcher == "python"
-    assert World(0, 4).launcher == "torchrun --nproc_per_node 4"
+    assert Processes().launcher == "python"
+    assert Processes(0, 4).launcher == "torchrun --nproc_per_node 4"
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "8")
-    assert World(0, 16).launcher == "torchrun --nnodes 2 --nproc_per_node 8"
+    assert Processes(0, 16).launcher == "torchrun --nnodes 2 --nproc_per_node 8"
 
 
 RACE = """
 import os, signal, sys
-from lsp import world
+from lsp.model import processes as world
 share, gone = world.World.share, 0
 
 def interrupted(self, value):
     global gone
     told = share(self, value)
-    if self.first and value == world.Word.GO:
+    if self.first and value == world.Command.CONTINUE:
         gone += 1  # the first is at the start, the second after step 1
         if gone == 2:
             os.kill(os.getpid(), signal.SIGTERM)

@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from lsp.compose import CONF
-from lsp.runs import RunError
-from lsp.start import start
+from lsp.errors import RunError
+from lsp.loop.launch import start
+from lsp.settings.compose import CONF
 from lsp.tracking.reader import read_metrics, read_trace
 
 # The judge's prompt alone has some 700 tokens under the tests' tokenizer: a shorter one.
@@ -76,7 +76,7 @@ def test_a_wrong_reward_model_is_one_message(paper, llama_folder):
 
 
 def test_a_digit_of_several_tokens_needs_generate(paper, monkeypatch):
-    from lsp.prompts import ChatFormat
+    from lsp.model.chat import ChatFormat
 
     monkeypatch.setattr(ChatFormat, "encode_text", lambda self, texts: [[1, 2] for _ in texts])
     with pytest.raises(RunError, match="choose self_reward.mode=generate"):

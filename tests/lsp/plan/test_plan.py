@@ -13,20 +13,20 @@ import transformers
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
 from lsp.batch import pad
-from lsp.cards import CARDS
-from lsp.compose import CONF, compose
-from lsp.config import LoraSettings
-from lsp.job import Lengths, job_of
-from lsp.logprobs import completion_hidden
-from lsp.lora import add_lora
-from lsp.memory import GB, layer_saves, memory_of, refuse_impossible, savings
-from lsp.plan import hours_of, plan, scaling_table
-from lsp.runs import RunError
-from lsp.shapes import lora_parameters, parameters, shape_of
-from lsp.start import start
+from lsp.errors import RunError
+from lsp.loop.launch import start
+from lsp.model.logprobs import completion_hidden
+from lsp.model.lora import add_lora
+from lsp.model.shapes import lora_parameters, parameters, shape_of
+from lsp.plan.memory import GB, layer_saves, memory_of, refuse_impossible, savings
+from lsp.plan.step_size import Lengths, job_of
+from lsp.plan.text import hours_of, plan, scaling_table
+from lsp.settings.compose import CONF, compose
+from lsp.settings.config import LoraSettings
+from lsp.settings.gpus import GPUS
 from lsp.types import TrainingRow
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 PUBLISHED = {
     "llama_1b": 1_235_814_400,
     "llama_3b": 3_212_749_824,
@@ -137,7 +137,7 @@ def test_the_3b_experiment_fits_a_24_gb_card_by_lora_and_an_80_gb_card_in_full()
     assert small.model.lora.rank > 0 and large.model.lora.rank == 0
     for config in (small, large):
         refuse_impossible(config)
-        assert config.hardware.gpu_memory_gb < CARDS[config.hardware.gpu].memory_gb
+        assert config.hardware.gpu_memory_gb < GPUS[config.hardware.gpu].memory_gb
     parts = memory_of(job_of(large)).phases["update"]
     n = 3_212_749_824
     assert parts["weights"] == 2 * n and parts["optimizer"] == 8 * n and parts["gradients"] == 4 * n
@@ -234,9 +234,7 @@ def test_each_experiment_is_planned_where_nothing_else_is(name, tmp_path, capsys
 
 
 def test_a_plan_imports_no_torch():
-    code = (
-        "import sys; from lsp.start import start; start(['experiment=small/lsp', 'dry_run=true'])"
-    )
+    code = "import sys; from lsp.loop.launch import start; start(['experiment=small/lsp', 'dry_run=true'])"
     code += "; assert 'torch' not in sys.modules"
     environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment, check=True,
@@ -246,7 +244,7 @@ def test_a_plan_imports_no_torch():
 def test_the_docs_show_the_table_and_the_cards():
     text = (ROOT / "docs" / "scaling.md").read_text()
     assert scaling_table() in text
-    for name, card in CARDS.items():
+    for name, card in GPUS.items():
         numbers = f"{card.memory_gb:g} | {card.tflops['bfloat16']:g} | {card.tflops['float32']:g}"
         assert f"| `{name}` | {numbers} | {card.bandwidth:g} | {card.source} |" in text
 

@@ -13,7 +13,7 @@ from lsp.pocket.language import (
     split,
     verify,
 )
-from lsp.queries.dataset import PocketQueries
+from lsp.pocket.queries import PocketQueries
 
 
 def test_right_answers():

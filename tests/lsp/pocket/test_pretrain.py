@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from eval.pocket import measure_skill
+from lsp.model.chat import ChatFormat
+from lsp.pocket.evaluation import measure_skill
 from lsp.pocket.language import evaluation_queries, parse
-from lsp.pocket.school import BASE_FOLDER, Corpus, SchoolSettings, build_tokenizer, main
-from lsp.prompts import ChatFormat
-from lsp.rollout.engine import DrawKey
+from lsp.pocket.pretrain import BASE_FOLDER, Corpus, SchoolSettings, build_tokenizer, main
+from lsp.rollout.draw_key import DrawKey
 
-DOCS = Path(__file__).parents[2] / "docs" / "pocket.md"
+DOCS = Path(__file__).parents[3] / "docs" / "pocket.md"
 
 
 def test_its_skills_are_those_of_the_table(players):
@@ -42,7 +42,7 @@ def test_its_judge_holds_on_pairs_it_has_not_seen(players):
 def test_it_was_made_by_the_committed_settings_and_is_small():
     settings = asdict(SchoolSettings())
     del settings["out"]
-    recorded = json.loads((BASE_FOLDER / "school.json").read_text())
+    recorded = json.loads((BASE_FOLDER / "pretrain.json").read_text())
     assert recorded == json.loads(json.dumps(settings))
     assert (BASE_FOLDER / "model.safetensors").stat().st_size < 1e6
     assert sum(file.stat().st_size for file in BASE_FOLDER.iterdir()) < 1e6

@@ -9,7 +9,7 @@ import pytest
 
 from lsp.report.page import write_report
 from lsp.report.record import read_record, read_records
-from lsp.runs import update_run
+from lsp.run.folder import update_run
 from lsp.tracking.local import LocalTracker
 from lsp.tracking.reader import read_trace
 

@@ -16,15 +16,15 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lsp.loop.launch import start
 from lsp.report import charts, facts
 from lsp.report.__main__ import main
-from lsp.report.escape import page_json
-from lsp.report.game_rows import read_index, read_plays, sample
+from lsp.report.game import read_index, read_plays, sample
 from lsp.report.page import render, write_report
 from lsp.report.record import read_record, read_records
 from lsp.report.river import ILLEGAL, query_shares
-from lsp.runs import lock_run, read_run, update_run
-from lsp.start import start
+from lsp.run.folder import lock_run, read_run, update_run
+from lsp.tools.text import page_json
 from lsp.tracking.local import LocalTracker
 from lsp.tracking.reader import read_trace
 
@@ -456,6 +456,6 @@ def test_a_report_needs_no_torch(small_run, tmp_path):
     code += "assert 'torch' not in sys.modules"
     done = subprocess.run(
         [sys.executable, "-c", code, str(small_run[0]), f"out={tmp_path}/x.html"],
-        capture_output=True, text=True, timeout=60, cwd=Path(__file__).parents[2],
+        capture_output=True, text=True, timeout=60, cwd=Path(__file__).parents[3],
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

@@ -10,11 +10,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 import torch
 
-from lsp.compose import compose
+from lsp.errors import ConfigError, RunError
+from lsp.loop.launch import start
 from lsp.rewards.http import HttpReward
-from lsp.runs import RunError
-from lsp.schema import ConfigError
-from lsp.start import start
+from lsp.settings.compose import compose
 from lsp.tracking.reader import read_metrics, read_trace
 
 KEY = "q7-Reward_Key.0123456789"
@@ -217,7 +216,7 @@ def test_one_batch_that_fails_ends_the_others(server, quick):
 
 
 def test_waits_double(monkeypatch):
-    from lsp.retry import backoff
+    from lsp.tools.retry import backoff
 
     monkeypatch.setattr("random.uniform", lambda low, high: high)
     assert [backoff(attempt) for attempt in range(1, 8)] == [1, 2, 4, 8, 16, 30, 30]

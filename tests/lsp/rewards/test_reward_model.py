@@ -7,13 +7,13 @@ import shutil
 import pytest
 import torch
 
-from lsp.config import SelfRewardConfig
 from lsp.pocket.language import form_rubric
+from lsp.pocket.verifier import PocketVerifier
 from lsp.queries.dataset import InstructionQueries, step_queries
 from lsp.rewards.reward_model import ClassifierReward
-from lsp.rewards.self_reward import SelfJudge
-from lsp.rewards.verifier import PocketVerifier
-from lsp.rollout.engine import DrawKey
+from lsp.rewards.self_reward import RubricSelfJudge
+from lsp.rollout.draw_key import DrawKey
+from lsp.settings.config import SelfRewardConfig
 
 KEY = DrawKey(0, 1, "judge")
 PAIRS = [
@@ -83,9 +83,9 @@ def test_a_cut_judgement_is_unread(players):
 
 def test_low_digit_mass_is_unread(players, llama_folder):
     """A random model puts its probability elsewhere."""
-    from lsp.compose import compose
-    from lsp.init import resolve_init
     from lsp.players import load_players
+    from lsp.run.init import resolve_init
+    from lsp.settings.compose import compose
 
     config = compose(["tracker=none", f"model.name={llama_folder}"])
     other = load_players(config, resolve_init(config), None)

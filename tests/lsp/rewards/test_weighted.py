@@ -13,14 +13,15 @@ import pytest
 import torch
 import yaml
 
-from lsp.compose import CONF, compose, compose_as
-from lsp.config import Config, from_tree
+from lsp.errors import ConfigError, RunError
+from lsp.loop.launch import start
+from lsp.pocket.verifier import PocketVerifier
 from lsp.rewards.callable import CallableScorer
-from lsp.rewards.verifier import PocketVerifier
 from lsp.rewards.weighted import Part, WeightedReward, WeightedSum
-from lsp.runs import RunError
-from lsp.schema import ConfigError, to_tree
-from lsp.start import start
+from lsp.settings.compose import CONF, compose, compose_as
+from lsp.settings.config import Config
+from lsp.settings.rules import from_tree
+from lsp.settings.schema import to_tree
 from lsp.tracking.reader import read_metrics, read_trace
 
 CPU = torch.device("cpu")

@@ -8,12 +8,14 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lsp.compose import compose
-from lsp.init import resolve_init
-from lsp.models import load_model
-from lsp.onednn import OneDnnLinear, available, use_onednn
+from lsp.model.language_model import load_model
+from lsp.model.onednn import OneDnnLinear, available, use_onednn
 from lsp.players import load_players
-from lsp.rollout.engine import DrawKey, RolloutEngine, sample
+from lsp.rollout.draw_key import DrawKey
+from lsp.rollout.in_process import InProcessEngine
+from lsp.rollout.sampling import sample
+from lsp.run.init import resolve_init
+from lsp.settings.compose import compose
 
 KEY = DrawKey(0, 1, "solver")
 
@@ -49,7 +51,7 @@ def test_greedy_equals_hf_generate_over_ragged_prompts(llama, max_rows, order):
     model, tokenizer = llama
     ragged = prompts_of([3, 17, 1, 8, 8, 30])
     prompts = [ragged[i] for i in order]
-    engine = RolloutEngine(tokenizer, {1, 7, 9}, max_rows)
+    engine = InProcessEngine(tokenizer, {1, 7, 9}, max_rows)
     found = engine.generate(model, prompts, 1, 12, 0.0, KEY)
     for prompt, (completion,) in zip(prompts, found, strict=True):
         assert list(completion.ids) == hf_greedy(model, prompt, 12, [1, 7, 9])
@@ -59,7 +61,7 @@ def test_an_end_token_first_gives_a_completion_of_one_token(llama):
     model, tokenizer = llama
     (prompt,) = prompts_of([9])
     first = hf_greedy(model, prompt, 1, [1])[0]
-    engine = RolloutEngine(tokenizer, {first}, 8)
+    engine = InProcessEngine(tokenizer, {first}, 8)
     ((completion,),) = engine.generate(model, [prompt], 1, 5, 0.0, KEY)
     assert completion.ids == (first,)
     assert (completion.text, completion.finish_reason) == ("", "stop")
@@ -67,14 +69,14 @@ def test_an_end_token_first_gives_a_completion_of_one_token(llama):
 
 def test_a_row_cut_at_the_limit_says_so(llama):
     model, tokenizer = llama
-    engine = RolloutEngine(tokenizer, {1}, 8)
+    engine = InProcessEngine(tokenizer, {1}, 8)
     for (completion,) in engine.generate(model, prompts_of([4, 6]), 1, 2, 0.0, KEY):
         assert completion.finish_reason == "length" and len(completion.ids) == 2
 
 
 @pytest.mark.parametrize("max_rows", [3, 7, 100])
 def test_draws_do_not_depend_on_neighbours_or_chunks(players, max_rows):
-    engine = RolloutEngine(players.chat.tokenizer, players.engine.stop_ids.tolist(), max_rows)
+    engine = InProcessEngine(players.chat.tokenizer, players.engine.stop_ids.tolist(), max_rows)
     prompts = players.chat.encode([[("user", "sort cab")], [("user", "copy abcabcab")]])
     found = engine.generate(players.policy, prompts, 8, 12, 1.0, KEY)
     expected = players.engine.generate(players.policy, prompts, 8, 12, 1.0, KEY)
@@ -144,7 +146,7 @@ def test_a_stop_string_ends_at_the_token_that_completes_it(players):
     """Greedy text cut where the string first appears; ids right to that token."""
     chat, policy = players.chat, players.policy
     prompts = chat.encode([[("user", "copy abcabc")], [("user", "copy bbbb")]])
-    engine = RolloutEngine(chat.tokenizer, players.engine.stop_ids.tolist(), 8, ["ca", "zz"])
+    engine = InProcessEngine(chat.tokenizer, players.engine.stop_ids.tolist(), 8, ["ca", "zz"])
     (cut,), (whole,) = engine.generate(policy, prompts, 1, 12, 0.0, KEY)
     (plain,), (same,) = players.engine.generate(policy, prompts, 1, 12, 0.0, KEY)
     assert plain.text == "abcabc" and cut.text == "ab" and cut.finish_reason == "stop"
@@ -163,7 +165,7 @@ def test_stop_strings_of_many_bytes_are_found(stop):
     inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     inner.decoder = decoders.ByteLevel()
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=inner)
-    engine = RolloutEngine(tokenizer, {0}, 8, [stop])
+    engine = InProcessEngine(tokenizer, {0}, 8, [stop])
     written = tokenizer.encode(f"xx{stop}yy")
     token_BT = torch.tensor([written, tokenizer.encode("x" * len(written))])
     last = len(tokenizer.encode(f"xx{stop}")) - 1
@@ -176,7 +178,7 @@ def test_the_first_stop_string_in_the_text_counts(players):
     tokenizer = players.chat.tokenizer
     ids = torch.tensor([tokenizer.encode("cabb", add_special_tokens=False)])
     for stops in (["bb", "ab"], ["ab", "bb"]):
-        engine = RolloutEngine(tokenizer, {1}, 8, stops)
+        engine = InProcessEngine(tokenizer, {1}, 8, stops)
         (found,) = engine._collect(ids, torch.zeros(1, 4), torch.tensor([4]), torch.tensor([True]))
         assert found.text == "c"
 
@@ -195,9 +197,9 @@ def test_prompts_are_prefilled_under_a_token_limit(llama, monkeypatch):
     """Ragged prompts in parts of two: what is written is what one part of all writes."""
     model, tokenizer = llama
     prompts = prompts_of([3, 1, 4, 2, 3])
-    engine = RolloutEngine(tokenizer, {1}, 64)
+    engine = InProcessEngine(tokenizer, {1}, 64)
     together = engine.generate(model, prompts, 3, 6, 1.0, KEY)
-    monkeypatch.setattr("lsp.rollout.engine.PREFILL_TOKENS", 8)
+    monkeypatch.setattr("lsp.rollout.in_process.PREFILL_TOKENS", 8)
     seen = []
     hook = model.get_decoder().register_forward_hook(
         lambda module, args, kwargs, out: seen.append(tuple(out.last_hidden_state.shape[:2])),
@@ -216,11 +218,11 @@ def test_chunks_keep_to_the_memory_limit(llama):
         lambda module, args, kwargs, out: rows.append(out.last_hidden_state.shape[0]),
         with_kwargs=True,
     )
-    engine = RolloutEngine(tokenizer, {1}, 64, max_tokens=40)
+    engine = InProcessEngine(tokenizer, {1}, 64, max_tokens=40)
     found = engine.generate(model, prompts_of([6, 3]), 4, 4, 1.0, KEY)
     hook.remove()
     assert max(rows) == 4  # 40 columns of 10 a row
-    whole = RolloutEngine(tokenizer, {1}, 64).generate(model, prompts_of([6, 3]), 4, 4, 1.0, KEY)
+    whole = InProcessEngine(tokenizer, {1}, 64).generate(model, prompts_of([6, 3]), 4, 4, 1.0, KEY)
     assert [[c.ids for c in g] for g in found] == [[c.ids for c in g] for g in whole]
 
 
@@ -231,7 +233,7 @@ def test_logits_that_are_not_finite_are_one_message(llama, value):
     with torch.no_grad():
         head.get_output_embeddings().weight.fill_(value)
     with pytest.raises(ValueError, match="logits are not finite"):
-        RolloutEngine(tokenizer, {1}, 8).generate(head, prompts_of([3]), 2, 4, 1.0, KEY)
+        InProcessEngine(tokenizer, {1}, 8).generate(head, prompts_of([3]), 2, 4, 1.0, KEY)
 
 
 @pytest.mark.skipif(not available(), reason="this torch has no oneDNN product here")
@@ -250,7 +252,9 @@ def test_packed_weights_decode_what_hf_generates():
     seen = []
     layer = model.model.layers[0].mlp.up_proj
     hook = layer.register_forward_pre_hook(lambda module, args: seen.append(module.packed))
-    engine = RolloutEngine(SimpleNamespace(batch_decode=lambda rows, **_: [""] * len(rows)), {1}, 8)
+    engine = InProcessEngine(
+        SimpleNamespace(batch_decode=lambda rows, **_: [""] * len(rows)), {1}, 8
+    )
     found = engine.generate(model, prompts_of([3, 17, 8]), 1, 12, 0.0, KEY)
     hook.remove()
     assert [list(c.ids) for (c,) in found] == expected
@@ -259,7 +263,7 @@ def test_packed_weights_decode_what_hf_generates():
 
 def test_all_rows_may_end_at_once(llama):
     model, tokenizer = llama
-    engine = RolloutEngine(tokenizer, range(model.config.vocab_size), 8)
+    engine = InProcessEngine(tokenizer, range(model.config.vocab_size), 8)
     found = engine.generate(model, prompts_of([3, 5]), 2, 9, 1.0, KEY)
     assert all(len(c.ids) == 1 and c.text == "" for group in found for c in group)
 
@@ -276,7 +280,7 @@ def test_all_rows_may_end_at_once(llama):
 )
 def test_engines_that_cannot_be(players, settings, says):
     with pytest.raises(ValueError, match=says):
-        RolloutEngine(players.chat.tokenizer, {1}, 8, **settings)
+        InProcessEngine(players.chat.tokenizer, {1}, 8, **settings)
 
 
 @pytest.mark.parametrize(
@@ -292,12 +296,14 @@ def test_engines_that_cannot_be(players, settings, says):
 def test_what_cannot_be_generated(llama, prompts, samples, limit, temperature, says):
     model, tokenizer = llama
     with pytest.raises(ValueError, match=says):
-        RolloutEngine(tokenizer, {1}, 8).generate(model, prompts, samples, limit, temperature, KEY)
+        InProcessEngine(tokenizer, {1}, 8).generate(
+            model, prompts, samples, limit, temperature, KEY
+        )
 
 
 def test_no_prompts_no_completions(llama):
     model, tokenizer = llama
-    assert RolloutEngine(tokenizer, {1}, 8).generate(model, [], 2, 4, 1.0, KEY) == []
+    assert InProcessEngine(tokenizer, {1}, 8).generate(model, [], 2, 4, 1.0, KEY) == []
 
 
 def test_decoded_tokens_are_those_kept_but_for_compaction(llama):
@@ -308,7 +314,7 @@ def test_decoded_tokens_are_those_kept_but_for_compaction(llama):
         lambda module, args, kwargs, out: decoded.append(out.last_hidden_state.shape[:2]),
         with_kwargs=True,
     )
-    engine = RolloutEngine(tokenizer, range(0, model.config.vocab_size, 8), 64)
+    engine = InProcessEngine(tokenizer, range(0, model.config.vocab_size, 8), 64)
     found = engine.generate(model, prompts_of([6, 6]), 16, 40, 1.0, KEY)
     hook.remove()
     assert decoded[0][0] == 2  # each prompt once, not 16 times
@@ -326,7 +332,7 @@ def test_the_ends_of_the_unit_interval_give_tokens_with_probability():
 
 def test_a_prompt_beyond_the_context_is_refused(llama):
     model, tokenizer = llama
-    engine = RolloutEngine(tokenizer, {1}, 8)
+    engine = InProcessEngine(tokenizer, {1}, 8)
     with pytest.raises(ValueError, match="a prompt of 510 tokens and 3 new ones exceed"):
         engine.generate(model, prompts_of([510]), 1, 3, 1.0, KEY)
 

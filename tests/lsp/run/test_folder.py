@@ -7,12 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from lsp.checkpoint import checkpoint_folders, newest_checkpoint, verified
-from lsp.compose import compose
-from lsp.init import NoEarlierRun, resolve_init
-from lsp.resume import find_resumed, supersede
-from lsp.runs import RunError, create_run, find_run, lock_run, read_run, resume_hint
-from lsp.start import start
+from lsp.errors import RunError
+from lsp.loop.launch import start
+from lsp.run.checkpoint import checkpoint_folders, newest_checkpoint, verified
+from lsp.run.folder import create_run, find_run, lock_run, read_run, resume_hint
+from lsp.run.init import NoEarlierRun, resolve_init
+from lsp.run.resume import find_resumed, supersede
+from lsp.settings.compose import compose
 from lsp.tracking.reader import read_metrics, trace_steps
 
 RECORD = {"method": "lsp", "model": "pocket", "base": "b", "init": {}, "started": 0.0}
@@ -127,7 +128,7 @@ def test_a_refused_resume_deletes_nothing(run_copy, monkeypatch):
     def refuse(*arguments):
         raise ValueError("no")
 
-    monkeypatch.setattr("lsp.session.load_players", refuse)
+    monkeypatch.setattr("lsp.loop.recorder.load_players", refuse)
     with pytest.raises(RunError, match="^no$"):
         start([f"resume={run_copy}", "num_steps=4"])
     assert len(trace_steps(run_copy / "superseded-1")) == 3

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from lsp.compose import compose
-from lsp.provenance import code_diff, provenance
-from lsp.schema import ConfigError
-from lsp.scrub import HIDDEN, scrub
+from lsp.errors import ConfigError
+from lsp.run.provenance import code_diff, provenance
+from lsp.settings.compose import compose
+from lsp.tools.secrets import HIDDEN, scrub
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 # Made up; none of them opens anything.
 PLANTED = {
     "by name": "zzTop" + "SecretValue123",

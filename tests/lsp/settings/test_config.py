@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from lsp.compose import CONF, compose, written
-from lsp.config import from_tree
-from lsp.plan import plan
-from lsp.schema import ConfigError, Problem, flat, to_tree
+from lsp.errors import ConfigError, Problem
+from lsp.plan.text import plan
+from lsp.settings.compose import CONF, compose, written
+from lsp.settings.rules import from_tree
+from lsp.settings.schema import flat, to_tree
 
 SHORT = ["rollout.max_new_tokens=8", "rollout.max_query_tokens=8"]
 TO_BE_GIVEN = {"http": ["reward.url=http://host/r"], "callable": ["reward.path=math.dist"]}
@@ -203,8 +204,8 @@ def test_a_problem_reads_as_key_value_reason_way_out():
 def test_validation_loads_no_torch_and_is_quick():
     code = (
         "import sys, time; start = time.perf_counter()\n"
-        "from lsp.compose import compose\n"
-        "from lsp.config import ConfigError\n"
+        "from lsp.settings.compose import compose\n"
+        "from lsp.settings.config import ConfigError\n"
         "try: compose(['method=lps'])\n"
         "except ConfigError as e: print(e)\n"
         "compose(['world=paper', 'method=grpo'])\n"
@@ -213,7 +214,7 @@ def test_validation_loads_no_torch_and_is_quick():
         "assert 'torch' not in sys.modules and 'transformers' not in sys.modules\n"
         "print(time.perf_counter() - start)"
     )
-    root = Path(__file__).parents[2]
+    root = Path(__file__).parents[3]
     result = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, cwd=root, check=True
     )

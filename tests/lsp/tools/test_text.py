@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lsp.visible import visible
+from lsp.tools.text import visible
 
 
 @pytest.mark.parametrize(

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from lsp.runs import RunError
-from lsp.tracking.base import Trackers
+from lsp.errors import RunError
 from lsp.tracking.local import LocalTracker
 from lsp.tracking.reader import read_metrics, read_trace, trace_steps
+from lsp.tracking.trackers import Trackers
 from lsp.tracking.wandb import WandbTracker
 
 HOSTILE = ["a\ud800b", "\x00", "😀" * 3, "\u202e", "x" * 1_000_000, ""]

@@ -14,7 +14,7 @@ import yaml
 
 from lsp.tracking.reader import read_metrics, read_trace, trace_steps
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 ONLINE = [
     "tracker.mode=online",
     "tracker.artifact_every=2",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from lsp.config import ModelShape, local_model_folder
+from lsp.settings.config import ModelShape, local_model_folder
 
 COUNTED = ("llama", "mistral", "qwen2", "qwen3")
 """Model types whose layers are what is counted here: grouped attention, a gated MLP, two norms."""

@@ -1,0 +1,70 @@
+"""Evaluation on the way and at the end: an evaluator and models go in, metrics by path come out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from lsp.contracts import BuildContext, Evaluator, build_part
+from lsp.model.out_of_memory import memory_guard
+from lsp.model.processes import Command
+from lsp.model.sharding import whole
+from lsp.players import Players, load_base
+from lsp.run.spec import RunSpec
+
+if TYPE_CHECKING:
+    from lsp.learner import Learner
+
+
+class Evaluation:
+    """A run's evaluator with the models that it measures. The first process evaluates alone."""
+
+    def __init__(self, spec: RunSpec, players: Players, learner: Learner):
+        self.settings = spec.config.eval
+        self.num_steps = spec.config.num_steps
+        self.players = players
+        self.learner = learner
+        self.evaluator: Evaluator | None = None
+        if self.settings is not None:
+            self.base = load_base(spec.config, spec.init, players.reference)
+            context = BuildContext(
+                spec.config, players.device, chat=players.chat, players=players, base=self.base
+            )
+            self.evaluator = build_part(self.settings, context)
+
+    def is_due(self, step: int) -> bool:
+        if self.evaluator is None:
+            return False
+        every = self.settings.every
+        return step == self.num_steps or bool(every and step % every == 0)
+
+    def on_the_way(self) -> dict[str, float]:
+        """``eval/<name>/…`` of the policy on the dev split."""
+        with self._whole_policy():
+            found = self.evaluator.metrics(self.players.policy, "dev")
+        return {f"eval/{self.settings.name}/{key}": value for key, value in found.items()}
+
+    def at_the_end(self) -> dict[str, float]:
+        """``base/…`` and ``final/…`` on the test split; ``init/…`` where the run started elsewhere
+        than at the base. Nothing without an evaluator."""
+        if self.evaluator is None:
+            return {}
+        models = {"base": self.base, "init": self.players.reference, "final": self.players.policy}
+        if self.base is self.players.reference:
+            del models["init"]
+        with self._whole_policy():
+            return {
+                f"{name}/{key}": value
+                for name, model in models.items()
+                for key, value in self.evaluator.metrics(model, "test").items()
+            }
+
+    @contextmanager
+    def _whole_policy(self) -> Iterator[None]:
+        """The policy's weights are all here, gathered from the other processes where they are
+        sharded."""
+        if self.learner.sharded:
+            self.players.processes.broadcast(Command.GATHER_WEIGHTS)
+        with memory_guard("evaluation"), whole(self.players.policy):
+            yield

@@ -1,0 +1,75 @@
+"""Whether prompts and completions fit into the model's context: settings and texts in, those that fit
+or an error out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from lsp.model.chat import ChatFormat
+from lsp.settings.config import Config
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+def check_context(model: PreTrainedModel, chat: ChatFormat, config: Config) -> None:
+    """Raises ValueError where the longest query with its answer, or what the judge reads of them,
+    cannot fit into the model's context."""
+    prompts, rollout, method = config.prompts, config.rollout, config.method
+    if method.queries == "dataset":
+        return
+    (challenger,) = chat.encode([prompts.challenger_messages()])
+    needed = {
+        "the Challenger": len(challenger) + rollout.max_query_tokens,
+        **answer_tokens(chat, config, rollout.max_query_tokens),
+    }
+    if not method.scores_quality:
+        del needed["the judge"]
+    for who, tokens in beyond_context(model, needed).items():
+        raise ValueError(
+            f"{who} may need {tokens} tokens, its prompt included, and the model's context has"
+            f" {model.config.max_position_embeddings}; lower"
+            f" rollout.max_query_tokens={rollout.max_query_tokens} or"
+            f" rollout.max_new_tokens={rollout.max_new_tokens}"
+        )
+
+
+def within_context(
+    model: PreTrainedModel, chat: ChatFormat, config: Config, queries: Sequence[str]
+) -> tuple[list[str], int]:
+    """The queries that fit into the model's context with an answer and, where it reads them, the
+    judge's prompt; and how many do not. Raises ValueError where none does."""
+    needed = answer_tokens(chat, config, 0)
+    if not config.method.scores_quality:
+        del needed["the judge"]
+    context = getattr(model.config, "max_position_embeddings", None)
+    if context is None:
+        return list(queries), 0
+    longest = context - max(needed.values())
+    lengths = [len(ids) for ids in chat.encode_text(queries)]
+    fitting = [q for q, n in zip(queries, lengths, strict=True) if n <= longest]
+    if not fitting:
+        raise ValueError(
+            f"no query of the data set fits: the shortest has {min(lengths)} tokens, and beside an"
+            f" answer and the prompts the model's context of {context} leaves {longest}; lower"
+            f" rollout.max_new_tokens={config.rollout.max_new_tokens}"
+        )
+    return fitting, len(queries) - len(fitting)
+
+
+def answer_tokens(chat: ChatFormat, config: Config, query_tokens: int) -> dict[str, int]:
+    """The most tokens, prompts included, that the Solver and the judge need for a query of so
+    many."""
+    prompts, answered = config.prompts, query_tokens + config.rollout.max_new_tokens
+    solver, judge = chat.encode([prompts.solver_messages(""), prompts.judge_messages("", "")])
+    return {
+        "the Solver": len(solver) + answered,
+        "the judge": len(judge) + answered + config.self_reward.written_tokens,
+    }
+
+
+def beyond_context(model: PreTrainedModel, needed: dict[str, int]) -> dict[str, int]:
+    """Those of ``needed`` that exceed the model's context; none where it has no known limit."""
+    context = getattr(model.config, "max_position_embeddings", None)
+    return {who: n for who, n in needed.items() if context is not None and n > context}

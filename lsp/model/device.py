@@ -1,0 +1,50 @@
+"""Where models compute: a setting and a process's number on its machine go in, a device comes out."""
+
+import resource
+import sys
+
+import torch
+
+
+def choose_device(name: str, local_rank: int = 0) -> torch.device:
+    """``auto`` is cuda where there is one, each of a machine's processes its own. Raises ValueError
+    for a cuda that is not there, or is another process's."""
+    if name.startswith("cuda:") and local_rank:
+        raise ValueError(
+            f"runtime.device={name} is one GPU, and each of the run's processes needs its own;"
+            " choose runtime.device=cuda"
+        )
+    if name in ("auto", "cuda") and torch.cuda.is_available():
+        if local_rank >= torch.cuda.device_count():
+            raise ValueError(
+                f"process {local_rank} of this machine has no GPU of its own: there are"
+                f" {torch.cuda.device_count()}; start as many processes as there are GPUs"
+            )
+        return torch.device("cuda", local_rank)
+    if name == "auto":
+        return torch.device("cpu")
+    if name.startswith("cuda") and not torch.cuda.is_available():
+        raise ValueError(f"runtime.device={name}: torch sees no CUDA device; choose cpu or auto")
+    return torch.device(name)
+
+
+def device_name(device: torch.device) -> str:
+    """``cpu``, or what the GPU calls itself."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+
+
+def peak_memory_mb(device: torch.device) -> float:
+    """The most that this process has held so far: of the GPU's memory on one, else its own."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    unit = 1 if sys.platform == "darwin" else 2**10  # bytes there, kB on Linux
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
+
+
+def check_offload(device: torch.device) -> None:
+    """Raises ValueError where there is no GPU to leave."""
+    if device.type == "cpu":
+        raise ValueError(
+            "hardware.offload=true moves reference and reward model off the GPU between phases, and"
+            " this run is on the CPU; choose hardware.offload=false"
+        )

@@ -1,0 +1,42 @@
+"""Prompts and texts -> the probability of each text, exactly, by teacher forcing."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
+
+from lsp.batch import pack, pad, row_sums
+from lsp.model.chat import ChatFormat
+from lsp.model.logprobs import completion_scores
+from lsp.types import TrainingRow
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+@torch.no_grad()
+def completion_probability(
+    model: PreTrainedModel,
+    chat: ChatFormat,
+    prompts: Sequence[Sequence[int]],
+    texts: Sequence[str],
+    max_tokens: int,
+) -> list[float]:
+    """P(text, end token | prompt) at temperature 1, by teacher forcing, one number a text;
+    ``max_tokens``: padded tokens a pass."""
+    end = chat.tokenizer.eos_token_id
+    encoded = chat.encode_text(texts)
+    rows = [
+        TrainingRow("solver", tuple(prompt), (*ids, end), (), 0.0, 0.0, 1)
+        for prompt, ids in zip(prompts, encoded, strict=True)
+    ]
+    probability = [0.0] * len(rows)
+    for chosen in pack(rows, max_tokens):
+        batch = pad([rows[i] for i in chosen]).to(model.device)
+        scores = completion_scores(model, batch, temperature=1.0)
+        for i, value in zip(chosen, row_sums(batch, scores.logprobs_C).tolist(), strict=True):
+            probability[i] = math.exp(value)
+    return probability

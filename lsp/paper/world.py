@@ -1,0 +1,59 @@
+"""What is known of free-text queries: nothing but their words."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from lsp.contracts import QueryKinds, World
+from lsp.settings.schema import settings
+from lsp.tools.text import visible
+
+if TYPE_CHECKING:
+    from lsp.settings.config import Config
+
+OPENINGS = 8
+"""First words that have a kind of their own."""
+WORDS = (5, 10, 20, 40, 80)
+OTHERS = "other openings"
+
+
+@settings
+class PaperWorld(World):
+    """Free text: every query that came to its end is legal, and no answer is known."""
+
+    name = "paper"
+
+    def kinds(self, queries: Sequence[str]) -> Sequence[QueryKinds]:
+        starts = [1, *(limit + 1 for limit in WORDS)]
+        sizes = [f"{a} to {b} words" for a, b in zip(starts, WORDS, strict=False)]
+        sizes.append(f"over {WORDS[-1]} words")
+        frequent = [text for text, _ in Counter(map(opening, queries)).most_common(OPENINGS)]
+        return (
+            QueryKinds(
+                "number of words",
+                sizes,
+                lambda query: sizes[bisect_left(WORDS, len(query.split()))],
+                True,
+            ),
+            QueryKinds(
+                "first two words",
+                [*frequent, OTHERS],
+                lambda query: o if (o := opening(query)) in frequent else OTHERS,
+            ),
+        )
+
+    def problems(self, config: Config) -> Sequence[tuple[str, str, str]]:
+        if config.model.name != "pocket":
+            return ()
+        reason = "the pocket model was pretrained on the pocket world's prompts alone"
+        return (("model.name", reason, "choose another model, or world=pocket"),)
+
+
+def opening(text: str) -> str:
+    """The first two words, never with an underscore first, which a legend would take for a private
+    name."""
+    first = " ".join(text.split(None, 2)[:2])[:24].lower()
+    return visible(first).lstrip("_") or "no words"

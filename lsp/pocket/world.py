@@ -1,0 +1,34 @@
+"""What is known of the pocket world's queries: texts go in, legality, answers and kinds come out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from lsp.contracts import QueryKinds, World
+from lsp.pocket.language import FAMILIES, MAX_LENGTH, form_rubric, parse
+from lsp.settings.schema import settings
+
+
+@settings
+class PocketWorld(World):
+    """String tasks with one right answer each (lsp/pocket/language.py)."""
+
+    name = "pocket"
+    makes_earlier_runs = True
+
+    def is_legal(self, query: str) -> bool:
+        return parse(query) is not None
+
+    def right_answer(self, query: str) -> str | None:
+        task = parse(query)
+        return None if task is None else task.right_answer
+
+    def quality(self, query: str, answer: str) -> float:
+        return float(form_rubric(query, answer))
+
+    def kinds(self, queries: Sequence[str]) -> Sequence[QueryKinds]:
+        lengths = [str(length) for length in range(1, MAX_LENGTH + 1)]
+        return (
+            QueryKinds("family", list(FAMILIES), lambda query: query.partition(" ")[0]),
+            QueryKinds("length", lengths, lambda query: str(len(query.partition(" ")[2])), True),
+        )

@@ -1,0 +1,37 @@
+"""Engines that ``rollout.engine`` can name: settings go in, an engine comes out. Loads no torch."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from lsp.contracts import BuildContext, EngineSettings
+from lsp.settings.schema import settings
+
+if TYPE_CHECKING:
+    from lsp.rollout.in_process import InProcessEngine
+
+
+@settings
+class InProcess(EngineSettings):
+    """Generation on the training weights, in the processes that train; ``rollout`` says how."""
+
+    def build(self, context: BuildContext) -> InProcessEngine:
+        from lsp.rollout.in_process import InProcessEngine
+
+        rollout = context.config.rollout
+        return InProcessEngine(
+            context.chat.tokenizer,
+            context.end_ids,
+            rollout.max_rows,
+            rollout.stop,
+            rollout.top_p,
+            rollout.max_tokens,
+        )
+
+
+def unrestricted(context: BuildContext) -> BuildContext:
+    """The context of an engine that stops at end tokens alone and samples from all tokens: a
+    judge's."""
+    rollout = replace(context.config.rollout, stop=(), top_p=1.0)
+    return replace(context, config=replace(context.config, rollout=rollout))

@@ -1,0 +1,19 @@
+"""What every process of a run is told before it begins."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from lsp.run.init import Init
+from lsp.settings.config import Config
+
+
+@dataclass(frozen=True)
+class RunSpec:
+    """A run that is to begin, or to go on from ``checkpoint`` (None: from its start) after
+    ``step`` steps."""
+
+    config: Config
+    run_id: str
+    init: Init
+    checkpoint: Path | None = None
+    step: int = 0
