@@ -12,7 +12,7 @@ READY := $(VENV)/.ready
 export OMP_WAIT_POLICY ?= PASSIVE
 export GOMP_SPINCOUNT ?= 0
 
-.PHONY: help run test test-all compare reproduce base lint setup clean
+.PHONY: help run test test-all compare reproduce base lint docs setup clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
@@ -32,11 +32,16 @@ compare: $(READY)  ## methods and controls over seeds and bases: README's table 
 reproduce: $(READY)  ## the paper's figures in the pocket world, PASS or FAIL for each claim (6 minutes)
 	$(BIN)/python -m sweeps.reproduce
 
-base: $(READY)  ## school the pocket world's base model again (ARGS="seed=1 out=outputs/base-1")
+base: $(READY)  ## pretrain the pocket world's base model anew (ARGS="seed=1 out=outputs/base-1")
 	$(BIN)/python -m lsp.pocket.pretrain $(ARGS)
 
-lint: $(READY)  ## ruff
+lint: $(READY)  ## set up, then ruff, the layers of imports (import-linter) and types (mypy)
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
+	$(BIN)/lint-imports --no-logo
+	$(BIN)/mypy
+
+docs: $(READY)  ## docs/settings.md anew, from the classes of settings and conf/
+	$(BIN)/python docs/settings.py > docs/settings.md
 
 setup: $(READY)  ## make .venv and install what constraints.txt pins
 

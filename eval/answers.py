@@ -1,31 +1,25 @@
-"""Answers of a model to a benchmark's instructions, written once and gone on with after a kill."""
+"""Who answers, and their answers: names of models and instructions go in, texts come out.
 
-from __future__ import annotations
+Answers are written once, and gone on with after a kill.
+"""
 
-import fcntl
-import hashlib
 import json
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from eval.cache import digest
+from eval.types import Instruction
 from eval.win_rate import OVERALL
 from lsp.errors import RunError
+from lsp.files import lock
 from lsp.run.checkpoint import newest_checkpoint
 from lsp.run.folder import RUN_FILE, find_run, read_run, weights_identity
 from lsp.settings.config import local_model_folder
 
 ARTIFACT, HUB = "wandb:", "hub:"
-
-
-@dataclass(frozen=True)
-class Instruction:
-    """One question of a benchmark; ``source`` is the set that it comes from."""
-
-    index: int
-    source: str
-    text: str
 
 
 @dataclass(frozen=True)
@@ -97,16 +91,24 @@ def _hub_side(name: str, revision: str, look_up: bool) -> Side:
 def hub_commit(name: str, revision: str) -> str:
     """The commit that a Hub id's branch or tag stands for now. Raises RunError where it cannot be
     looked up."""
+    problem = (
+        f"{name} is neither a run nor a model folder here, nor can its revision {revision!r} be"
+        " looked up on the Hub"
+    )
+    # <cache>/snapshots/<commit>/config.json; offline the commit that was downloaded last.
+    return _from_hub(name, "config.json", problem, revision=revision).parent.name
+
+
+def _from_hub(repository: str, file: str, problem: str, **options: str) -> Path:
+    """A file of the Hub, downloaded once. Raises RunError that begins with ``problem``."""
     from huggingface_hub import hf_hub_download
 
     try:
-        # <cache>/snapshots/<commit>/config.json; offline the commit that was downloaded last.
-        return Path(hf_hub_download(name, "config.json", revision=revision)).parent.name
+        return Path(hf_hub_download(repository, file, **options))
     except Exception as error:  # the hub's client has no one class of errors, and httpx its own
         raise RunError(
-            f"{name} is neither a run nor a model folder here, nor can its revision {revision!r} be"
-            " looked up on the Hub"
-            f" ({type(error).__name__}); check the name, your access and the network"
+            f"{problem} ({type(error).__name__}: {error!s:.200}); check the name, your access and"
+            " the network, or give a local one"
         ) from error
 
 
@@ -145,16 +147,8 @@ def local_file(name: str) -> Path:
     once. Raises RunError where it cannot be had."""
     if not name.startswith(HUB):
         return Path(name)
-    from huggingface_hub import hf_hub_download
-
     repository, _, file = name.removeprefix(HUB).rpartition("/")
-    try:
-        return Path(hf_hub_download(repository, file, repo_type="dataset"))
-    except Exception as error:  # the hub's client has no one class of errors, and httpx its own
-        raise RunError(
-            f"{name} cannot be had from the Hub ({type(error).__name__}: {error}); give a local"
-            " file instead"
-        ) from error
+    return _from_hub(repository, file, f"{name} cannot be had from the Hub", repo_type="dataset")
 
 
 def read_instructions(data: str) -> list[Instruction]:
@@ -175,19 +169,13 @@ def read_instructions(data: str) -> list[Instruction]:
                 f"{data}: dataset={name!r} of row {number} is no name of a set (printable text, and"
                 f" not {OVERALL!r}, which is the total)"
             )
-        if _no_unicode(row["instruction"]):
+        if re.search("[\ud800-\udfff]", row["instruction"]):
             raise RunError(f"{data}: the instruction of row {number} holds half a character")
-    found = [
+    if len({row["instruction"] for row in rows}) < len(rows):
+        raise RunError(f"{data}: some instructions stand twice, so answers cannot be told apart")
+    return [
         Instruction(i, row.get("dataset", "all"), row["instruction"]) for i, row in enumerate(rows)
     ]
-    if len({instruction.text for instruction in found}) < len(found):
-        raise RunError(f"{data}: some instructions stand twice, so answers cannot be told apart")
-    return found
-
-
-def _no_unicode(text: str) -> bool:
-    """Whether it holds a lone surrogate."""
-    return any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
@@ -232,8 +220,7 @@ def answers_file(
     """Where a model's answers go: named by all that they depend on, the weights by their hash, so
     that another run finds the base's answers again and a changed model does not."""
     what = [side.identity, vars(sampling), [instruction.text for instruction in instructions]]
-    digest = hashlib.sha256(json.dumps(what).encode()).hexdigest()[:16]
-    return folder / f"answers-{digest}.jsonl"
+    return folder / f"answers-{digest(what)}.jsonl"
 
 
 def write_answers(
@@ -243,8 +230,7 @@ def write_answers(
     run that was killed) is kept. A second process that wants the same file waits for the first.
     Raises ValueError where the model cannot be loaded."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.with_suffix(".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with lock(path.with_suffix(".lock")):
         done = answers_so_far(path)
         missing = [instruction for instruction in instructions if instruction.index not in done]
         if missing:
@@ -285,7 +271,9 @@ def _line(instruction: Instruction, output: str, side: Side) -> str:
     return json.dumps(row, ensure_ascii=True) + "\n"
 
 
-def _generated(side: Side, instructions: Sequence[Instruction], sampling: Sampling):
+def _generated(
+    side: Side, instructions: Sequence[Instruction], sampling: Sampling
+) -> Iterator[tuple[Instruction, str]]:
     """(instruction, answer) pairs, a chunk at a time."""
     from lsp.model.chat import ChatFormat
     from lsp.model.device import choose_device

@@ -1,22 +1,19 @@
-"""Which runs make which bar of the paper's figures, and what each bar comes to."""
+"""Run folders go in, the bars of the paper's figures come out: which runs make which, and its value."""
 
-from __future__ import annotations
-
-import csv
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
-from eval.compare import SAME, Evaluation, read_evaluation
-from eval.win_rate import OVERALL, to_discrete
+from eval.compare import Evaluation, read_evaluation
+from eval.win_rate import OVERALL, mean_interval, to_discrete
 from lsp.errors import RunError
+from lsp.files import read_csv
 from lsp.run.checkpoint import newest_checkpoint
-from lsp.run.folder import read_run
+from lsp.run.folder import read_run, saved_tree
 from lsp.settings.schema import flat_tree
 
 PAPER = Path(__file__).with_name("paper.csv")
@@ -35,7 +32,6 @@ LABELS = {
     "grpo_from_lsp_zero": "GRPO from LSP-Zero",
     "grpo_from_lsp": "GRPO from LSP",
 }
-DRAWS = 4000
 FREE = ("seed", "run_", "runs_root", "resume", "init.run", "tracker.", "eval", "checkpoint.")
 """Settings that may differ between the runs of one bar."""
 
@@ -65,22 +61,15 @@ class Bar:
 
 
 def paper_values(version: str, figure: int) -> dict[tuple[str, str], tuple[float, str]]:
-    """(bar, set) -> (percent, how it was read) of one version of the paper. Raises RunError for a
-    figure or a version that is not there."""
-    if figure not in FIGURES:
-        raise RunError(f"figure={figure}: the paper has figures 2 and 3")
-    with PAPER.open(encoding="utf-8", newline="") as stream:
-        rows = list(csv.DictReader(stream))
-    if version not in {row["version"] for row in rows}:
-        raise RunError(f"paper={version}: the versions with numbers are v1 and v3")
+    """(bar, set) -> (percent, how it was read) of one version of the paper."""
     return {
         (row["bar"], row["set"]): (float(row["win_rate"]), row["reading"])
-        for row in rows
+        for row in read_csv(PAPER)
         if row["version"] == version and row["figure"] == str(figure)
     }
 
 
-def bar_of(run: dict[str, Any]) -> str:
+def bar_of(run: Mapping[str, Any]) -> str:
     """Which bar a run belongs to: its method, and the method of the run it started from."""
     earlier = run["init"]["method"]
     return run["method"] if earlier is None else f"{run['method']}_from_{earlier}"
@@ -89,51 +78,45 @@ def bar_of(run: dict[str, Any]) -> str:
 def by_bar(folders: Sequence[Path], figure: int) -> dict[str, list[Path]]:
     """Run folders of each bar of the figure, in its order. Raises RunError for a run of no bar, and
     for runs of one bar that are not the same but for their seeds."""
-    found: dict[str, list[Path]] = {}
+    bars: dict[str, list[Path]] = {bar: [] for bar in FIGURES[figure]}
     seeds: dict[tuple[str, int], Path] = {}
     for folder in folders:
         run = read_run(folder)
         bar = bar_of(run)
-        if bar not in FIGURES[figure]:
+        label = LABELS.get(bar, bar)
+        if bar not in bars:
             raise RunError(
-                f"{folder} is {LABELS.get(bar, bar)}, no bar of figure {figure}; its bars are"
-                f" {', '.join(LABELS[name] for name in FIGURES[figure])}"
+                f"{folder} is {label}, no bar of figure {figure}; its bars are"
+                f" {', '.join(LABELS[name] for name in bars)}"
             )
-        first = found.setdefault(bar, [folder])[0]
-        twin = seeds.setdefault((bar, run["seed"]), folder)
-        if twin is not folder:
-            raise RunError(f"{twin} and {folder} are both {LABELS[bar]} of seed {run['seed']}")
-        if differ := differences(first, folder):
+        if twin := seeds.get((bar, run["seed"])):
+            raise RunError(f"{twin} and {folder} are both {label} of seed {run['seed']}")
+        if bars[bar] and (differ := differences(bars[bar][0], folder)):
             raise RunError(
-                f"{first} and {folder} are both {LABELS[bar]}, and differ in {', '.join(differ)}:"
+                f"{bars[bar][0]} and {folder} are both {label}, and differ in {', '.join(differ)}:"
                 " only seeds are averaged"
             )
-        if first is not folder:
-            found[bar].append(folder)
-    return {bar: found[bar] for bar in FIGURES[figure] if bar in found}
+        seeds[bar, run["seed"]] = folder
+        bars[bar].append(folder)
+    return {bar: runs for bar, runs in bars.items() if runs}
 
 
 def differences(one: Path, other: Path) -> list[str]:
     """Settings in which two runs differ, but for seeds, names and what does not touch training."""
-    trees = [
-        yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8")) for run in (one, other)
-    ]
-    flat = [flat_tree(tree) for tree in trees]
-    return sorted(
-        key
-        for key in flat[0].keys() | flat[1].keys()
-        if flat[0].get(key) != flat[1].get(key) and not key.startswith(FREE)
-    )
+    ours, theirs = flat_tree(saved_tree(one)), flat_tree(saved_tree(other))
+    differ = {key for key in ours.keys() | theirs.keys() if ours.get(key) != theirs.get(key)}
+    return sorted(key for key in differ if not key.startswith(FREE))
 
 
-def check_current(run: Path, evaluation: Evaluation) -> None:
-    """Raises RunError where the run has gone on since it was evaluated."""
-    newest = newest_checkpoint(run).name
-    if Path(evaluation.results["checkpoint"]).name != newest:
+def read_current(run: Path, benchmark: str) -> Evaluation:
+    """A run's evaluation. Raises RunError where the run has gone on since."""
+    evaluation = read_evaluation(run / "eval" / benchmark)
+    evaluated, newest = Path(evaluation.results["checkpoint"]).name, newest_checkpoint(run).name
+    if evaluated != newest:
         raise RunError(
-            f"{evaluation.folder} is of {Path(evaluation.results['checkpoint']).name}, and {run} is"
-            f" at {newest}; evaluate it again"
+            f"{evaluation.folder} is of {evaluated}, and {run} is at {newest}; evaluate it again"
         )
+    return evaluation
 
 
 def read_control(folders: Sequence[Path], benchmark: str) -> Evaluation:
@@ -148,61 +131,26 @@ def read_control(folders: Sequence[Path], benchmark: str) -> Evaluation:
     )
 
 
-def check_alike(evaluations: Sequence[Evaluation]) -> None:
-    """Raises RunError where judge, baseline or instructions differ."""
-    first = evaluations[0]
-    instructions = [row["instruction"] for row in first.rows]
-    for other in evaluations[1:]:
-        for key in (*SAME, "baseline_answers"):
-            if other.results[key] != first.results[key]:
-                raise RunError(
-                    f"{other.folder} has {key}={other.results[key]}, and {first.folder}"
-                    f" {key}={first.results[key]}: their bars cannot stand side by side"
-                )
-        if [row["instruction"] for row in other.rows] != instructions:
-            raise RunError(f"{other.folder} is of other instructions than {first.folder}")
-
-
 def all_bars(
-    evaluations: dict[str, list[Evaluation]], paper: dict[tuple[str, str], tuple[float, str]]
+    evaluations: Mapping[str, Sequence[Evaluation]],
+    paper: Mapping[tuple[str, str], tuple[float, str]],
 ) -> list[Bar]:
     """Overall first, then the sets in the order of their names."""
-    first = next(iter(evaluations.values()))[0]
-    sources = [row["dataset"] for row in first.rows]
+    sources = np.array(next(iter(evaluations.values()))[0].column("dataset"))
+    wins = {bar: np.array([win_values(e) for e in runs]) for bar, runs in evaluations.items()}
     bars = []
-    for source in [OVERALL, *sorted(set(sources))]:
-        rows = [i for i, own in enumerate(sources) if source in (OVERALL, own)]
-        for bar, own in evaluations.items():
-            wins = np.array([win_values(evaluation) for evaluation in own])[:, rows]
-            low, high = interval(wins)
-            known = paper.get((bar, source), (None, None))
-            missing = int(np.isnan(wins).sum())
-            rate = float(np.nanmean(wins)) if missing < wins.size else math.nan
-            bars.append(
-                Bar(source, bar, rate, low, high, len(own),
-                    wins.size - missing, missing, *known)
-            )  # fmt: skip
+    for source in [OVERALL, *sorted(set(sources.tolist()))]:
+        for bar, table in wins.items():
+            chosen = table[:, (sources == source) | (source == OVERALL)]
+            present = chosen[~np.isnan(chosen)]
+            rate = float(present.mean()) if present.size else math.nan
+            counts = len(chosen), present.size, chosen.size - present.size
+            value = paper.get((bar, source), (None, None))
+            bars.append(Bar(source, bar, rate, *mean_interval(chosen), *counts, *value))
     return bars
 
 
 def win_values(evaluation: Evaluation) -> list[float]:
     """[n], 100 for a win, 0 for a loss or a tie, NaN without a verdict."""
-    counted = to_discrete([row["preference"] for row in evaluation.rows], "loss")
+    counted = to_discrete(evaluation.column("preference"), "loss")
     return [math.nan if value is None else 100 * (value - 1) for value in counted]
-
-
-def interval(wins: np.ndarray, seed: int = 0) -> tuple[float, float]:
-    """95 % interval of the mean of [seeds, n] by drawing seeds and instructions anew, each on its
-    own; with one seed it is over instructions alone."""
-    if np.isnan(wins).all():
-        return math.nan, math.nan
-    seeds, n = wins.shape
-    generator = np.random.default_rng(seed)
-    there = ~np.isnan(wins)
-    filled = np.where(there, wins, 0.0)
-    seed_counts = generator.multinomial(seeds, np.full(seeds, 1 / seeds), DRAWS)
-    row_counts = generator.multinomial(n, np.full(n, 1 / n), DRAWS)
-    total = ((seed_counts @ filled) * row_counts).sum(axis=1)
-    count = ((seed_counts @ there) * row_counts).sum(axis=1)
-    low, high = np.percentile(total[count > 0] / count[count > 0], [2.5, 97.5])
-    return float(low), float(high)

@@ -1,43 +1,42 @@
-"""What a model is asked: ``conf/evaluate/eval/*.yaml``, each a settings class with ``build()``."""
-
-from __future__ import annotations
+"""What models are asked: ``conf/evaluate/benchmark/*.yaml`` goes in, instructions come out."""
 
 import csv
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from eval.answers import Instruction, local_file, read_instructions
-from eval.judge import Pair
+from pydantic import Field
+
+from eval.answers import local_file, read_instructions
+from eval.contracts import BenchmarkSettings, EvaluationContext
 from eval.length_control import GamedRows, length_controlled_win_rate
+from eval.types import Instruction, Pair
 from eval.win_rate import by_source, weighted_win_rate
 from lsp.errors import RunError
 from lsp.pocket.language import evaluation_queries
-from lsp.settings.schema import number
+from lsp.settings.schema import settings
 
 DIFFICULTY = "instruction_difficulty"
 GAMED_COLUMNS = ("preference", "std_delta_len", DIFFICULTY)
 
 
-@dataclass(frozen=True)
-class AlpacaEval:
-    """AlpacaEval's 805 instructions, or any file of the same columns.
+@settings
+class AlpacaEval(BenchmarkSettings):
+    """AlpacaEval's 805 instructions, or any file of the same columns. ``gamed`` with a column
+    ``index`` tells the difficulties too; without both tables the minimal variant is fitted."""
 
-    ``difficulty`` and ``gamed`` are the tables that its length-controlled rate needs beside the
-    verdicts (CSV, here or ``hub:…``). ``gamed`` with a column ``index`` tells the difficulties too;
-    without both the minimal variant is fitted.
-    """
+    data: str = Field(
+        description="a .json / .jsonl file with columns instruction and dataset, here or hub:…"
+    )
+    difficulty: str | None = Field(
+        default=None, description="a CSV with each instruction's difficulty, for length control"
+    )
+    gamed: str | None = Field(
+        default=None, description="a CSV of gamed outputs: length control's published variant"
+    )
 
-    name: str
-    data: str
-    temperature: float = number(minimum=0)
-    max_new_tokens: int = number(minimum=1)
-    difficulty: str | None = None
-    gamed: str | None = None
-
-    def build(self) -> list[Instruction]:
-        """Raises RunError for a table that cannot be used, before anything is paid for."""
+    def build(self, context: EvaluationContext) -> list[Instruction]:
+        """Refuses a table that cannot be used, before anything is paid for."""
         instructions = read_instructions(self.data)
         self._tables(len(instructions))
         return instructions
@@ -62,42 +61,39 @@ class AlpacaEval:
             )
         return difficulties, gamed
 
-    def length_controlled(
+    def further_rates(
         self, pairs: Sequence[Pair], preferences: Sequence[float | None]
-    ) -> dict[str, Any]:
-        """AlpacaEval's length-controlled rates, ``by set`` from the one fit over all; a rate of
-        None, with the reason, where a fit is not possible."""
+    ) -> dict[str, dict[str, Any]]:
+        """AlpacaEval's length-controlled rates, by set from the one fit over all."""
         difficulties, gamed = self._tables(len(pairs))
         ours = [len(pair.model_output) for pair in pairs]
         theirs = [len(pair.base_output) for pair in pairs]
         try:
             fit = length_controlled_win_rate(preferences, ours, theirs, difficulties, gamed)
         except ValueError as error:
-            return {"variant": None, "reason": str(error), "win_rate": None}
-        return {
-            "variant": fit.variant,
-            "win_rate": by_source(
-                [pair.source for pair in pairs],
-                fit.preferences,
-                lambda values: weighted_win_rate(values).win_rate,
-            ),
-            "weights": vars(fit.weights),
-            "n": fit.n,
-            "n_missing": fit.n_missing,
-        }
+            rate = {"variant": None, "reason": str(error), "win_rate": None}
+        else:
+            rate = {
+                "variant": fit.variant,
+                "win_rate": by_source(
+                    [pair.source for pair in pairs],
+                    fit.preferences,
+                    lambda values: weighted_win_rate(values).win_rate,
+                ),
+                "weights": vars(fit.weights),
+                "n": fit.n,
+                "n_missing": fit.n_missing,
+            }
+        return {"length_controlled": rate}
 
 
-@dataclass(frozen=True)
-class PocketBenchmark:
-    """The pocket world's test queries, at most ``per_cell`` of each family and length; the eight
-    families stand where AlpacaEval has its five sets."""
+@settings
+class PocketBenchmark(BenchmarkSettings):
+    """The pocket world's test queries; its eight families stand where AlpacaEval has five sets."""
 
-    name: str
-    per_cell: int = number(minimum=1)
-    temperature: float = number(minimum=0)
-    max_new_tokens: int = number(minimum=1)
+    per_cell: int = Field(ge=1, le=100_000, description="at most so many of each family and length")
 
-    def build(self) -> list[Instruction]:
+    def build(self, context: EvaluationContext) -> list[Instruction]:
         tasks = evaluation_queries("test", self.per_cell)
         return [Instruction(i, task.family, task.query) for i, task in enumerate(tasks)]
 

@@ -1,14 +1,12 @@
-"""Verdicts that were paid for are kept: one SQLite file, one row a call.
+"""Verdicts that were paid for are kept: requests go in, stored responses come out.
 
-The key is a hash of everything that the answer depends on, so a repeated evaluation makes no call.
-Only complete answers are stored: a failure is never cached. Write-ahead logging and one transaction
-a verdict make the file safe under ``kill -9`` and under two processes. Every call is counted before
-it is made, so that those whose answer a kill or a cut connection lost can be told.
+One SQLite file, one row a call. The key is a hash of everything that the answer depends on, so a
+repeated evaluation makes no call. Only complete answers are stored: a failure is never cached.
+Write-ahead logging and one transaction a verdict make the file safe under ``kill -9`` and under two
+processes. Every call is counted before it is made, so that those whose answer a kill or a cut
+connection lost can be told.
 """
 
-from __future__ import annotations
-
-import fcntl
 import hashlib
 import json
 import sqlite3
@@ -18,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from lsp.errors import RunError
+from lsp.files import lock
 
 TABLES = (
     "verdicts (key TEXT PRIMARY KEY, response TEXT NOT NULL, created REAL NOT NULL)",
@@ -31,8 +30,7 @@ class VerdictCache:
     def __init__(self, path: Path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            with path.with_suffix(".lock").open("w") as lock:
-                fcntl.flock(lock, fcntl.LOCK_EX)  # write-ahead logging is set up by one at a time
+            with lock(path.with_suffix(".lock")):  # write-ahead logging is set up by one at a time
                 self._connection = sqlite3.connect(path, timeout=60, isolation_level=None)
                 self._connection.execute("PRAGMA journal_mode=WAL")
                 self._connection.execute("PRAGMA synchronous=NORMAL")
@@ -77,11 +75,15 @@ class VerdictCache:
         worst)."""
         query = "SELECT count, usd FROM calls WHERE key = ?"
         rows = [self._connection.execute(query, (key,)).fetchone() for key in set(keys)]
-        found = [row for row in rows if row]
-        return sum(row[0] for row in found), sum(row[1] for row in found)
+        return sum(row[0] for row in rows if row), sum(row[1] for row in rows if row)
 
     def close(self) -> None:
         self._connection.close()
+
+
+def digest(value: Any) -> str:
+    """A short hash of plain values."""
+    return hashlib.sha256(json.dumps(value).encode()).hexdigest()[:16]
 
 
 def content_key(request: dict[str, Any]) -> str:

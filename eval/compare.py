@@ -1,12 +1,10 @@
-"""``python -m eval.compare ONE OTHER``: two evaluated runs, paired over the same instructions.
+"""``python -m eval.compare ONE OTHER``: two evaluated runs go in, their paired differences come out.
 
     python -m eval.compare outputs/lsp-s0 outputs/grpo-s0 benchmark=alpaca_eval
 
 Both must have been judged by the same judge, under the same template and orders, against the same
 baseline. A positive difference speaks for ONE. Nothing is run or asked: it reads pairs.jsonl.
 """
-
-from __future__ import annotations
 
 import json
 import sys
@@ -15,22 +13,27 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import Field
+
 from eval.answers import read_rows
 from eval.win_rate import Comparison, by_source, compare_paired
 from lsp.errors import RunError
 from lsp.run.folder import find_run
 from lsp.settings.command import read_command
+from lsp.settings.schema import settings
+from lsp.tools.text import text_table
 
-SAME = ("benchmark", "baseline", "judge", "template", "order", "temperature", "max_new_tokens")
-"""What two evaluations that stand side by side have in common, beside the baseline's answers."""
+SAME = ("benchmark", "baseline", "judge", "template", "order", "temperature", "max_new_tokens",
+        "baseline_answers")  # fmt: skip
+"""What evaluations that stand side by side have in common."""
 
 
-@dataclass
+@settings
 class CompareSettings:
-    """Where the two are looked for: ``<run>/eval/<benchmark>/``."""
+    """Which evaluations are compared: those in ``<run>/eval/<benchmark>/``."""
 
-    benchmark: str = "alpaca_eval"
-    runs_root: str = "outputs"
+    benchmark: str = Field(default="alpaca_eval", description="what both were evaluated on")
+    runs_root: str = Field(default="outputs", description="where run ids are looked up")
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,10 @@ class Evaluation:
     folder: Path
     results: dict[str, Any]
     rows: list[dict[str, Any]]
+
+    def column(self, name: str) -> list[Any]:
+        """One value a row."""
+        return [row[name] for row in self.rows]
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -65,7 +72,7 @@ def read_evaluation(folder: Path) -> Evaluation:
         )
     try:
         results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
-        if missing := {*SAME, "baseline_answers", "model", "checkpoint"} - set(results):
+        if missing := {*SAME, "model", "checkpoint"} - set(results):
             raise ValueError(f"it lacks {', '.join(sorted(missing))}")
     except ValueError as error:
         raise RunError(
@@ -74,43 +81,41 @@ def read_evaluation(folder: Path) -> Evaluation:
     return Evaluation(folder, results, read_rows(folder / "pairs.jsonl"))
 
 
+def check_alike(evaluations: Sequence[Evaluation]) -> None:
+    """Raises RunError where judge, baseline or instructions differ."""
+    first, *others = evaluations
+    for other in others:
+        both = f"{first.folder} and {other.folder}"
+        differ = [key for key in SAME if first.results[key] != other.results[key]]
+        if differ:
+            values = (f"{key} is {first.results[key]} and {other.results[key]}" for key in differ)
+            raise RunError(f"{both} cannot stand side by side: {'; '.join(values)}")
+        if first.column("instruction") != other.column("instruction"):
+            raise RunError(f"{both} are of different instructions; evaluate one again")
+
+
 def compare(one: Evaluation, other: Evaluation) -> dict[str, Comparison]:
     """Per source set and overall. Raises RunError where the two cannot stand side by side."""
-    differ = [key for key in SAME if one.results[key] != other.results[key]]
-    if differ:
-        raise RunError(
-            "the two evaluations cannot be compared: "
-            + "; ".join(f"{key} is {one.results[key]} and {other.results[key]}" for key in differ)
-        )
-    if one.results["baseline_answers"] != other.results["baseline_answers"]:
-        raise RunError("the two evaluations are against other answers of the baseline")
-    if [row["instruction"] for row in one.rows] != [row["instruction"] for row in other.rows]:
-        raise RunError("the two evaluations are of different instructions; evaluate one again")
-    both = [
-        (mine["preference"], theirs["preference"])
-        for mine, theirs in zip(one.rows, other.rows, strict=True)
-    ]
+    check_alike([one, other])
     return by_source(
-        [row["dataset"] for row in one.rows],
-        both,
-        lambda values: compare_paired(*zip(*values, strict=True)),
+        one.column("dataset"),
+        list(zip(one.column("preference"), other.column("preference"), strict=True)),
+        lambda pairs: compare_paired(*zip(*pairs, strict=True)),
     )
 
 
-def comparison_table(one: Evaluation, other: Evaluation, found: dict[str, Comparison]) -> str:
-    names = [evaluation.results["model"] for evaluation in (one, other)]
-    lines = [
-        f"{names[0]} minus {names[1]}, win rate against {one.results['baseline']} in points, judged"
-        f" by {one.results['judge']}",
-        f"{'set':<16}{'difference':>11}{'95 %':>18}{'p':>8}{'n':>6}{'missing':>9}",
-    ]
-    for source, c in found.items():
-        lines.append(
-            f"{source:<16}{c.difference:>+11.2f}{f'{c.low:+.1f} to {c.high:+.1f}':>18}"
-            f"{c.p_value:>8.4f}{c.n:>6}{c.n_missing:>9}"
-        )
-    lines.append("p: two-sided, by sign flips, each set by itself (not corrected for their number)")
-    return "\n".join(lines)
+def comparison_table(one: Evaluation, other: Evaluation, by_set: dict[str, Comparison]) -> str:
+    lines = [["set", "difference", "95 %", "p", "n", "missing"]]
+    for source, c in by_set.items():
+        interval = f"{c.low:+.1f} to {c.high:+.1f}"
+        numbers = [f"{c.p_value:.4f}", str(c.n), str(c.n_missing)]
+        lines.append([source, f"{c.difference:+.2f}", interval, *numbers])
+    return (
+        f"{one.results['model']} minus {other.results['model']}, win rate against"
+        f" {one.results['baseline']} in points, judged by {one.results['judge']}\n"
+        f"{text_table(lines)}\n"
+        "p: two-sided, by sign flips, each set by itself (not corrected for their number)"
+    )
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""``python -m eval.figures RUN [RUN …] figure=2``: the paper's figures from our runs.
+"""``python -m eval.figures RUN [RUN …] figure=2``: evaluated runs go in, the paper's figures come out.
 
     python -m eval.figures outputs/figure-2/* figure=2 paper=v1 benchmark=pocket
 
@@ -9,17 +9,15 @@ which the paper's bars look like (whole wins over n); intervals are 95 %, by a b
 and instructions together. Written: figure-N.{png,pdf,csv}, figure-N-curves.{png,pdf}.
 """
 
-from __future__ import annotations
-
-import csv
 import math
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
 import numpy as np
+from matplotlib.figure import Figure
+from pydantic import Field
 
 from eval.bars import (
     COPY,
@@ -27,16 +25,17 @@ from eval.bars import (
     Bar,
     all_bars,
     by_bar,
-    check_alike,
-    check_current,
     paper_values,
     read_control,
+    read_current,
 )
-from eval.compare import read_evaluation
+from eval.compare import check_alike
 from eval.win_rate import OVERALL
 from lsp.errors import RunError
+from lsp.files import write_csv
 from lsp.run.folder import find_run
 from lsp.settings.command import read_command
+from lsp.settings.schema import settings
 from lsp.tracking.reader import read_metrics
 
 # Okabe and Ito's colours, told apart by colour-blind readers; hatches tell them apart in print.
@@ -61,15 +60,17 @@ CURVES = {
 }
 
 
-@dataclass
+@settings
 class FigureSettings:
-    """``paper``: whose numbers stand beside ours. ``out``: the folder of what is written."""
+    """Which figure is drawn, and from which evaluations of the runs."""
 
-    figure: int = 2
-    paper: str = "v1"
-    benchmark: str = "alpaca_eval"
-    runs_root: str = "outputs"
-    out: str = "outputs/figures"
+    figure: Literal[2, 3] = Field(default=2, description="the paper's number of it")
+    paper: Literal["v1", "v3"] = Field(
+        default="v1", description="the version whose numbers stand beside ours"
+    )
+    benchmark: str = Field(default="alpaca_eval", description="what the runs were evaluated on")
+    runs_root: str = Field(default="outputs", description="where run ids are looked up")
+    out: str = Field(default="outputs/figures", description="the folder of what is written")
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -82,21 +83,16 @@ def main(arguments: Sequence[str]) -> None:
 
 def make_figures(names: Sequence[str], settings: FigureSettings) -> str:
     """Draw and write; the text is for the reader. Raises RunError for runs that do not serve."""
-    paper = paper_values(settings.paper, settings.figure)
     if not names:
         raise RunError("name the runs: python -m eval.figures RUN [RUN …] figure=2")
     folders = [find_run(name, settings.runs_root) for name in names]
     runs = by_bar(folders, settings.figure)
     evaluations = {
-        bar: [read_evaluation(run / "eval" / settings.benchmark) for run in own]
-        for bar, own in runs.items()
+        bar: [read_current(run, settings.benchmark) for run in seeds] for bar, seeds in runs.items()
     }
-    for bar, own in runs.items():
-        for run, evaluation in zip(own, evaluations[bar], strict=True):
-            check_current(run, evaluation)
     evaluations = {COPY: [read_control(folders, settings.benchmark)], **evaluations}
-    check_alike([e for own in evaluations.values() for e in own])
-    bars = all_bars(evaluations, paper)
+    check_alike([evaluation for seeds in evaluations.values() for evaluation in seeds])
+    bars = all_bars(evaluations, paper_values(settings.paper, settings.figure))
     out = Path(settings.out)
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -105,17 +101,11 @@ def make_figures(names: Sequence[str], settings: FigureSettings) -> str:
     stem = out / f"figure-{settings.figure}"
     write_csv(stem.with_suffix(".csv"), bars)
     judge = evaluations[COPY][0].results["judge"]
-    draw_bars(stem, bars, settings, judge)
-    draw_curves(out / f"{stem.name}-curves", runs)
+    drawings = {"": bars_figure(bars, settings, judge), "-curves": curves_figure(runs)}
+    for name, drawing in drawings.items():
+        for suffix in (".png", ".pdf"):
+            drawing.savefig(stem.with_name(f"{stem.name}{name}{suffix}"), dpi=130)
     return report(bars, stem, judge, settings)
-
-
-def write_csv(path: Path, rows: Sequence[Any]) -> None:
-    """One line a dataclass instance, its fields as columns; None is an empty cell."""
-    with path.open("w", encoding="utf-8", newline="") as stream:
-        writer = csv.DictWriter(stream, fieldnames=list(vars(rows[0])))
-        writer.writeheader()
-        writer.writerows({k: "" if v is None else v for k, v in vars(row).items()} for row in rows)
 
 
 def report(bars: Sequence[Bar], stem: Path, judge: str, settings: FigureSettings) -> str:
@@ -143,56 +133,46 @@ def caution(settings: FigureSettings) -> str:
     return text
 
 
-def draw_bars(stem: Path, bars: Sequence[Bar], settings: FigureSettings, judge: str) -> None:
-    pyplot = _pyplot()
+def bars_figure(bars: Sequence[Bar], settings: FigureSettings, judge: str) -> Figure:
+    """A group of bars a set, the paper's values as diamonds on them."""
     sets = list(dict.fromkeys(bar.set for bar in bars))
     kinds = list(dict.fromkeys(bar.bar for bar in bars))
     width = 0.8 / len(kinds)
-    size = (max(7.0, 1.5 * len(sets)), 4.4)
-    figure, axis = pyplot.subplots(figsize=size, layout="constrained")
+    figure = Figure(figsize=(max(7.0, 1.5 * len(sets)), 4.4), layout="constrained")
+    axis = figure.add_subplot()
+    diamonds = {"color": "white", "markeredgecolor": "black"}
     for number, kind in enumerate(kinds):
-        own = [bar for bar in bars if bar.bar == kind]
-        xs = np.arange(len(own)) + (number - (len(kinds) - 1) / 2) * width
-        heights = [bar.win_rate for bar in own]
-        below = [max(0.0, bar.win_rate - bar.low) for bar in own]
-        above = [max(0.0, bar.high - bar.win_rate) for bar in own]
-        axis.bar(xs, heights, width, color=COLOURS[kind], edgecolor="black", linewidth=0.6,
+        chosen = [bar for bar in bars if bar.bar == kind]
+        xs = np.arange(len(chosen)) + (number - (len(kinds) - 1) / 2) * width
+        rate, low, high = np.array([(bar.win_rate, bar.low, bar.high) for bar in chosen]).T
+        axis.bar(xs, rate, width, color=COLOURS[kind], edgecolor="black", linewidth=0.6,
                  hatch=HATCHES[kind], label=LABELS[kind])  # fmt: skip
-        axis.errorbar(xs, heights, yerr=[below, above], fmt="none", ecolor="black",
-                      elinewidth=1, capsize=2)  # fmt: skip
-        known = [(x, bar.paper) for x, bar in zip(xs, own, strict=True) if bar.paper is not None]
-        if known:
-            axis.plot(*zip(*known, strict=True), "D", color="white", markeredgecolor="black",
-                      markersize=5, zorder=4)  # fmt: skip
+        axis.errorbar(xs, rate, yerr=np.maximum(0, [rate - low, high - rate]), fmt="none",
+                      ecolor="black", elinewidth=1, capsize=2)  # fmt: skip
+        paper = np.array([bar.paper for bar in chosen], dtype=float)  # NaN is not drawn
+        axis.plot(xs, paper, "D", markersize=5, zorder=4, **diamonds)
     copy = next(bar.win_rate for bar in bars if bar.bar == COPY and bar.set == OVERALL)
     axis.axhline(copy, color="black", linestyle=":", linewidth=1, label="that copy, overall")
     if any(bar.paper is not None for bar in bars):
-        axis.plot([], [], "D", color="white", markeredgecolor="black",
-                  label=f"paper, {settings.paper}")  # fmt: skip
+        axis.plot([], [], "D", label=f"paper, {settings.paper}", **diamonds)
     axis.set_xticks(range(len(sets)), sets)
     axis.set_ylabel("win rate against the base (%)")
     axis.set_ylim(bottom=0)
     axis.spines[["top", "right"]].set_visible(False)
-    axis.set_title(f"Figure {settings.figure}: discrete wins, ties as losses; judge: {judge}",
-                   fontsize=10)  # fmt: skip
-    handles, labels = axis.get_legend_handles_labels()
-    order = sorted(range(len(labels)), key=lambda i: labels[i] not in LABELS.values())
-    axis.legend(
-        [handles[i] for i in order],
-        [labels[i] for i in order],
-        frameon=False,
-        fontsize=8,
-        loc="center left",
-        bbox_to_anchor=(1, 0.5),
-    )
+    title = f"Figure {settings.figure}: discrete wins, ties as losses; judge: {judge}"
+    axis.set_title(title, fontsize=10)
+    entries = zip(*axis.get_legend_handles_labels(), strict=True)
+    bars_first = sorted(entries, key=lambda entry: entry[1] not in LABELS.values())
+    beside = {"loc": "center left", "bbox_to_anchor": (1, 0.5)}
+    axis.legend(*zip(*bars_first, strict=True), frameon=False, fontsize=8, **beside)
     figure.supxlabel(caution(settings), fontsize=8)
-    _save(figure, stem)
+    return figure
 
 
-def draw_curves(stem: Path, runs: dict[str, list[Path]]) -> None:
+def curves_figure(runs: Mapping[str, Sequence[Path]]) -> Figure:
     """Training curves: mean over a bar's seeds, the band from the lowest to the highest seed."""
-    pyplot = _pyplot()
-    figure, axes = pyplot.subplots(2, 3, figsize=(11, 6), sharex=True, layout="constrained")
+    figure = Figure(figsize=(11, 6), layout="constrained")
+    axes = figure.subplots(2, 3, sharex=True)
     for axis, (key, title) in zip(axes.flat, CURVES.items(), strict=True):
         for bar, folders in runs.items():
             steps, values = seed_curves(folders, key)
@@ -208,7 +188,7 @@ def draw_curves(stem: Path, runs: dict[str, list[Path]]) -> None:
         axis.set_xlabel("step")
     handles, labels = axes[0, 0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False)
-    _save(figure, stem)
+    return figure
 
 
 def seed_curves(folders: Sequence[Path], key: str) -> tuple[np.ndarray, np.ndarray]:
@@ -218,23 +198,8 @@ def seed_curves(folders: Sequence[Path], key: str) -> tuple[np.ndarray, np.ndarr
         for folder in folders
     ]
     steps = sorted(set().union(*series))
-    values = [[own.get(step, math.nan) for step in steps] for own in series]
+    values = [[points.get(step, math.nan) for step in steps] for points in series]
     return np.array(steps), np.array(values, dtype=float)
-
-
-def _pyplot():
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    return pyplot
-
-
-def _save(figure, stem: Path) -> None:
-    for suffix in (".png", ".pdf"):
-        figure.savefig(stem.with_suffix(suffix), dpi=130)
-    _pyplot().close(figure)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Pairwise verdicts of a judge over chat completions: which of two answers is better?
+"""A judge over chat completions: a pair of answers goes in, which of the two is better comes out.
 
 A verdict is a preference in [1, 2], 2 where the model's answer is preferred: from the log-probs of
 the two labels where the server gives them (AlpacaEval's weighted form), else from the text. An
@@ -8,201 +8,125 @@ answer that is neither is asked again, then left out and counted; nothing is mad
 from __future__ import annotations
 
 import asyncio
-import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal
+from urllib.parse import urlsplit
+
+from pydantic import Field
 
 from eval.cache import VerdictCache, content_key
-from eval.template import FIRST, SECOND, Template, read_template
-from eval.win_rate import label_preference
-from lsp.settings.schema import number
+from eval.contracts import EvaluationContext, Judge, JudgeSettings
+from eval.reading import preference_of, response_of
+from eval.spending import BudgetReached, Pace, Prices, Spending, day, known_judges, prices
+from eval.template import read_template
+from eval.types import Pair, Question, Verdict
+from lsp.errors import RunError
+from lsp.settings.schema import settings
 from lsp.tools.retry import RETRIED_STATUS, backoff, retry_after
+from lsp.tools.secrets import scrub
+
+if TYPE_CHECKING:
+    from eval.settings import EvaluateConfig
 
 OPENAI_URL = "https://api.openai.com/v1"
+OPENAI_KEY = "OPENAI_API_KEY"
 FINAL = "refused for this pair"
 GIVE_UP = 24
 """Questions in a row without any verdict, each tried ``max_tries`` times, that end it."""
 
 
-@dataclass(frozen=True)
-class ChatJudge:
-    """``conf/evaluate/judge/{gpt4o,compatible}.yaml``. ``order``: both orders, or only the seeded
-    one of AlpacaEval. ``max_usd`` stops before that much could be spent, calls in flight at their
-    worst included. ``tokenizer``: a folder or Hub id that counts a dry run's tokens. ``logprobs``:
-    ask for them; without, or where a server sends none, the text decides. ``max_tokens_name`` and
-    a null ``temperature`` are for models that refuse the usual ones."""
+@settings
+class ChatJudge(JudgeSettings):
+    """A model behind chat completions, OpenAI's or any server that speaks them."""
 
-    model: str
-    base_url: str | None
-    api_key_env: str
-    template: Literal["own", "alpaca_eval"]
-    tokenizer: str | None
-    logprobs: bool
-    max_tokens_name: Literal["max_tokens", "max_completion_tokens"]
-    order: Literal["both", "one"]
-    order_seed: int = number(minimum=0)
-    concurrency: int = number(minimum=1)
-    requests_per_minute: int = number(minimum=1)
-    max_usd: float | None = number(above=0)
-    timeout_seconds: float = number(above=0)
-    max_tries: int = number(minimum=1)
-    max_tokens: int = number(minimum=1)
-    temperature: float | None = number(minimum=0)
+    chat = True
+    model: str = Field(description="the judge's name at the server; OpenAI's with its date")
+    base_url: str | None = Field(
+        description="of the server, such as http://host:8000/v1; null: OpenAI's"
+    )
+    api_key_env: str = Field(description="the name of the environment variable that holds the key")
+    template: Literal["own", "alpaca_eval"] = Field(
+        description="the judge's prompt: own, or the official one from an installed alpaca_eval"
+    )
+    tokenizer: str | None = Field(
+        description="a folder or Hub id that counts a dry run's tokens; null: tiktoken"
+    )
+    logprobs: bool = Field(
+        description="ask for log-probs; without, or where a server sends none, the text decides"
+    )
+    max_tokens_name: Literal["max_tokens", "max_completion_tokens"] = Field(
+        description="what the server calls the limit of an answer"
+    )
+    order: Literal["both", "one"] = Field(description="both orders, or AlpacaEval's seeded one")
+    order_seed: int = Field(ge=0, le=2**32 - 1, description="of the seeded order")
+    concurrency: int = Field(ge=1, le=4096, description="calls at a time")
+    requests_per_minute: int = Field(ge=1, le=10_000_000, description="calls a minute, at most")
+    max_usd: float | None = Field(
+        gt=0,
+        le=1e6,
+        description="stop before more dollars could be spent, calls in flight at worst",
+    )
+    timeout_seconds: float = Field(gt=0, le=86_400, description="of a call")
+    max_tries: int = Field(ge=1, le=100, description="of one question, the first included")
+    max_tokens: int = Field(ge=1, le=65_536, description="of the judge's answer")
+    temperature: float | None = Field(ge=0, le=100, description="of the judge; null: not sent")
 
     @property
-    def errors(self) -> tuple[type[Exception], ...]:
-        return (JudgeRefuses,)
+    def key_variable(self) -> str:
+        return self.api_key_env
 
-    def explain(self, error: Exception) -> str:
-        return (
-            f"the judge refuses: {error}; check judge.model, judge.base_url and the key in"
-            f" {self.api_key_env}. Verdicts that came are kept"
+    def problems(self, config: EvaluateConfig) -> list[tuple[str, str]]:
+        entry, price = known_judges().get(self.model, {}), prices(self.model)
+        elsewhere = self.base_url is not None and not self.base_url.startswith(OPENAI_URL)
+        problems = []
+        if elsewhere and self.api_key_env == OPENAI_KEY:
+            reason = (
+                f"api_key_env={OPENAI_KEY}: another host than OpenAI's does not get OpenAI's key"
+            )
+            fix = "name the variable that holds its own key: judge.api_key_env=…"
+            problems.append((reason, fix))
+        for name, value in (("base_url", self.base_url), ("model", self.model)):
+            if value is not None and scrub(value) != value:
+                fix = "keys come from environment variables, never from settings"
+                problems.append((f"{name}={scrub(value)} holds what looks like a secret", fix))
+        if self.base_url is not None and not _is_url(self.base_url):
+            fix = "write it whole, such as http://host:8000/v1"
+            problems.append((f"base_url={scrub(self.base_url)} is no http(s) address", fix))
+        if "shutdown" in entry and not elsewhere and day() >= entry["shutdown"]:
+            reason = f"model={self.model} was shut down {entry['shutdown']}"
+            problems.append((reason, f"use {entry['instead']}"))
+        if self.max_usd is not None and price.input is None:
+            fix = "add it to conf/evaluate/judges.json, or leave judge.max_usd out"
+            problems.append((f"max_usd={self.max_usd:g} needs the judge's price", fix))
+        return problems
+
+    def build(self, context: EvaluationContext) -> ChatClient:
+        assert context.cache is not None
+        return ChatClient(self, context.api_key, context.cache, context.prices)
+
+
+def _is_url(text: str) -> bool:
+    try:
+        parts = urlsplit(text)
+        _ = parts.port  # raises where it is out of range
+    except ValueError:
+        return False
+    return parts.scheme in ("http", "https") and bool(parts.hostname)
+
+
+class JudgeRefuses(RunError):
+    """No further call can help."""
+
+    def __init__(self, reason: str, api_key_env: str):
+        super().__init__(
+            f"the judge refuses: {reason}; check judge.model, judge.base_url and the key in"
+            f" {api_key_env}. Verdicts that came are kept"
         )
 
-    def build(self, api_key: str, cache: VerdictCache, prices: Prices) -> Judge:
-        return Judge(self, api_key, cache, prices)
 
-
-@dataclass(frozen=True)
-class Pair:
-    """One instruction with the model's and the baseline's answer. ``source``: its set of origin."""
-
-    index: int
-    source: str
-    instruction: str
-    model_output: str
-    base_output: str
-
-    def shown(self, model_first: bool) -> tuple[str, str, str]:
-        """(instruction, first output, second output) in one of the two orders."""
-        outputs = (self.model_output, self.base_output)
-        return (self.instruction, *(outputs if model_first else outputs[::-1]))
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """One call's outcome. ``model_first``: the model's answer was shown first. ``preference`` is
-    None where no readable answer came; ``problem`` then says why. ``usd``: what the answer cost
-    when it came, ``date`` the day of that."""
-
-    index: int
-    source: str
-    model_first: bool
-    preference: float | None
-    text: str | None
-    cached: bool
-    usd: float
-    date: str | None
-    problem: str | None = None
-
-
-class BudgetReached(Exception):
-    """The next call could cost more than ``judge.max_usd`` allows."""
-
-
-def preference_of(response: dict[str, Any], model_first: bool) -> float | None:
-    """Preference in [1, 2] from a stored response; None where it holds no readable label.
-
-    With log-probs of the first token, where a label is the likeliest: ``label_preference`` of the
-    two, each with and without blanks around it. Else the label that the text is: a label that is
-    only one of the unlikely tokens behind "I" or "Both" is no verdict.
-    """
-    found: dict[str, list[float]] = {FIRST: [], SECOND: []}
-    top = response.get("top_logprobs") or []
-    likeliest = max(top, key=lambda entry: entry[1], default=("", 0.0))[0].strip()
-    if likeliest in found:
-        for token, logprob in top:
-            if token.strip() in found:
-                found[token.strip()].append(logprob)
-        return label_preference(*map(_log_sum, found.values()), switched=model_first)
-    label = (response.get("text") or "").strip()
-    if label not in found:
-        return None
-    return 2.0 if (label == FIRST) == model_first else 1.0
-
-
-def response_of(answer: Any) -> dict[str, Any]:
-    """What is kept of a chat completion. Raises ValueError, TypeError, AttributeError or
-    IndexError for one of another shape."""
-    choice = answer.choices[0]
-    text = choice.message.content
-    if not isinstance(text, str | None):
-        raise TypeError("content is no text")
-    listed = choice.logprobs.content[0].top_logprobs if choice.logprobs else []
-    top = [[entry.token, entry.logprob] for entry in listed]
-    for token, logprob in top:
-        number = isinstance(logprob, int | float) and not math.isnan(logprob) and logprob <= 1e-3
-        if not isinstance(token, str) or not number:
-            raise ValueError(f"log-prob {logprob!r} of {token!r}")
-    top = [entry for entry in top if entry[1] > -math.inf]
-    return {"text": text or "", "top_logprobs": top}
-
-
-def _log_sum(logprobs: Sequence[float]) -> float:
-    """log of the summed probabilities, -inf of none; nothing underflows."""
-    highest = max(logprobs, default=-math.inf)
-    if math.isinf(highest):
-        return highest
-    return highest + math.log(sum(math.exp(value - highest) for value in logprobs))
-
-
-@dataclass
-class Prices:
-    """US dollars per million tokens; None where they are not known."""
-
-    input: float | None
-    output: float | None
-
-    def usd(self, prompt_tokens: int, completion_tokens: int) -> float:
-        if self.input is None or self.output is None:
-            return 0.0
-        return (prompt_tokens * self.input + completion_tokens * self.output) / 1e6
-
-
-@dataclass
-class Spending:
-    """Dollars spent before this process, spent and reserved; one event loop, so no lock."""
-
-    limit: float | None
-    before: float = 0.0
-    spent: float = 0.0
-    reserved: float = 0.0
-
-    def reserve(self, worst: float) -> None:
-        total = self.before + self.spent + self.reserved
-        if self.limit is not None and total + worst > self.limit:
-            raise BudgetReached
-        self.reserved += worst
-
-    def settle(self, worst: float, actual: float) -> None:
-        self.reserved -= worst
-        self.spent += actual
-
-
-@dataclass
-class Pace:
-    """One rate for all calls, and one pause that any of them can ask for."""
-
-    requests_per_minute: int
-    _next: float = field(default_factory=time.monotonic)
-
-    async def wait(self) -> None:
-        now = time.monotonic()
-        slot = max(now, self._next)
-        self._next = slot + 60 / self.requests_per_minute
-        await asyncio.sleep(slot - now)
-
-    def pause(self, seconds: float) -> None:
-        self._next = max(self._next, time.monotonic() + seconds)
-
-
-class JudgeRefuses(Exception):
-    """No further call can help; the text says why."""
-
-
-class Judge:
+class ChatClient(Judge):
     """Asks for verdicts, ``concurrency`` at a time, each at most once for ever (the cache)."""
 
     def __init__(self, settings: ChatJudge, api_key: str, cache: VerdictCache, prices: Prices):
@@ -210,7 +134,7 @@ class Judge:
 
         self._openai = openai
         self.settings = settings
-        self.template: Template = read_template(settings.template)
+        self.template = read_template(settings.template)
         self.cache = cache
         self.prices = prices
         self.spending = Spending(settings.max_usd)
@@ -243,20 +167,17 @@ class Judge:
         """Dollars that this process spent; calls whose answer was lost at their worst."""
         return self.spending.spent
 
-    def totals(self, asked: Sequence[tuple[Pair, bool]]) -> tuple[int, float]:
-        """(calls, dollars) ever spent on these questions, by killed processes too."""
+    def totals(self, asked: Sequence[Question]) -> tuple[int, float]:
         return self.cache.totals([self.key(self.request(*question)) for question in asked])
 
     async def judge_all(
-        self, asked: Sequence[tuple[Pair, bool]], on_verdict: Callable[[Verdict], None]
+        self, asked: Sequence[Question], on_verdict: Callable[[Verdict], None]
     ) -> list[Verdict]:
-        """A verdict for each (pair, model_first). Raises BudgetReached once nothing more may be
-        asked, counting what was spent on these questions before, and JudgeRefuses where going on
-        is of no use; every verdict that came is in the cache then."""
+        """Raises BudgetReached once nothing more may be asked, counting what was spent on these
+        questions before, and JudgeRefuses; every verdict that came is in the cache then."""
         gate = asyncio.Semaphore(self.settings.concurrency)
-        end: Exception | None = None
-        _, before = self.totals(asked)
-        self.spending.before = before
+        end: RunError | None = None
+        _, self.spending.before = self.totals(asked)
 
         async def one(pair: Pair, model_first: bool) -> Verdict | None:
             nonlocal end
@@ -272,23 +193,26 @@ class Judge:
                 return verdict
 
         async with self.client:
-            verdicts = await asyncio.gather(*(one(pair, first) for pair, first in asked))
+            answers = await asyncio.gather(*(one(pair, first) for pair, first in asked))
+        verdicts = [verdict for verdict in answers if verdict is not None]
+        if isinstance(end, BudgetReached):
+            raise BudgetReached(
+                f"judge.max_usd={self.settings.max_usd} is reached after {len(verdicts)} of"
+                f" {len(asked)} verdicts; they are kept, so the same command with a higher limit"
+                " goes on"
+            )
         if end is not None:
             raise end
-        return [verdict for verdict in verdicts if verdict is not None]
+        return verdicts
 
     async def _verdict(self, pair: Pair, model_first: bool) -> Verdict:
         request = self.request(pair, model_first)
         key = self.key(request)
-        verdict = Verdict(pair.index, pair.source, model_first, None, None, False, 0.0, None)
+        verdict = partial(Verdict, pair.index, pair.source, model_first)
         stored = self.cache.get(key)
         if stored is not None:
-            preference = preference_of(stored, model_first)
-            day = _day(stored["created"])
-            return replace(
-                verdict, preference=preference, text=stored["text"], cached=True, date=day,
-                usd=stored["usd"],
-            )  # fmt: skip
+            preference, date = preference_of(stored, model_first), day(stored["created"])
+            return verdict(preference, stored["text"], True, stored["usd"], date)
         problem, usd = "no answer", 0.0
         for attempt in range(self.settings.max_tries):
             if attempt:
@@ -305,14 +229,11 @@ class Judge:
                 continue
             self._failed_in_a_row = 0
             self.cache.put(key, {**response, "usd": usd})
-            return replace(
-                verdict, preference=preference, text=response["text"], usd=usd,
-                date=_day(time.time()),
-            )  # fmt: skip
+            return verdict(preference, response["text"], usd=usd, date=day())
         self._failed_in_a_row += 1
         if self._failed_in_a_row >= GIVE_UP:
-            raise JudgeRefuses(f"{GIVE_UP} questions in a row had no verdict, the last: {problem}")
-        return replace(verdict, usd=usd, problem=problem, date=_day(time.time()))
+            raise self._refusal(f"{GIVE_UP} questions in a row had no verdict, the last: {problem}")
+        return verdict(usd=usd, problem=problem, date=day())
 
     async def _call(
         self, key: str, request: dict[str, Any]
@@ -338,7 +259,7 @@ class Judge:
             actual = 0.0
             status, problem = error.status_code, f"HTTP {error.status_code}"
             if status in (401, 403, 404) or error.code == "insufficient_quota":
-                raise JudgeRefuses(f"{error} ({error.code})") from error
+                raise self._refusal(f"{error} ({error.code})") from error
             if status < 500 and status not in RETRIED_STATUS:
                 return None, f"{FINAL} ({problem}: {str(error)[:200]})", actual
             self.pace.pause(retry_after(error.response.headers.get("retry-after", "")))
@@ -351,6 +272,5 @@ class Judge:
             self.spending.settle(worst, actual)
             self.cache.settle_call(key, worst, actual)
 
-
-def _day(seconds: float) -> str:
-    return time.strftime("%Y-%m-%d", time.localtime(seconds))
+    def _refusal(self, reason: str) -> JudgeRefuses:
+        return JudgeRefuses(reason, self.settings.api_key_env)

@@ -1,10 +1,8 @@
-"""``eval=judge_check``: a judge held against published verdicts on the same pairs of answers.
+"""``benchmark=judge_check``: published verdicts go in, how far a judge agrees with them comes out.
 
 AlpacaEval publishes its judges' verdicts as ``annotations.json`` beside each model's results; human
 verdicts in the same columns do as well. Measures are pure functions of two lists of preferences.
 """
-
-from __future__ import annotations
 
 import math
 from collections import Counter
@@ -13,26 +11,45 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import Field
+
 from eval.answers import read_rows
-from eval.judge import Pair
+from eval.contracts import EvaluationContext, MeasurementSettings
+from eval.types import Pair
 from eval.win_rate import TIE
 from lsp.errors import RunError
-from lsp.settings.schema import number
+from lsp.settings.schema import settings
 
 
 @dataclass(frozen=True)
-class JudgeCheck:
-    """``conf/evaluate/eval/judge_check.yaml``. ``data``: rows of instruction, output_1, output_2
-    and preference ([1, 2], 2 where output_2 is preferred, null where there is no verdict)."""
+class Published:
+    """Pairs (output_2 as the model's, output_1 as the baseline's) and what was published of them;
+    ``n_identical`` and ``n_missing`` rows are left out."""
 
-    name: str
-    data: str | None
-    max_pairs: int | None = number(minimum=1)
+    pairs: list[Pair]
+    preferences: list[float]
+    n_identical: int
+    n_missing: int
 
-    def build(self) -> Published:
+
+@settings
+class JudgeCheck(MeasurementSettings):
+    """A judge is measured, on pairs whose verdicts are published."""
+
+    measures = "judge"
+    name: str = Field(description="of the check; results go to <runs_root>/eval/<name>/<judge>/")
+    data: str | None = Field(
+        description="a .json / .jsonl file of instruction, output_1, output_2, preference ([1, 2], 2"
+        " where output_2 is preferred, null without a verdict)"
+    )
+    max_pairs: int | None = Field(ge=1, le=10_000_000, description="the first so many; null: all")
+
+    def build(self, context: EvaluationContext) -> Published:
         """Raises RunError for a file that lacks a column or holds no usable pair."""
         if self.data is None:
-            raise RunError("eval=judge_check needs eval.data=<file of published verdicts>")
+            raise RunError(
+                "benchmark=judge_check needs benchmark.data=<file of published verdicts>"
+            )
         rows = read_rows(Path(self.data))
         pairs, preferences, identical, missing = [], [], 0, 0
         for row_number, row in enumerate(rows):
@@ -58,17 +75,6 @@ class JudgeCheck:
         if not pairs:
             raise RunError(f"{self.data} holds no pair of different answers with a verdict")
         return Published(pairs[: self.max_pairs], preferences[: self.max_pairs], identical, missing)
-
-
-@dataclass(frozen=True)
-class Published:
-    """Pairs (output_2 as the model's, output_1 as the baseline's) and what was published of them;
-    ``n_identical`` and ``n_missing`` rows are left out."""
-
-    pairs: list[Pair]
-    preferences: list[float]
-    n_identical: int
-    n_missing: int
 
 
 @dataclass(frozen=True)
@@ -117,16 +123,14 @@ def longer_rate(pairs: Sequence[Pair], preferences: Sequence[float | None]) -> f
 
 
 def check_table(results: dict[str, Any]) -> str:
-    """The results of ``eval=judge_check`` for a reader."""
+    """The results of ``benchmark=judge_check`` for a reader."""
     lines = [
         f"{results['judge']} against {results['data']}, {results['date']}, order"
         f" {results['order']}, template {results['template']}",
         f"{'set':<16}{'agreement':>10}{'kappa':>8}{'n':>6}",
     ]
-    for source, found in results["agreement"].items():
-        lines.append(
-            f"{source:<16}{found['agreement']:>9.1f}%{found['kappa']:>8.2f}{found['n']:>6}"
-        )
+    for source, rate in results["agreement"].items():
+        lines.append(f"{source:<16}{rate['agreement']:>9.1f}%{rate['kappa']:>8.2f}{rate['n']:>6}")
     effect = results["order_effect"]
     lines += [
         f"prefers the longer answer in {results['longer_rate']['judge']:.1f} % of its choices;"

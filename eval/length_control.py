@@ -1,4 +1,4 @@
-"""Length-controlled win rates: AlpacaEval 2's logistic model, pure.
+"""Length-controlled win rates, AlpacaEval 2's: preferences and lengths go in, a rate comes out.
 
 Dubois et al. 2024 (arXiv 2404.04475), as the package alpaca_eval 0.6.6 fits it. The preference for
 the model, y in [0, 1], is
@@ -22,11 +22,8 @@ Three variants exist, and every result names its own, since they are not compara
   outside AlpacaEval have.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import product
 
 import numpy as np
 
@@ -36,7 +33,6 @@ GAMED_ROW_WEIGHT = 0.1  # 0.2, shared by two gamed baselines
 FOLDS = 5
 STRENGTHS = np.logspace(-4, 4, 10)  # C, scikit-learn's default grid
 MAX_STEPS = 500
-SIGNS = np.array(list(product((-1.0, 0.0, 1.0), repeat=3)))  # [27, 3], of the weights
 
 
 @dataclass(frozen=True)
@@ -245,38 +241,24 @@ def _cross_validated_strength(
 def _fit(
     features: np.ndarray, targets: np.ndarray, row_weights: np.ndarray, strength: float
 ) -> np.ndarray:
-    """The w, [3], that minimises |w|_1 + strength * log-loss, by Newton steps on the log-loss that
-    are halved until they lower the sum. A column of zeros keeps the weight 0."""
+    """The w, [3], that minimises |w|_1 + strength * log-loss. A column of zeros keeps the weight 0.
 
-    def objective(weights: np.ndarray) -> float:
+    w is a positive minus a negative part, [6] in all, so that |w|_1 is their sum. SLSQP meets this
+    minimum to the last digits; L-BFGS-B stops early, up to 0.12 points of a rate before it.
+    """
+    from scipy.optimize import minimize
+
+    def objective(parts: np.ndarray) -> tuple[float, np.ndarray]:
+        weights = parts[:3] - parts[3:]
         loss = _log_loss(weights, features, targets, row_weights)
-        return float(np.abs(weights).sum()) + strength * loss
+        slope = strength * features.T @ (row_weights * (_sigmoid(features @ weights) - targets))
+        return parts.sum() + strength * loss, np.concatenate([1 + slope, 1 - slope])
 
-    weights = np.zeros(3)
-    current = objective(weights)
-    for _ in range(MAX_STEPS):
-        predicted = _sigmoid(features @ weights)
-        gradient = strength * features.T @ (row_weights * (predicted - targets))
-        curvature = row_weights * predicted * (1 - predicted)
-        hessian = strength * (features.T * curvature) @ features
-        step = _quadratic_minimum(gradient - hessian @ weights, hessian) - weights
-        smallest = 1e-9 * (1 + np.abs(weights).max())
-        while np.abs(step).max() > smallest and objective(weights + step) >= current:
-            step /= 2
-        if np.abs(step).max() <= smallest:
-            return weights
-        weights = weights + step
-        current = objective(weights)
-    raise ArithmeticError(f"the length-control fit did not settle in {MAX_STEPS} steps")
-
-
-def _quadratic_minimum(slope: np.ndarray, hessian: np.ndarray) -> np.ndarray:
-    """The w, [3], that minimises slope.w + w.hessian.w / 2 + |w|_1: the lowest of the minima of
-    every pattern of signs, where a weight whose sign came out another is set to zero."""
-    active = np.abs(SIGNS)
-    inverses = np.linalg.pinv(hessian * active[:, :, None] * active[:, None, :], hermitian=True)
-    minima = -np.einsum("pij,pj->pi", inverses, (slope + SIGNS) * active)
-    minima = np.where(np.sign(minima) == SIGNS, minima, 0.0)
-    values = minima @ slope + np.abs(minima).sum(axis=1)
-    values += np.einsum("pi,ij,pj->p", minima, hessian, minima) / 2
-    return minima[values.argmin()]
+    options = {"maxiter": MAX_STEPS, "ftol": 1e-15}
+    found = minimize(
+        objective, np.zeros(6), jac=True, method="SLSQP", bounds=[(0, None)] * 6, options=options
+    )
+    if not found.success:
+        raise ArithmeticError(f"the length-control fit did not settle in {MAX_STEPS} steps")
+    weights = found.x[:3] - found.x[3:]
+    return np.where(np.abs(weights) > 1e-9, weights, 0.0)  # the solver leaves dust

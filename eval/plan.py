@@ -1,13 +1,10 @@
-"""What an evaluation will do, before anything loads or is paid for."""
-
-from __future__ import annotations
+"""What an evaluation will do, before anything loads or is paid for: settings go in, a plan comes out."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from eval.answers import (
-    Instruction,
     Sampling,
     Side,
     answers_file,
@@ -16,9 +13,11 @@ from eval.answers import (
     ready_answers,
     resolve_side,
 )
-from eval.judge import ChatJudge, Pair
-from eval.settings import EvaluateConfig, prices
+from eval.contracts import EvaluationContext, JudgeSettings
+from eval.settings import EvaluateConfig
+from eval.spending import prices
 from eval.template import read_template
+from eval.types import Instruction, Pair
 from eval.win_rate import seeded_switch
 from lsp.errors import RunError
 
@@ -27,17 +26,24 @@ from lsp.errors import RunError
 class Plan:
     """``answer_files``: where the model's and the baseline's answers are or will be."""
 
-    instructions: list[Instruction]
+    instructions: Sequence[Instruction]
     model: Side
     base: Side
     folder: Path
     answer_files: tuple[Path, Path]
     sampling: tuple[Sampling, Sampling]
 
+    def pairs(self, ours: Sequence[str], theirs: Sequence[str]) -> list[Pair]:
+        """The instructions with the model's and the baseline's answers."""
+        return [
+            Pair(i.index, i.source, i.text, *answers)
+            for i, *answers in zip(self.instructions, ours, theirs, strict=True)
+        ]
+
 
 def make_plan(config: EvaluateConfig) -> Plan:
     """Raises RunError for sides, benchmarks and templates that cannot be used."""
-    look_up = not config.dry_run
+    look_up, benchmark = not config.dry_run, config.benchmark
     model = resolve_side(config.run, config.runs_root, look_up)
     if config.baseline:
         base = resolve_side(config.baseline, config.runs_root, look_up)
@@ -45,22 +51,22 @@ def make_plan(config: EvaluateConfig) -> Plan:
         base = base_side(model, look_up)
     trust = config.trust_remote_code
     model, base = (replace(side, trust_remote_code=trust) for side in (model, base))
-    instructions = config.eval.build()
-    if isinstance(config.judge, ChatJudge):
+    instructions = benchmark.build(EvaluationContext(config))
+    if config.judge.chat:
         read_template(config.judge.template)
     shared = Path(config.runs_root) / "answers"
     place = model.run or Path(config.runs_root) / "eval" / model.name.replace("/", "--")
-    folder = place / "eval" / config.eval.name
+    ours = folder = place / "eval" / benchmark.name
     sampling = Sampling(
-        config.eval.temperature,
-        config.eval.max_new_tokens,
+        benchmark.temperature,
+        benchmark.max_new_tokens,
         config.max_rows,
         config.dtype,
         config.device,
         config.date_string,
         seed=0,
     )
-    samplings, ours = (sampling, sampling), folder
+    samplings = (sampling, sampling)
     if config.control:
         if base.file is not None:
             raise RunError(
@@ -80,7 +86,7 @@ def make_plan(config: EvaluateConfig) -> Plan:
     return Plan(instructions, model, base, folder, files, samplings)
 
 
-def orders_of(judge: ChatJudge, pair: Pair) -> list[bool]:
+def orders_of(judge: JudgeSettings, pair: Pair) -> list[bool]:
     """Whether the model's answer is shown first, for each call. The seeded order of AlpacaEval
     shows the baseline first unless it switches."""
     switched = seeded_switch(pair.instruction, judge.order_seed)
@@ -92,27 +98,22 @@ def plan_text(config: EvaluateConfig, plan: Plan) -> str:
     where there are none yet."""
     lines = [f"{plan.model.name} against {plan.base.name}, judged by {config.judge.model}"]
     lines.append(f"  {len(plan.instructions)} instructions")
-    if isinstance(config.judge, ChatJudge):
-        lines += _costs(config, config.judge, plan)
-    else:
-        lines.append("  no calls, no cost")
-    lines.append(f"  results in {plan.folder}")
-    return "\n".join(lines)
+    lines += _costs(config, plan) if config.judge.chat else ["  no calls, no cost"]
+    return "\n".join([*lines, f"  results in {plan.folder}"])
 
 
-def _costs(config: EvaluateConfig, judge: ChatJudge, plan: Plan) -> list[str]:
-    guess = "x" * (2 * config.eval.max_new_tokens)  # four characters a token, half the limit
-    sides = [
-        ready_answers(file, plan.instructions) if side.file else _known(file, plan, guess)
-        for side, file in ((plan.model, plan.answer_files[0]), (plan.base, plan.answer_files[1]))
-    ]
-    guessed = sum(answer is guess for side in sides for answer in side)
-    pairs = [
-        Pair(i.index, i.source, i.text, mine, other)
-        for i, mine, other in zip(plan.instructions, *sides, strict=True)
-    ]
-    different = [p for p in pairs if p.model_output != p.base_output or p.model_output is guess]
-    lines = [cost_text(judge, different)]
+def _costs(config: EvaluateConfig, plan: Plan) -> list[str]:
+    guess = "x" * (2 * config.benchmark.max_new_tokens)  # four characters a token, half the limit
+    sides = []
+    for side, file in zip((plan.model, plan.base), plan.answer_files, strict=True):
+        if side.file is not None:
+            sides.append(ready_answers(file, plan.instructions))
+        else:
+            written = answers_so_far(file)
+            sides.append([written.get(i.index, guess) for i in plan.instructions])
+    guessed = sum(answer is guess for answers in sides for answer in answers)
+    differing = [p for p in plan.pairs(*sides) if not p.identical or p.model_output is guess]
+    lines = [cost_text(config.judge, differing)]
     if guessed:
         lines.append(
             f"  {guessed} answers are not written yet: taken as half of the limit's length"
@@ -120,7 +121,7 @@ def _costs(config: EvaluateConfig, judge: ChatJudge, plan: Plan) -> list[str]:
     return lines
 
 
-def cost_text(judge: ChatJudge, pairs: Sequence[Pair]) -> str:
+def cost_text(judge: JudgeSettings, pairs: Sequence[Pair]) -> str:
     """Calls, tokens and dollars of judging these pairs."""
     template = read_template(judge.template)
     asked = [
@@ -138,12 +139,7 @@ def cost_text(judge: ChatJudge, pairs: Sequence[Pair]) -> str:
     return f"  {len(asked)} calls, {tokens:,} prompt tokens ({how}), {dollars}"
 
 
-def _known(file: Path, plan: Plan, otherwise: str) -> list[str]:
-    done = answers_so_far(file)
-    return [done.get(instruction.index, otherwise) for instruction in plan.instructions]
-
-
-def token_counter(judge: ChatJudge) -> tuple[Callable[[Sequence[str]], int], str]:
+def token_counter(judge: JudgeSettings) -> tuple[Callable[[Sequence[str]], int], str]:
     """(a function that counts the tokens of texts, how it does): the judge's own tokenizer where it
     is named or known and can be loaded, else four characters a token."""
     if judge.tokenizer is not None:

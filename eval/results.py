@@ -1,8 +1,5 @@
-"""What an evaluation comes to: rows, rates and tables from verdicts, and where they are written."""
+"""What an evaluation comes to: pairs and verdicts go in, rows, rates, a table and files come out."""
 
-from __future__ import annotations
-
-import hashlib
 import json
 import sys
 from collections import Counter
@@ -12,12 +9,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from eval.benchmarks import AlpacaEval
-from eval.judge import Pair, Verdict
+from eval.cache import digest
 from eval.judge_check import Published, agreement, longer_rate
 from eval.plan import Plan, orders_of
-from eval.settings import EvaluateConfig, today
+from eval.settings import EvaluateConfig
+from eval.spending import day
+from eval.types import Pair, Verdict
 from eval.win_rate import (
+    OVERALL,
     TIE,
     OrderEffect,
     bootstrap_interval,
@@ -28,7 +27,7 @@ from eval.win_rate import (
     order_effect,
     weighted_win_rate,
 )
-from lsp.files import write_json
+from lsp.files import next_free, write_json, write_json_lines
 
 IDENTITY = ("judge", "template", "order", "answers", "baseline_answers")
 """What makes two evaluations in one folder the same."""
@@ -68,30 +67,21 @@ def pair_rows(
     lengths. Identical answers are ties that nobody judged, and marked."""
     rows = []
     for pair in pairs:
-        identical = pair.model_output == pair.base_output
-        got = [
-            judged.preferences.get((pair.index, first)) for first in orders_of(config.judge, pair)
-        ]
+        orders = [judged.preferences.get((pair.index, o)) for o in orders_of(config.judge, pair)]
+        joint = both_orders(*orders) if len(orders) == 2 else orders[0]
         rows.append(
             {
                 "index": pair.index,
                 "dataset": pair.source,
                 "instruction": pair.instruction,
-                "identical": identical,
-                "preference": TIE if identical else both_orders(*got) if got[1:] else got[0],
-                "alpaca_eval_preference": TIE if identical else got[0],
+                "identical": pair.identical,
+                "preference": TIE if pair.identical else joint,
+                "alpaca_eval_preference": TIE if pair.identical else orders[0],
                 "model_length": len(pair.model_output),
                 "baseline_length": len(pair.base_output),
             }
         )
     return rows
-
-
-def write_lines(path: Path, rows: Sequence[dict[str, Any]]) -> None:
-    """JSON lines, in one step."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    temporary.replace(path)
 
 
 def judged_rows(pairs: Sequence[Pair], verdicts: Sequence[Verdict]) -> list[dict[str, Any]]:
@@ -112,12 +102,10 @@ def summarise(
     sources = [pair.source for pair in pairs]
 
     def rates(values: Sequence[float | None]) -> dict[str, Any]:
-        low, high = bootstrap_interval(values)
-        discrete = discrete_win_rate(values, config.tie_rule)
         return {
             **asdict(weighted_win_rate(values)),
-            "interval_95": [low, high],
-            "discrete": asdict(discrete),
+            "interval_95": list(bootstrap_interval(values)),
+            "discrete": asdict(discrete_win_rate(values, config.tie_rule)),
         }
 
     def lengths(own: Sequence[Pair]) -> dict[str, float]:
@@ -126,18 +114,19 @@ def summarise(
             "baseline": mean_length([pair.base_output for pair in own]),
         }
 
-    results = {
+    further = config.benchmark.further_rates(pairs, joint)
+    return {
         "model": plan.model.name,
         "baseline": plan.base.name,
-        "benchmark": config.eval.name,
+        "benchmark": config.benchmark.name,
         "checkpoint": plan.model.model,
         "answers": digest([pair.model_output for pair in pairs]),
         "baseline_answers": digest([pair.base_output for pair in pairs]),
-        "temperature": config.eval.temperature,
-        "max_new_tokens": config.eval.max_new_tokens,
+        "temperature": config.benchmark.temperature,
+        "max_new_tokens": config.benchmark.max_new_tokens,
         "judge": config.judge.model,
-        "template": getattr(config.judge, "template", None),
-        "date": today(),
+        "template": config.judge.template,
+        "date": day(),
         "order": config.judge.order,
         "n_identical": sum(row["identical"] for row in rows),
         "n_missing": sum(value is None for value in joint),
@@ -148,14 +137,13 @@ def summarise(
         "order_effect": asdict(_order_effect(pairs, judged)),
         "mean_length": by_source(sources, pairs, lengths),
         **judged.record(),
+        "further_rates": list(further),
+        **further,
     }
-    if isinstance(config.eval, AlpacaEval):
-        results["length_controlled"] = config.eval.length_controlled(pairs, joint)
-    return results
 
 
 def _order_effect(pairs: Sequence[Pair], judged: Judged) -> OrderEffect:
-    differing = [pair for pair in pairs if pair.model_output != pair.base_output]
+    differing = [pair for pair in pairs if not pair.identical]
     orders = [
         [judged.preferences.get((pair.index, first)) for pair in differing]
         for first in (True, False)
@@ -178,18 +166,16 @@ def results_table(results: dict[str, Any]) -> str:
             f"{f'{low:.1f} to {high:.1f}':>18}{rate['discrete']['win_rate']:>10.2f}{rate['n']:>6}"
             f"{length['model']:>8.0f}{length['baseline']:>10.0f}"
         )
-    overall = results["win_rate"]["overall"]["discrete"]
+    overall = results["win_rate"][OVERALL]["discrete"]
     lines.append(
         f"ties count as {overall['tie_rule']}; {results['n_identical']} identical pairs are ties,"
         f" {results['n_missing']} pairs have no verdict and are left out"
     )
-    if "length_controlled" in results:
-        controlled = results["length_controlled"]
-        lines.append(
-            f"length-controlled: {controlled['win_rate']['overall']:.2f} ({controlled['variant']})"
-            if controlled["win_rate"]
-            else f"length-controlled: none ({controlled['reason']})"
-        )
+    for name in results["further_rates"]:
+        rate = results[name]
+        value = f"{rate['win_rate'][OVERALL]:.2f}" if rate["win_rate"] else "none"
+        why = rate["variant"] if rate["win_rate"] else rate["reason"]
+        lines.append(f"{name.replace('_', '-')}: {value} ({why})")
     effect = results["order_effect"]
     if effect["n"]:
         lines.append(
@@ -207,8 +193,8 @@ def check_results(
     return {
         "judge": config.judge.model,
         "template": config.judge.template,
-        "date": today(),
-        "data": config.eval.data,
+        "date": day(),
+        "data": config.benchmark.data,
         "answers": digest(
             [[p.instruction, p.model_output, p.base_output] for p in published.pairs]
         ),
@@ -240,20 +226,12 @@ def save(
     except (OSError, ValueError):
         old = None
     if old is not None and any(old.get(key) != results.get(key) for key in IDENTITY):
-        number = 1
-        while (folder / f"earlier-{number}").exists():
-            number += 1
-        earlier = folder / f"earlier-{number}"
+        earlier = next_free(folder, "earlier")
         earlier.mkdir()
         for name in ("results.json", "pairs.jsonl", "verdicts.jsonl"):
             if (folder / name).exists():
                 (folder / name).rename(earlier / name)
         print(f"an earlier evaluation that differs is now in {earlier}", file=sys.stderr)
-    write_lines(folder / "verdicts.jsonl", [asdict(verdict) for verdict in judged.verdicts])
-    write_lines(folder / "pairs.jsonl", rows)
+    write_json_lines(folder / "verdicts.jsonl", [asdict(verdict) for verdict in judged.verdicts])
+    write_json_lines(folder / "pairs.jsonl", rows)
     write_json(folder / "results.json", results)
-
-
-def digest(value: Any) -> str:
-    """A short hash of plain values."""
-    return hashlib.sha256(json.dumps(value).encode()).hexdigest()[:16]

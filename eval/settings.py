@@ -1,111 +1,84 @@
-"""Settings of ``python -m eval``, checked like a run's: every mistake in one report."""
+"""Settings of ``python -m eval``: a command line goes in, settings or every mistake at once come out."""
 
-from __future__ import annotations
+import re
+import sys
+from collections.abc import Sequence
+from typing import Annotated, Literal
 
-import json
-import time
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Literal
-from urllib.parse import urlsplit
+from pydantic import Field
 
-from eval.judge import OPENAI_URL, ChatJudge, Prices
-from eval.judge_check import JudgeCheck
+from eval.contracts import JudgeSettings, MeasurementSettings
 from lsp.errors import Problem
-from lsp.settings.compose import CONF
-from lsp.settings.schema import consent, number
-from lsp.tools.secrets import scrub
+from lsp.settings.compose import CONF, compose_as
+from lsp.settings.schema import PLUGGABLE, Consent, settings
 
 EVALUATE = CONF / "evaluate"
-OPENAI_KEY = "OPENAI_API_KEY"
 
 
-@dataclass(frozen=True)
+@settings
 class EvaluateConfig:
-    """``conf/evaluate/config.yaml``."""
+    """Whose answers are judged, on what, by whom."""
 
-    run: str | None
-    baseline: str | None
-    control: bool
-    eval: Any = field(metadata={"component": True})
-    judge: Any = field(metadata={"component": True})
-    runs_root: str
-    dry_run: bool
-    tie_rule: Literal["half", "loss", "drop"]
-    dtype: Literal["float32", "bfloat16"]
-    device: str
-    date_string: str | None
-    trust_remote_code: bool = consent()
-    max_rows: int = number(minimum=1)
-
-    def cross_checks(self) -> list[Problem]:
-        problems = []
-        if self.run is None and not isinstance(self.eval, JudgeCheck):
-            fix = "give run=<run folder or id, model folder, Hub id, or file of answers>"
-            problems.append(Problem("run", None, "is missing", fix))
-        if isinstance(self.judge, ChatJudge):
-            problems += _judge_problems(self.judge)
-        given = [key for key in ("run", "baseline", "control") if getattr(self, key)]
-        if isinstance(self.eval, JudgeCheck) and given:
-            fix = "leave it out: the answers are those of eval.data"
-            problems += [Problem(k, getattr(self, k), "is not judge_check's", fix) for k in given]
-        if isinstance(self.eval, JudgeCheck) and not isinstance(self.judge, ChatJudge):
-            fix = "choose judge=gpt4o or judge=compatible"
-            problems.append(Problem("judge", None, "eval=judge_check measures chat judges", fix))
-        return problems
+    run: str | None = Field(
+        description="whose answers: a run's folder or id, a model folder, a Hub id, a W&B artifact or"
+        " a file of answers"
+    )
+    baseline: str | None = Field(
+        description="against whose; null: the base model that the run started from"
+    )
+    control: bool = Field(
+        description="judge the baseline against a second sample of itself instead"
+    )
+    benchmark: Annotated[MeasurementSettings, PLUGGABLE] = Field(description="what is asked")
+    judge: Annotated[JudgeSettings, PLUGGABLE] = Field(description="who compares answers")
+    runs_root: str = Field(description="where runs are looked for, and answers and verdicts kept")
+    dry_run: bool = Field(description="print calls, tokens and dollars, and stop")
+    tie_rule: Literal["half", "loss", "drop"] = Field(
+        description="what a tie counts as in the discrete rate"
+    )
+    dtype: Literal["float32", "bfloat16"] = Field(description="of the weights that answer")
+    device: str = Field(description="where they compute: auto, cpu or cuda")
+    date_string: str | None = Field(
+        description="pins the date that some chat templates insert; null: the template's own"
+    )
+    trust_remote_code: Consent = Field(description="run Python files that came with a model")
+    max_rows: int = Field(ge=1, le=65_536, description="rows decoded at once")
 
 
-def _judge_problems(judge: ChatJudge) -> list[Problem]:
+def read_settings(arguments: Sequence[str]) -> EvaluateConfig:
+    """The settings of a command line, or one ConfigError with every problem."""
+    return compose_as(EvaluateConfig, EVALUATE, in_todays_words(arguments), evaluate_rules)
+
+
+def in_todays_words(arguments: Sequence[str]) -> list[str]:
+    """``eval=…`` and ``eval.<key>=…``, an earlier spelling, with ``benchmark`` instead; said on
+    stderr."""
+    words = [re.sub(r"^([+~]*)eval(?=[=.]|$)", r"\1benchmark", text) for text in arguments]
+    changed = [(old, new) for old, new in zip(arguments, words, strict=True) if old != new]
+    if changed:
+        olds, news = (" ".join(texts) for texts in zip(*changed, strict=True))
+        print(f"{olds} is read as {news}", file=sys.stderr)
+    return words
+
+
+def evaluate_rules(config: EvaluateConfig) -> list[Problem]:
+    """Every problem between settings that are each right by themselves."""
     problems = []
-    elsewhere = judge.base_url is not None and not judge.base_url.startswith(OPENAI_URL)
-    if elsewhere and judge.api_key_env == OPENAI_KEY:
-        fix = "name the variable that holds its own key: judge.api_key_env=…"
-        reason = "another host than OpenAI's does not get OpenAI's key"
-        problems.append(Problem("judge.api_key_env", judge.api_key_env, reason, fix))
-    for key, value in (("judge.base_url", judge.base_url), ("judge.model", judge.model)):
-        if value is not None and scrub(value) != value:
-            fix = "keys come from environment variables, never from settings"
-            problems.append(Problem(key, scrub(value), "holds what looks like a secret", fix))
-    if judge.base_url is not None and not _is_url(judge.base_url):
-        fix = "write it whole, such as http://host:8000/v1"
-        problems.append(Problem("judge.base_url", judge.base_url, "is no http(s) address", fix))
-    known = known_judges().get(judge.model, {})
-    shutdown = known.get("shutdown")
-    if shutdown and not elsewhere and today() >= shutdown:
-        fix = f"use {known['instead']}"
-        problems.append(Problem("judge.model", judge.model, f"was shut down {shutdown}", fix))
-    if judge.max_usd is not None and prices(judge.model).input is None:
-        fix = f"add it to {EVALUATE.name}/judges.json, or leave judge.max_usd out"
-        problems.append(Problem("judge.max_usd", judge.max_usd, "needs the judge's price", fix))
+    if config.benchmark.measures == "judge":
+        fix = "leave it out: the answers are those of benchmark.data"
+        problems += [
+            Problem(key, getattr(config, key), f"is not {config.benchmark.name}'s", fix)
+            for key in ("run", "baseline", "control")
+            if getattr(config, key)
+        ]
+        if not config.judge.chat:
+            reason = f"benchmark={config.benchmark.name} measures chat judges"
+            problems.append(
+                Problem("judge", None, reason, "choose judge=gpt4o or judge=compatible")
+            )
+    elif config.run is None:
+        fix = "give run=<run folder or id, model folder, Hub id, or file of answers>"
+        problems.append(Problem("run", None, "is missing", fix))
+    for key, part in (("benchmark", config.benchmark), ("judge", config.judge)):
+        problems += [Problem(key, None, *problem) for problem in part.problems(config)]
     return problems
-
-
-def _is_url(text: str) -> bool:
-    try:
-        parts = urlsplit(text)
-        _ = parts.port  # raises where it is out of range
-    except ValueError:
-        return False
-    return parts.scheme in ("http", "https") and bool(parts.hostname)
-
-
-def today() -> str:
-    return time.strftime("%Y-%m-%d")
-
-
-def known_judges(path: Path = EVALUATE / "judges.json") -> dict[str, dict[str, Any]]:
-    """The dated table of judges: prices and announced shutdowns."""
-    return json.loads(path.read_text(encoding="utf-8"))["judges"]
-
-
-def prices(model: str) -> Prices:
-    known = known_judges().get(model, {})
-    return Prices(known.get("input"), known.get("output"))
-
-
-def shutdown_warning(model: str) -> str | None:
-    """Words about a judge whose end is announced and still ahead."""
-    known = known_judges().get(model, {})
-    if "shutdown" in known and today() < known["shutdown"]:
-        return f"{model} will be shut down on {known['shutdown']}; {known['instead']}"
-    return None

@@ -1,13 +1,11 @@
-"""What the judge is asked: our own prompt, or AlpacaEval's from an installed ``alpaca_eval``.
+"""What the judge is asked: an instruction and two outputs go in, chat messages come out.
 
-A template is a list of chat messages with places for the instruction and the two outputs. It is cut
-into messages before any text of a model enters, and filled in one pass, so that no text can open a
+The prompt is our own, or AlpacaEval's from an installed ``alpaca_eval``. A template is cut into
+messages before any text of a model enters, and filled in one pass, so that no text can open a
 message or fill another place. Our own prompt also holds the three texts as JSON strings, so that no
 text can close its field; AlpacaEval's has them in plain quotes, and a text that closes them can
 speak to the judge there. The judge names an output: ``m`` the first, ``M`` the second.
 """
-
-from __future__ import annotations
 
 import json
 import re

@@ -1,25 +1,19 @@
-"""An evaluation as a W&B run of its own, linked to the model that it judged."""
-
-from __future__ import annotations
+"""Results and judged pairs go in, a W&B run of their own comes out, linked to the judged model."""
 
 import sys
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from eval.settings import EvaluateConfig
 from lsp.run.checkpoint import checkpoint_step
-from lsp.run.folder import read_run
+from lsp.run.folder import read_run, saved_tree
 from lsp.settings.schema import flat, flat_tree
-from lsp.tracking.wandb import (
-    WandbTracker,
-    keep_in_run_folder,
-    model_artifact,
-    quiet_settings,
-)
+from lsp.tracking.wandb import WandbTracker, keep_in_run_folder, model_artifact, quiet_settings
 
 
-def track_evaluation(run: Path, config: Any, results: dict[str, Any], rows: list[dict]) -> None:
+def track_evaluation(
+    run: Path, config: EvaluateConfig, results: dict[str, Any], rows: list[dict]
+) -> None:
     """Log results and every judged pair where the run itself was tracked by W&B.
 
     The tracker's settings are those of the run. Online, ``use_artifact`` links the evaluation to
@@ -28,7 +22,7 @@ def track_evaluation(run: Path, config: Any, results: dict[str, Any], rows: list
     """
     import wandb
 
-    settings = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))["tracker"]
+    settings = saved_tree(run)["tracker"]
     if settings.pop("_target_") != f"{WandbTracker.__module__}.{WandbTracker.__qualname__}":
         return
     tracker = WandbTracker(**settings)
@@ -59,12 +53,12 @@ def track_evaluation(run: Path, config: Any, results: dict[str, Any], rows: list
             data = [[row[column] for column in columns] for row in rows]
             evaluation.log({f"eval/{name}/pairs": wandb.Table(columns=columns, data=data)})
     except (wandb.errors.Error, TimeoutError, OSError) as error:
-        print(f"warning: W&B did not take the evaluation ({error}); its results are on disk",
-              file=sys.stderr)  # fmt: skip
+        text = f"warning: W&B did not take the evaluation ({error}); its results are on disk"
+        print(text, file=sys.stderr)
 
 
 def summary_of(results: dict[str, Any]) -> dict[str, Any]:
     """Sets first: ``overall/win_rate``, ``koala/discrete/wins``, …; then what is of all sets."""
-    sets = dict(results["win_rate"])
-    others = {key: value for key, value in results.items() if key not in ("win_rate", "problems")}
-    return {**others, **sets}
+    sets = results["win_rate"]
+    apart = ("win_rate", "problems", "further_rates")
+    return {key: value for key, value in results.items() if key not in apart} | sets

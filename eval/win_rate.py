@@ -1,4 +1,4 @@
-"""Win rates from pairwise preferences, pure.
+"""Win rates: pairwise preferences go in, rates with their intervals and p-values come out.
 
 A preference lies in [1, 2]: 2 where the model's answer is preferred to the baseline's, 1 where the
 baseline's is, 1.5 for a tie; None where no verdict came. None is left out and counted, never made
@@ -8,21 +8,22 @@ and differences are in percent, as AlpacaEval prints them
 outside [1, 2] (NaN too), an empty sequence or sequences of different lengths raise ValueError.
 """
 
-from __future__ import annotations
-
 import math
 import random
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 TIE = 1.5
 TIE_COUNTS_AS = {"half": TIE, "loss": 1.0, "drop": None}
 DRAWS = 10_000  # of a bootstrap or a permutation test
 OVERALL = "overall"
 
+Preferences = Sequence[float | None]
 Value = TypeVar("Value")
 Measure = TypeVar("Measure")
 
@@ -76,39 +77,37 @@ class OrderEffect:
     n: int
 
 
-def weighted_win_rate(preferences: Sequence[float | None]) -> WinRate:
+def weighted_win_rate(preferences: Preferences) -> WinRate:
     """AlpacaEval's weighted form: 100 mean(p - 1), and 100 std(ddof=1) / sqrt(n).
 
     With fewer than two verdicts the error is NaN.
     """
-    present = _present(preferences)
+    present = _present(_verdicts(preferences))
     n = len(present)
     return WinRate(
-        win_rate=float(100 * (present - 1).mean()) if n else float("nan"),
-        standard_error=float(100 * present.std(ddof=1) / n**0.5) if n > 1 else float("nan"),
+        win_rate=float(100 * (present - 1).mean()) if n else math.nan,
+        standard_error=float(100 * present.std(ddof=1) / n**0.5) if n > 1 else math.nan,
         n=n,
         n_missing=len(preferences) - n,
     )
 
 
-def to_discrete(preferences: Sequence[float | None], tie_rule: str = "half") -> list[float | None]:
+def to_discrete(preferences: Preferences, tie_rule: str = "half") -> list[float | None]:
     """Each preference as a whole win (2), a loss (1), or a tie (exactly 1.5), which counts as
     ``tie_rule`` says: ``half`` a win (AlpacaEval's), a ``loss`` (most likely the paper's), or as no
     verdict (``drop``). Rates, intervals and comparisons of the result are of the discrete kind.
     """
     if tie_rule not in TIE_COUNTS_AS:
         raise ValueError(f"tie_rule={tie_rule!r}: it is one of {', '.join(TIE_COUNTS_AS)}")
-    _present(preferences)
+    _verdicts(preferences)
     tie = TIE_COUNTS_AS[tie_rule]
     return [p if p is None else tie if p == TIE else 2.0 if p > TIE else 1.0 for p in preferences]
 
 
-def discrete_win_rate(
-    preferences: Sequence[float | None], tie_rule: str = "half"
-) -> DiscreteWinRate:
+def discrete_win_rate(preferences: Preferences, tie_rule: str = "half") -> DiscreteWinRate:
     """Wins, ties and losses counted, and their rate under a tie rule of ``to_discrete``."""
     counted = weighted_win_rate(to_discrete(preferences, tie_rule))
-    present = _present(preferences)
+    present = _present(_verdicts(preferences))
     return DiscreteWinRate(
         win_rate=counted.win_rate,
         tie_rule=tie_rule,
@@ -120,56 +119,81 @@ def discrete_win_rate(
     )
 
 
-def bootstrap_interval(preferences: Sequence[float | None], seed: int = 0) -> tuple[float, float]:
-    """95 % percentile interval of the weighted win rate over instructions, in percent; NaN where
-    there is no verdict. The same seed gives the same interval."""
-    return _bootstrap(100 * (_present(preferences) - 1), seed)
+def bootstrap_interval(preferences: Preferences, seed: int = 0) -> tuple[float, float]:
+    """``mean_interval`` of the weighted win rate over instructions, in percent."""
+    return mean_interval(100 * (_verdicts(preferences) - 1), seed)
 
 
-def compare_paired(
-    one: Sequence[float | None], other: Sequence[float | None], seed: int = 0
-) -> Comparison:
+def mean_interval(values: ArrayLike, seed: int = 0) -> tuple[float, float]:
+    """95 % percentile bootstrap interval of the mean of [n] values, or of a [rows, n] table whose
+    rows and columns are drawn anew, each on its own. NaN is no value; without any value both ends
+    are NaN. The same seed gives the same interval."""
+    from scipy.stats import bootstrap
+
+    table = np.asarray(values, dtype=float)
+    if table.ndim == 1 or 1 in table.shape:
+        table = _present(table)
+    if np.isnan(table).all():
+        return math.nan, math.nan
+    if table.size == 1:
+        return table.item(), table.item()
+    filled, present = np.nan_to_num(table), ~np.isnan(table)
+
+    def mean(*drawn: np.ndarray, axis: int) -> np.ndarray:
+        """Of the rows and columns drawn, [draws, size] places each."""
+        places = drawn if table.ndim == 1 else (drawn[0][..., None], drawn[1][..., None, :])
+        axes = tuple(range(-table.ndim, 0))
+        return filled[places].sum(axis=axes) / present[places].sum(axis=axes)
+
+    # A draw may meet no value at all; its mean is NaN and left out.
+    with np.errstate(invalid="ignore"), warnings.catch_warnings(action="ignore"):
+        means = bootstrap(
+            tuple(map(np.arange, table.shape)),
+            mean,
+            n_resamples=DRAWS,
+            method="percentile",
+            vectorized=True,
+            batch=max(1, 2**20 // table.size),
+            rng=seed,
+        ).bootstrap_distribution
+    low, high = np.nanpercentile(means, [2.5, 97.5])
+    return float(low), float(high)
+
+
+def compare_paired(one: Preferences, other: Preferences, seed: int = 0) -> Comparison:
     """Preferences of two models against one baseline, instruction by instruction (same order):
     ``one`` minus ``other``.
 
     An instruction without a verdict on either side is left out and counted. The p-value is that of
-    the mean under random signs of the differences, at least 1 / (1 + DRAWS).
+    the mean under all signs of the differences or, where there are more than DRAWS patterns of
+    them, under DRAWS random ones.
     """
     _same_length("preferences", one, "preferences of the other model", other)
-    _present(one), _present(other)
-    both = [(a, b) for a, b in zip(one, other, strict=True) if a is not None and b is not None]
-    differences = 100 * np.array([a - b for a, b in both])
-    low, high = _bootstrap(differences, seed)
+    differences = _present(100 * (_verdicts(one) - _verdicts(other)))
+    low, high = mean_interval(differences, seed)
     return Comparison(
-        difference=float(differences.mean()) if both else float("nan"),
+        difference=float(differences.mean()) if len(differences) else math.nan,
         low=low,
         high=high,
-        p_value=_sign_flip_p_value(differences, seed) if both else float("nan"),
-        n=len(both),
-        n_missing=len(one) - len(both),
+        p_value=_sign_flip_p_value(differences, seed),
+        n=len(differences),
+        n_missing=len(one) - len(differences),
     )
 
 
-def order_effect(
-    model_first: Sequence[float | None], base_first: Sequence[float | None]
-) -> OrderEffect:
+def order_effect(model_first: Preferences, base_first: Preferences) -> OrderEffect:
     """Position bias and disagreement from the preferences of both orders, pair by pair.
 
     Without pairs (all answers identical, none judged) both are NaN.
     """
     _same_length("model_first", model_first, "base_first", base_first)
-    _check_range(model_first), _check_range(base_first)
-    both = [
-        (a, b)
-        for a, b in zip(model_first, base_first, strict=True)
-        if a is not None and b is not None
-    ]
-    first_wins = [a > TIE for a, _ in both if a != TIE] + [b < TIE for _, b in both if b != TIE]
-    disagree = [(a - TIE) * (b - TIE) < 0 for a, b in both]
+    orders = np.stack([_verdicts(model_first, least=0), _verdicts(base_first, least=0)])
+    model, base = orders[:, ~np.isnan(orders).any(axis=0)] - TIE
+    first_wins = np.concatenate([model[model != 0] > 0, base[base != 0] < 0])
     return OrderEffect(
-        first_rate=100 * sum(first_wins) / len(first_wins) if first_wins else float("nan"),
-        disagree_frac=sum(disagree) / len(both) if both else float("nan"),
-        n=len(both),
+        first_rate=float(100 * first_wins.mean()) if len(first_wins) else math.nan,
+        disagree_frac=float((model * base < 0).mean()) if len(model) else math.nan,
+        n=len(model),
     )
 
 
@@ -233,18 +257,13 @@ def by_source(
     return {name: measure(group) for name, group in groups.items()}
 
 
-def _present(preferences: Sequence[float | None]) -> np.ndarray:
-    """The verdicts that are there, [n]."""
-    if not len(preferences):
+def _verdicts(preferences: Preferences, least: int = 1) -> np.ndarray:
+    """[n], NaN where there is no verdict."""
+    if len(preferences) < least:
         raise ValueError(
             "there are no preferences to take a rate of; pass one a pair, None where there is no"
             " verdict"
         )
-    _check_range(preferences)
-    return np.array([p for p in preferences if p is not None], dtype=float)
-
-
-def _check_range(preferences: Sequence[float | None]) -> None:
     wrong = [(row, p) for row, p in enumerate(preferences) if p is not None and not 1 <= p <= 2]
     if wrong:
         row, value = wrong[0]
@@ -253,6 +272,12 @@ def _check_range(preferences: Sequence[float | None]) -> None:
             f" row {row}; 2 means that the model's answer is preferred, 1.5 a tie (0 in old"
             " AlpacaEval files), 1 the baseline's, None that there is no verdict"
         )
+    return np.array(preferences, dtype=float)
+
+
+def _present(values: np.ndarray) -> np.ndarray:
+    """Those that are not NaN, [n]."""
+    return values[~np.isnan(values)]
 
 
 def _same_length(name: str, one: Sequence, other_name: str, other: Sequence) -> None:
@@ -263,30 +288,12 @@ def _same_length(name: str, one: Sequence, other_name: str, other: Sequence) -> 
         )
 
 
-def _batches(n: int) -> list[int]:
-    """DRAWS in portions that keep a [portion, n] array small."""
-    portion = max(1, 2**20 // n)
-    full, rest = divmod(DRAWS, portion)
-    return [portion] * full + [rest] * (rest > 0)
-
-
-def _bootstrap(values: np.ndarray, seed: int) -> tuple[float, float]:
-    """95 % percentile interval of the mean, [n] -> (low, high)."""
-    n = len(values)
-    if not n:
-        return float("nan"), float("nan")
-    generator = np.random.default_rng(seed)
-    means = [values[generator.integers(0, n, (portion, n))].mean(axis=1) for portion in _batches(n)]
-    low, high = np.percentile(np.concatenate(means), [2.5, 97.5])
-    return float(low), float(high)
-
-
 def _sign_flip_p_value(differences: np.ndarray, seed: int) -> float:
+    """Two-sided."""
+    from scipy.stats import permutation_test
+
     n = len(differences)
-    generator = np.random.default_rng(seed)
-    observed = abs(differences.sum()) * (1 - 1e-9)  # sums that are equal but for rounding count
-    extreme = 0
-    for portion in _batches(n):
-        signs = 2 * generator.integers(0, 2, (portion, n), dtype=np.int8) - 1
-        extreme += int((np.abs(signs @ differences) >= observed).sum())
-    return (1 + extreme) / (1 + DRAWS)
+    if n < 2:
+        return 1.0 if n else math.nan
+    flips = {"permutation_type": "samples", "n_resamples": DRAWS, "batch": max(1, 2**20 // n)}
+    return float(permutation_test((differences,), np.mean, **flips, rng=seed).pvalue)

@@ -1,4 +1,4 @@
-"""From a play to micro-batches, pure: merge equal rows, weigh them, pack them by length."""
+"""A play goes in, micro-batches come out, pure: merge equal rows, weigh them, pack by length."""
 
 from __future__ import annotations
 
@@ -9,7 +9,10 @@ from torch import Tensor
 
 from lsp.losses import token_weight
 from lsp.settings.config import MethodConfig
-from lsp.types import MicroBatch, Play, TrainingRow
+from lsp.types import Completion, MicroBatch, Play, Role, RowKey, TrainingRow
+
+Entry = tuple[tuple[int, ...], Completion, float]
+"""(prompt ids, completion, advantage)"""
 
 NARROWEST = 2
 """Columns of completions at least, so that every micro-batch takes the same two passes: of prompts,
@@ -40,17 +43,18 @@ def training_rows(
     ]
     challenger = []
     if method.trains_challenger and len(play.queries) >= 2:
+        advantages = play.challenger_advantage_Q.tolist()
         challenger = [
             (query.prompt_ids, query.completion, advantage)
-            for query, advantage in zip(
-                play.queries, play.challenger_advantage_Q.tolist(), strict=True
-            )
+            for query, advantage in zip(play.queries, advantages, strict=True)
+            if query.completion is not None
         ]
-    merged: dict[tuple, TrainingRow] = {}
-    for role, entries, rows, limit, role_weight in (
+    roles: tuple[tuple[Role, list[Entry], int, int, float], ...] = (
         ("solver", solver, num_queries * group_size, max_answer_tokens, 1.0),
         ("challenger", challenger, num_queries, max_query_tokens, method.challenger_weight),
-    ):
+    )
+    merged: dict[RowKey, TrainingRow] = {}
+    for role, entries, rows, limit, role_weight in roles:
         tokens = sum(len(completion.ids) for _, completion, _ in entries)
         for prompt, completion, advantage in entries:
             weight = role_weight * token_weight(

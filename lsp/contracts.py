@@ -8,16 +8,16 @@ read before anything heavy loads: settings are checked (``problems``), the plan 
 that lacks a method is refused there, by name. ``build`` is called once for each part, in every
 process of a run, and its result is held to its contract at once.
 
-| part      | yaml group          | built from the context's                       | called by      |
-|-----------|---------------------|------------------------------------------------|----------------|
-| Queries   | data                | config                                         | all processes  |
-| Reward    | reward              | config, device                                 | all processes  |
-| Engine    | rollout/engine      | config, device, chat, end_ids                  | all processes  |
-| SelfJudge | self_reward         | config, device, chat, end_ids, reference       | all processes  |
-| Evaluator | eval                | config, device, chat, players, base            | the first one  |
-| Tracker   | tracker             | config, run                                    | the first one  |
-| World     | world               | (is not built: pure functions of texts)        | readers too    |
-| Benchmark | evaluate/benchmark  | (eval/benchmarks.py)                           | python -m eval |
+| part      | group in conf/     | built from the context's                 | called by      |
+|-----------|--------------------|------------------------------------------|----------------|
+| Queries   | data               | config                                   | all processes  |
+| Reward    | reward             | config, device                           | all processes  |
+| Engine    | rollout/engine     | config, device, chat, end_ids            | all processes  |
+| SelfJudge | self_reward        | config, device, chat, end_ids, reference | all processes  |
+| Evaluator | eval               | config, device, chat, players, base      | the first one  |
+| Tracker   | tracker            | config, run                              | the first one  |
+| World     | world              | (not built: pure functions of texts)     | readers too    |
+| Benchmark | evaluate/benchmark | (eval/contracts.py)                      | python -m eval |
 
 Everything but a tracker is called from one thread, in the order of steps.
 """
@@ -173,7 +173,7 @@ class EngineSettings(PartSettings):
 
 
 class Engine(ABC):
-    """Writes completions. Each process calls it for its own rows; one without rows does not call."""
+    """Writes completions. Each process calls it for its own rows, and not at all without any."""
 
     @abstractmethod
     def generate(

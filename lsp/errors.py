@@ -1,4 +1,4 @@
-"""Errors whose text is for the user: what is wrong, why, and the way out."""
+"""What is wrong, why and the way out go in; one message for the user comes out."""
 
 import signal
 from collections.abc import Collection, Sequence

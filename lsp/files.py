@@ -1,11 +1,12 @@
 """Files that are whole or not there: written beside their place, then renamed onto it."""
 
+import csv
 import fcntl
 import hashlib
 import json
 import math
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -38,6 +39,20 @@ def write_json(path: Path, value: Any) -> None:
 def write_json_lines(path: Path, rows: Iterable[Any]) -> None:
     """One row a line, in one step."""
     write_text(path, "".join(json.dumps(row) + "\n" for row in rows))
+
+
+def write_csv(path: Path, rows: Sequence[Any]) -> None:
+    """One line a dataclass instance, its fields as columns, in one step; None is an empty cell."""
+    with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as stream:
+        writer = csv.DictWriter(stream, fieldnames=list(vars(rows[0])))
+        writer.writeheader()
+        writer.writerows(map(vars, rows))
+
+
+def read_csv(path: Path) -> list[dict[str, str]]:
+    """Column -> cell of each line; the first line names the columns."""
+    with path.open(encoding="utf-8", newline="") as stream:
+        return list(csv.DictReader(stream))
 
 
 def finite(value: Any) -> Any:

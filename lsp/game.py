@@ -1,4 +1,4 @@
-"""The game's arithmetic, pure: values, rewards and advantages of both roles.
+"""The game's arithmetic, pure: rewards go in, values and advantages of both roles come out.
 
 Equations are those of "Language Self-Play For Data-Free Training" (arXiv 2509.07414). Shape
 suffixes: ``_Q`` the step's played queries, ``_QG`` the queries times their G answers. A group

@@ -1,4 +1,4 @@
-"""One update: L_Sol + alpha_Ch L_Ch over micro-batches, then the optimizer's step."""
+"""One update: training rows go in, the policy moves, what was measured comes out."""
 
 from __future__ import annotations
 
@@ -129,9 +129,12 @@ class Learner:
         before: list[torch.Tensor] | None = None
         batches = {role: self._batches(rows, role) for role in ("challenger", "solver")}
         with self.players.reference_at_work():  # one visit for all of them
-            references = {role: [self._reference(b) for b in own] for role, own in batches.items()}
-        for role, own in batches.items():
-            for batch, ref in zip(own, references[role], strict=True):
+            references = {
+                role: [self._reference(batch) for batch in role_batches]
+                for role, role_batches in batches.items()
+            }
+        for role, role_batches in batches.items():
+            for batch, ref in zip(role_batches, references[role], strict=True):
                 self._backward(batch, ref, stats)
             if every and step % every == 0 and any(row.role == role for row in rows):
                 before = self._measure_gradient(role, before, stats)
@@ -188,9 +191,9 @@ class Learner:
         """This process's part of a role's rows. Where weights are sharded, all processes take the
         same number of passes: rows of weight zero fill up."""
         processes = self.players.processes
-        own = [row for row in rows if row.role == role][processes.rank :: processes.size]
-        packed = pack(own, self.config.optim.micro_batch_tokens)
-        parts = [[own[i] for i in chosen] for chosen in packed]
+        rows = [row for row in rows if row.role == role][processes.rank :: processes.size]
+        packed = pack(rows, self.config.optim.micro_batch_tokens)
+        parts = [[rows[i] for i in chosen] for chosen in packed]
         if self.sharded:
             nothing = TrainingRow(role, (1,), (1, 1), (0.0, 0.0), 0.0, 0.0, 0)
             parts += [[nothing]] * (max(processes.all_gather(len(parts))) - len(parts))
@@ -220,11 +223,11 @@ class Learner:
         if before is None:
             stats.role_gradients[f"optim/grad_norm/{role}"] = _norm(gradients)
             return gradients
-        own = [after - old for after, old in zip(gradients, before, strict=True)]
-        norm, other = _norm(own), _norm(before)
+        added = [after - old for after, old in zip(gradients, before, strict=True)]
+        norm, other = _norm(added), _norm(before)
         stats.role_gradients[f"optim/grad_norm/{role}"] = norm
         if norm > 0 and other > 0:
-            dot = sum(full((a * b).sum()).item() for a, b in zip(own, before, strict=True))
+            dot = sum(full((a * b).sum()).item() for a, b in zip(added, before, strict=True))
             stats.role_gradients["optim/role_gradient_cosine"] = dot / (norm * other)
         return before
 
@@ -244,47 +247,46 @@ class Learner:
             return policy_loss(logprobs, policy_weight_C[part]) + kl
 
         if exact:
-            own = completion_scores(policy, batch, temperature, with_distribution=True)
-            kl_C = kl_per_token(
-                own.logprobs_C, ref.logprobs_C, "exact", own.distribution_CV, ref.distribution_CV
-            )
-            loss = policy_loss(own.logprobs_C, policy_weight_C)
+            scores = completion_scores(policy, batch, temperature, with_distribution=True)
+            distributions = scores.distribution_CV, ref.distribution_CV
+            kl_C = kl_per_token(scores.logprobs_C, ref.logprobs_C, "exact", *distributions)
+            loss = policy_loss(scores.logprobs_C, policy_weight_C)
             loss = loss + kl_loss(kl_C, kl_weight_C, method.beta)
         else:
-            loss, own = head_loss(
+            loss, scores = head_loss(
                 completion_hidden(policy, batch),
                 policy.get_output_embeddings(),
                 batch.completion_ids_BT[batch.completion_mask_BT],
                 temperature,
                 token_loss,
             )
-            kl_C = kl_of(own.logprobs_C, slice(None))
+            kl_C = kl_of(scores.logprobs_C, slice(None))
         # FSDP2 takes the mean over processes where a sum is meant.
         (loss * self.players.processes.size if self.sharded else loss).backward()
         if not batch.rows[0].count:
             return
         stats.loss += loss.item()
-        self._measure(batch, own, ref, kl_C.detach(), stats)
+        self._measure(batch, scores, ref, kl_C.detach(), stats)
 
     @torch.no_grad()
     def _measure(
         self,
         batch: MicroBatch,
-        own: TokenScores,
+        scores: TokenScores,
         ref: TokenScores,
         kl_C: torch.Tensor,
         stats: UpdateStats,
     ) -> None:
         """Per-row sums once, then plain floats."""
-        columns = {"entropy": row_sums(batch, own.entropy_C), "loss_kl": row_sums(batch, kl_C)}
+        columns = {"entropy": row_sums(batch, scores.entropy_C), "loss_kl": row_sums(batch, kl_C)}
         for estimator in ("k1", "k2", "k3"):
-            kl = kl_per_token(own.logprobs_C, ref.logprobs_C, estimator)
+            kl = kl_per_token(scores.logprobs_C, ref.logprobs_C, estimator)
             columns[estimator] = row_sums(batch, kl)
         if self.config.method.kl_estimator == "exact":
             columns["exact"] = columns["loss_kl"]
         values = {name: column.tolist() for name, column in columns.items()}
         rollout = [x for row in batch.rows for x in row.rollout_logprobs]
-        difference = own.logprobs_C - torch.tensor(rollout, device=own.logprobs_C.device)
+        difference = scores.logprobs_C - torch.tensor(rollout, device=scores.logprobs_C.device)
         mismatch = difference.abs().max().item()
         stats.max_mismatch = max(stats.max_mismatch, mismatch) if mismatch == mismatch else mismatch
         stats.tokens += batch.tokens

@@ -1,4 +1,4 @@
-"""The loss, pure, over plain tensors of token log-probabilities.
+"""The loss, pure: token log-probabilities and weights go in, scalars come out.
 
     L_Sol = -(1/NG) sum_ij [ (pi/sg pi)(a_ij|q_i) A_ij - beta log(pi/pi_ref)(a_ij|q_i) ]
 

@@ -10,7 +10,9 @@ from torch import Tensor
 from lsp.types import Play, Query
 
 
-def play_metrics(queries: Sequence[Query], play: Play, self_reward_weight: float) -> dict:
+def play_metrics(
+    queries: Sequence[Query], play: Play, self_reward_weight: float
+) -> dict[str, float]:
     """Scalars of one play. ``_frac`` are shares in [0, 1]; lengths are tokens."""
     answers = [answer for group in play.answers for answer in group]
     count = len(queries)

@@ -1,5 +1,4 @@
-"""Everything that plays: settings and an init go in, the loaded policy in both roles, its reference,
-the judge and the reward come out."""
+"""Settings and an init go in, everything that plays comes out, loaded."""
 
 from __future__ import annotations
 

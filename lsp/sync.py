@@ -1,4 +1,4 @@
-"""Send offline runs to W&B, and check that what should be there is there.
+"""Run folders go in, offline runs go to W&B, and what is missing there afterwards comes out.
 
     python -m lsp.sync outputs/<run id> [more runs]
 
@@ -70,8 +70,8 @@ def send(parts: Sequence[Path]) -> None:
     command = [sys.executable, "-m", "wandb", "sync", "--include-synced", *map(str, parts)]
     result = subprocess.run(command, capture_output=True, text=True)
     if result.returncode:
-        said = (result.stdout + result.stderr).strip()
-        raise RunError(f"wandb sync failed: {said[-1000:]}")
+        output = (result.stdout + result.stderr).strip()
+        raise RunError(f"wandb sync failed: {output[-1000:]}")
 
 
 def add_lineage(tracker: dict[str, Any], folder: Path, run: dict[str, Any]) -> None:

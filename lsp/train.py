@@ -76,8 +76,8 @@ def play_queries(
         return empty_play()
     prompts = players.chat.encode([players.prompts.solver_messages(q.text) for q in played])
     part = players.processes.part_of(len(played))
-    own = answer_and_score(players, config, played[part], prompts[part], step, part.start, clock)
-    answered = players.processes.all_gather_lists(own)
+    scored = answer_and_score(players, config, played[part], prompts[part], step, part.start, clock)
+    answered = players.processes.all_gather_lists(scored)
 
     reward_QG = torch.tensor([one.reward for one in answered], dtype=torch.float32)
     quality_QG = torch.tensor([one.quality for one in answered], dtype=torch.float32)

@@ -15,6 +15,8 @@ import torch
 from torch import Tensor
 
 Role = Literal["challenger", "solver"]
+RowKey = tuple[Role, tuple[int, ...], tuple[int, ...]]
+"""(role, prompt ids, completion ids): what makes two rows of the loss the same pair."""
 QueryStatus = Literal["stop", "length", "empty", "invalid", "dataset"]
 
 
@@ -103,8 +105,7 @@ class TrainingRow:
     count: int
 
     @property
-    def key(self) -> tuple:
-        """What makes two rows the same pair."""
+    def key(self) -> RowKey:
         return self.role, self.prompt_ids, self.completion_ids
 
     @property

@@ -1,7 +1,8 @@
-"""Shared by all tests: no network, one thread, the shipped pocket model, one real small run."""
+"""Shared by all tests: no network, one thread, the shipped pocket model, small runs made once."""
 
 import importlib.util
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -15,10 +16,16 @@ import torch
 
 torch.set_num_threads(1)
 
-from lsp.loop.launch import start  # noqa: E402
+from lsp.contracts import Recorder  # noqa: E402
+from lsp.errors import Interrupted  # noqa: E402
+from lsp.loop.launch import load, start  # noqa: E402
+from lsp.loop.progress import Progress  # noqa: E402
+from lsp.model.processes import ALONE  # noqa: E402
 from lsp.players import load_players  # noqa: E402
 from lsp.run.init import resolve_init  # noqa: E402
+from lsp.run.spec import RunSpec  # noqa: E402
 from lsp.settings.compose import compose  # noqa: E402
+from lsp.train import train  # noqa: E402
 
 SMALL = [
     "num_steps=3",
@@ -42,7 +49,63 @@ def small():
 def players():
     """The shipped base as policy and reference."""
     config = compose(["tracker=none"])
-    return load_players(config, resolve_init(config), None)
+    return load_players(config, resolve_init(config))
+
+
+class InMemory(Recorder):
+    """What ``train`` records to, kept: ``lines`` of metrics, one a step, and trace ``rows``."""
+
+    def __init__(self):
+        self.lines, self.rows = [], []
+
+    def begin(self):
+        """Nothing to evaluate."""
+
+    def record(self, step, queries, play, metrics, make_rows):
+        self.lines.append({"step": step, **metrics})
+        self.rows += make_rows()
+        return False
+
+    def interrupt(self, step):
+        raise AssertionError("nobody asks it to stop")
+
+    def end(self):
+        return {}
+
+
+@pytest.fixture(scope="session")
+def train_in_memory():
+    """Trains what overrides say, as a run does, without a folder, evaluation, pictures and report:
+    ``(lines, rows) = train_in_memory(overrides)``. For tests that ask what is trained and logged."""
+
+    def made(overrides):
+        config = compose(overrides)
+        spec = RunSpec(config, "in memory", resolve_init(config))
+        players, learner, _ = load(spec, ALONE)
+        recorder = InMemory()
+        train(spec, players, learner, recorder)
+        return recorder.lines, recorder.rows
+
+    return made
+
+
+@pytest.fixture(scope="session")
+def interrupted_run(tmp_path_factory):
+    """(folder, what it said) of a run that SIGTERM stopped after its second step of five; its only
+    checkpoint is that of step 2. Nothing is tracked or evaluated, the last step's alone."""
+    folder = tmp_path_factory.mktemp("runs") / "interrupted"
+    shown = Progress.step
+
+    def show_and_signal(progress, step, metrics):
+        shown(progress, step, metrics)
+        if step == 2:
+            signal.raise_signal(signal.SIGTERM)
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(Interrupted) as raised:
+        patch.setattr(Progress, "step", show_and_signal)
+        start([*SMALL[1:3], "num_steps=5", "eval=none", "tracker=none", "objective=null",
+               "checkpoint.every=0", f"run_dir={folder}"])  # fmt: skip
+    return folder, str(raised.value)
 
 
 @pytest.fixture(scope="session")

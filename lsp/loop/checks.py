@@ -1,4 +1,4 @@
-"""What the first steps of a run must show: metrics go in, the reason why it cannot go on comes out."""
+"""What the first steps must show: metrics go in, why the run cannot go on comes out."""
 
 import difflib
 from collections.abc import Collection, Mapping

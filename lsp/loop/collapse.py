@@ -1,4 +1,4 @@
-"""Collapse seen while it happens: measures of a step's queries and answers, and alarms on them.
+"""Collapse seen while it happens: a step's queries and answers go in, measures and alarms come out.
 
 Repeats inside one step can fall while repeats across steps rise (R-Diverse, arXiv 2602.13103), so
 both are measured. Memory is bounded: of the last ``memory`` queries a MinHash signature each is
@@ -142,18 +142,18 @@ class CollapseDetector:
         for key in watched:
             if math.isfinite(metrics.get(key, math.nan)):
                 self.trends.setdefault(key, Trend(settings.window)).add(metrics[key])
-        found = {}
+        alarms = {}
         if challenger_plays:
-            found |= self._low("rollout/distinct_query_frac", settings.min_distinct_query_frac)
-            found |= self._low("rollout/played_query_frac", settings.min_played_query_frac)
-            found |= self._low("entropy/challenger", settings.min_challenger_entropy)
+            alarms |= self._low("rollout/distinct_query_frac", settings.min_distinct_query_frac)
+            alarms |= self._low("rollout/played_query_frac", settings.min_played_query_frac)
+            alarms |= self._low("entropy/challenger", settings.min_challenger_entropy)
             high = settings.max_near_duplicate_frac
-            found |= self._high("collapse/near_duplicate_frac", high)
-        found |= self._high("quality/unparsed_frac", settings.max_unparsed_frac)
-        found |= self._high("collapse/unasked_code_frac", settings.max_unasked_code_frac)
-        found |= self._hacking(challenger_plays)
-        new = [text for key, text in found.items() if key not in self.raised]
-        self.raised |= set(found)
+            alarms |= self._high("collapse/near_duplicate_frac", high)
+        alarms |= self._high("quality/unparsed_frac", settings.max_unparsed_frac)
+        alarms |= self._high("collapse/unasked_code_frac", settings.max_unasked_code_frac)
+        alarms |= self._hacking(challenger_plays)
+        new = [text for key, text in alarms.items() if key not in self.raised]
+        self.raised |= set(alarms)
         return new
 
     def _ready(self, key: str) -> Trend | None:

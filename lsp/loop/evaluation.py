@@ -42,8 +42,8 @@ class Evaluation:
     def on_the_way(self) -> dict[str, float]:
         """``eval/<name>/…`` of the policy on the dev split."""
         with self._whole_policy():
-            found = self.evaluator.metrics(self.players.policy, "dev")
-        return {f"eval/{self.settings.name}/{key}": value for key, value in found.items()}
+            metrics = self.evaluator.metrics(self.players.policy, "dev")
+        return {f"eval/{self.settings.name}/{key}": value for key, value in metrics.items()}
 
     def at_the_end(self) -> dict[str, float]:
         """``base/…`` and ``final/…`` on the test split; ``init/…`` where the run started elsewhere

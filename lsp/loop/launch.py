@@ -1,4 +1,4 @@
-"""From a command line to a finished run: check, plan, resume or create, train."""
+"""A command line goes in, a finished run comes out: check, plan, resume or create, load, train."""
 
 from __future__ import annotations
 
@@ -41,6 +41,13 @@ if TYPE_CHECKING:
     from lsp.loop.progress import Progress
     from lsp.loop.recorder import RunRecorder
     from lsp.players import Players
+
+
+OF_ONE_RUN = (
+    *("method", "experiment", "init", "init.run", "resume"),
+    *("run_dir", "run_name", "objective", "objective_goal"),
+)
+"""Settings that a run does not share with the earlier one that is made for it."""
 
 
 def start(overrides: Sequence[str]) -> dict[str, Any] | None:
@@ -208,7 +215,8 @@ def run(spec: RunSpec, folder: Path, lock: IO[str]) -> dict[str, Any]:
         raise RunError(
             f"{error.advice(config)}\neverything up to the last checkpoint is kept; go on with"
             f" {resume_hint(folder)}, beside which {', '.join(MAY_CHANGE_ON_RESUME)} may be given"
-            f" anew; with others changed, start from its weights by init=checkpoint init.run={folder}"
+            " anew; with others changed, start from its weights by init=checkpoint"
+            f" init.run={folder}"
         ) from error
     except RuntimeError as error:
         if not is_lost(error):
@@ -265,12 +273,10 @@ def _make_earlier_run(config: Config, overrides: Sequence[str]) -> Init:
         f" (python run.py method={method}), kept under {config.runs_root}/",
         flush=True,
     )
-    own = ("method", "init", "experiment", "run_dir", "run_name", "resume", "init.run", "objective",
-           "objective_goal")  # fmt: skip
     kept = [
         text
         for text in overrides
-        if text.partition("=")[0].lstrip("+") not in own and not text.startswith("method.")
+        if text.partition("=")[0].lstrip("+") not in OF_ONE_RUN and not text.startswith("method.")
     ]
     first = [*kept, f"method={method}", "init=base"]
     agent_id = os.environ.pop("WANDB_RUN_ID", None)  # a sweep agent's, meant for the run itself

@@ -1,5 +1,4 @@
-"""What the first process records: each step's play and metrics come in, the run's folder, trackers
-and terminal are written, and whether the run stops goes back."""
+"""The first process's record: steps come in, folder, trackers and terminal are written."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""Whether prompts and completions fit into the model's context: settings and texts in, those that fit
-or an error out."""
+"""Settings and texts go in, those that fit the model's context (or an error) come out."""
 
 from __future__ import annotations
 

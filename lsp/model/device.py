@@ -1,4 +1,4 @@
-"""Where models compute: a setting and a process's number on its machine go in, a device comes out."""
+"""A setting and a process's number on its machine go in, the device comes out."""
 
 import resource
 import sys

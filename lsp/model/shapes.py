@@ -1,6 +1,4 @@
-"""Parameters and work of a decoder, counted from its shape alone: no weights, no torch."""
-
-from __future__ import annotations
+"""A decoder's shape goes in; its parameters, cache and operations come out. No weights, no torch."""
 
 import json
 
@@ -11,12 +9,12 @@ COUNTED = ("llama", "mistral", "qwen2", "qwen3")
 
 
 class UnknownShape(ValueError):
-    """A model whose parameters cannot be counted; the text says why and what would tell."""
+    """A model whose parameters cannot be counted; the text says why, and the way out."""
 
 
 def shape_of(name: str, shipped: ModelShape | None, key: str) -> ModelShape:
     """The shape of a model: from its folder's config.json, or ``shipped`` where that is of this Hub
-    id. Raises UnknownShape; ``key`` is the setting that would tell (``model.shape``)."""
+    id. Raises UnknownShape, whose text names the setting ``key`` (``model.shape``) as the way out."""
     folder = local_model_folder(name)
     if folder is None:
         if shipped is not None and shipped.of == name:
@@ -26,30 +24,33 @@ def shape_of(name: str, shipped: ModelShape | None, key: str) -> ModelShape:
             " of its config.json beside it, or a local folder"
         )
     try:
-        told = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        kind, hidden, heads = told["model_type"], told["hidden_size"], told["num_attention_heads"]
-        if kind not in COUNTED or told.get("mlp_bias") or told.get("attention_bias"):
+        config_json = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        kind, hidden = config_json["model_type"], config_json["hidden_size"]
+        heads = config_json["num_attention_heads"]
+        if kind not in COUNTED or config_json.get("mlp_bias") or config_json.get("attention_bias"):
             raise UnknownShape(
                 f"{folder}: the parameters of a {kind} model with such layers are not counted here,"
                 f" only those of {', '.join(COUNTED)}"
             )
         return ModelShape(
             of=name,
-            layers=told["num_hidden_layers"],
+            layers=config_json["num_hidden_layers"],
             hidden=hidden,
-            intermediate=told["intermediate_size"],
+            intermediate=config_json["intermediate_size"],
             heads=heads,
-            kv_heads=told.get("num_key_value_heads") or heads,
-            head_size=told.get("head_dim") or hidden // heads,
-            vocabulary=told["vocab_size"],
-            tied=told.get("tie_word_embeddings", False),
+            kv_heads=config_json.get("num_key_value_heads") or heads,
+            head_size=config_json.get("head_dim") or hidden // heads,
+            vocabulary=config_json["vocab_size"],
+            tied=config_json.get("tie_word_embeddings", False),
             qkv_bias=kind == "qwen2",
             qk_norm=kind == "qwen3",
         )
     except (OSError, KeyError, ValueError) as error:
         if isinstance(error, UnknownShape):
             raise
-        raise UnknownShape(f"{folder}: its config.json does not tell ({error})") from error
+        raise UnknownShape(
+            f"{folder}: its config.json does not tell its shape ({error})"
+        ) from error
 
 
 def linear_layers(shape: ModelShape) -> list[tuple[int, int]]:
@@ -79,9 +80,9 @@ def lora_parameters(shape: ModelShape, rank: int) -> int:
     return shape.layers * sum(rank * (a + b) for a, b in linear_layers(shape))
 
 
-def cache_bytes(shape: ModelShape, width: int) -> int:
-    """Keys and values of one token in all layers; ``width``: bytes of a number."""
-    return 2 * shape.layers * shape.kv_heads * shape.head_size * width
+def cache_bytes(shape: ModelShape, number_bytes: int) -> int:
+    """Keys and values of one token in all layers."""
+    return 2 * shape.layers * shape.kv_heads * shape.head_size * number_bytes
 
 
 def forward_flops(shape: ModelShape, tokens: float, context: float, heads: float = 0) -> float:

@@ -1,110 +1,114 @@
-"""Tokens, operations and hours of a step by phase, every completion at its full length."""
-
-from __future__ import annotations
+"""A step's size goes in; tokens, operations and seconds of each phase on one GPU come out, every
+completion at its full length. What GPUs tell each other is not counted."""
 
 import math
 from dataclasses import dataclass
 
 from lsp.model.shapes import cache_bytes, forward_flops, parameters
-from lsp.plan.memory import trained_parameters
-from lsp.plan.step_size import WIDTH, Job
-from lsp.settings.gpus import GPUS, Gpu
+from lsp.plan.memory import trained_numbers
+from lsp.plan.step_size import StepSize
+from lsp.settings.gpus import GPUS
 
 FLOPS_SHARE = 0.4
-"""Of a card's peak in training and scoring: what Llama 3's training reached on H100s is 0.38 to
+"""Of a GPU's peak in training and scoring: what Llama 3's training reached on H100s is 0.38 to
 0.43 (arXiv 2407.21783, table 4). An assumption here."""
 
 BANDWIDTH_SHARE = 0.6
-"""Of a card's memory bandwidth while decoding: this project's aim, an assumption."""
+"""Of a GPU's memory bandwidth while decoding: this project's aim, an assumption."""
 
 
 @dataclass(frozen=True)
-class Work:
-    """Of one phase on one GPU: tokens, floating-point operations, seconds (None: no card named)."""
+class PhaseTime:
+    """Of one phase on one GPU: tokens, floating-point operations, seconds (None: no GPU named)."""
 
     tokens: float
     flops: float
     seconds: float | None
 
 
-def work_of(job: Job) -> dict[str, Work]:
-    """Phase -> work of a step on one GPU. What GPUs tell each other is not counted."""
-    config, shape, lengths = job.config, job.shape, job.lengths
-    card = GPUS.get(config.hardware.gpu) if config.hardware.gpu else None
+def total_hours(size: StepSize) -> float | None:
+    """Of all steps; None where no GPU is named."""
+    seconds = [phase.seconds for phase in phase_times(size).values()]
+    if None in seconds:
+        return None
+    return sum(seconds) * size.config.num_steps / 3600
+
+
+def phase_times(size: StepSize) -> dict[str, PhaseTime]:
+    """Phase -> what it takes in one step; those that the method does not have are left out."""
+    config, shape, lengths = size.config, size.shape, size.lengths
     rollout, method = config.rollout, config.method
-    asks = method.queries == "challenger"
-    solver = _decoding(job, card, job.answers, job.queries, lengths.solver, rollout.max_new_tokens)
-    phases = {"generation": [solver]}
-    if asks:
-        limit = rollout.max_query_tokens
-        phases["generation"].append(_decoding(job, card, job.queries, 1, lengths.challenger, limit))
-    scoring = []
-    if method.scores_quality:
-        written = config.self_reward.written_tokens
-        if written:
-            scoring.append(_decoding(job, card, job.answers, job.answers, lengths.judge, written))
-        else:
-            tokens = job.answers * lengths.judge
-            flops = forward_flops(shape, tokens, lengths.judge / 2, job.answers)
-            scoring.append(_computing(card, config.model.dtype, tokens, flops))
-    for reward, of in job.rewards:
-        length = min(reward.max_length, lengths.solver + rollout.max_new_tokens)
-        tokens = job.answers * length
-        scoring.append(
-            _computing(card, reward.dtype, tokens, forward_flops(of, tokens, length / 2))
+    times = {}
+    if config.rollout.engine.in_process:
+        if method.queries == "challenger":
+            limit = rollout.max_query_tokens
+            times["queries"] = _decoding(size, size.queries, 1, lengths.challenger, limit)
+        times["answers"] = _decoding(
+            size, size.answers, size.queries, lengths.solver, rollout.max_new_tokens
         )
-    phases["scoring"] = scoring
-    phases["training"] = [_training(job, card)]
-    return {name: _sum(parts) for name, parts in phases.items() if parts}
+    for model, classifier in size.rewards:
+        length = min(model.max_length, lengths.solver + rollout.max_new_tokens)
+        tokens = size.answers * length
+        flops = forward_flops(classifier, tokens, length / 2)
+        times["reward"] = _computing(size, model.dtype, tokens, flops, times.get("reward"))
+    written = config.self_reward.written_tokens
+    if method.scores_quality and not written:
+        tokens = size.answers * lengths.judge
+        flops = forward_flops(shape, tokens, lengths.judge / 2, size.answers)
+        times["quality"] = _computing(size, config.model.dtype, tokens, flops)
+    elif method.scores_quality and rollout.engine.in_process:
+        times["quality"] = _decoding(size, size.answers, size.answers, lengths.judge, written)
+    times["update"] = _update(size)
+    return times
 
 
-def _sum(parts: list[Work]) -> Work:
-    known = all(part.seconds is not None for part in parts)
-    seconds = sum(part.seconds or 0.0 for part in parts) if known else None
-    return Work(sum(p.tokens for p in parts), sum(p.flops for p in parts), seconds)
+def _computing(
+    size: StepSize, dtype: str, tokens: float, flops: float, before: PhaseTime | None = None
+) -> PhaseTime:
+    """At the GPU's rate of operations; added to what was done ``before`` in the same phase."""
+    gpu, before = GPUS.get(size.config.hardware.gpu), before or PhaseTime(0, 0, 0)
+    seconds = None
+    if gpu is not None:
+        seconds = before.seconds + flops / (gpu.tflops(dtype) * 1e12 * FLOPS_SHARE)
+    return PhaseTime(before.tokens + tokens, before.flops + flops, seconds)
 
 
-def _computing(card: Gpu | None, dtype: str, tokens: float, flops: float) -> Work:
-    seconds = None if card is None else flops / (card.tflops[dtype] * 1e12 * FLOPS_SHARE)
-    return Work(tokens, flops, seconds)
-
-
-def _decoding(job: Job, card: Gpu | None, rows: int, prompts: int, prompt: int, new: int) -> Work:
+def _decoding(size: StepSize, rows: int, prompts: int, prompt: int, new: int) -> PhaseTime:
     """Prefill is bounded by operations; each decode step reads all weights and the cache so far."""
-    shape, width, dtype = job.shape, job.width, job.config.model.dtype
-    prefill = forward_flops(shape, prompts * prompt, prompt / 2, prompts)
-    decode = forward_flops(shape, rows * new, prompt + new / 2, rows * new)
-    done = _computing(card, dtype, prompts * prompt + rows * new, prefill + decode)
-    if card is None or done.seconds is None:
-        return done
-    chunks = math.ceil(rows / job.rows_at_once(prompt, new))
-    read = chunks * new * parameters(shape) * width
-    read += rows * new * (prompt + new / 2) * cache_bytes(shape, width)
-    before = _computing(card, dtype, 0, prefill).seconds or 0.0
-    steps = _computing(card, dtype, 0, decode).seconds or 0.0
-    bound = max(steps, read / (card.bandwidth * 1e12 * BANDWIDTH_SHARE))
-    return Work(done.tokens, done.flops, before + bound)
+    shape, config = size.shape, size.config
+    flops = forward_flops(shape, prompts * prompt, prompt / 2, prompts)
+    prefill = _computing(size, config.model.dtype, prompts * prompt, flops)
+    flops = forward_flops(shape, rows * new, prompt + new / 2, rows * new)
+    decode = _computing(size, config.model.dtype, rows * new, flops)
+    seconds = None
+    if prefill.seconds is not None and decode.seconds is not None:
+        chunks = math.ceil(rows / size.rows_at_once(prompt, new))
+        read = chunks * new * parameters(shape) * size.number_bytes
+        read += rows * new * (prompt + new / 2) * cache_bytes(shape, size.number_bytes)
+        bandwidth = GPUS[config.hardware.gpu].bandwidth * 1e12 * BANDWIDTH_SHARE
+        seconds = prefill.seconds + max(decode.seconds, read / bandwidth)
+    return PhaseTime(prefill.tokens + decode.tokens, prefill.flops + decode.flops, seconds)
 
 
-def _training(job: Job, card: Gpu | None) -> Work:
+def _update(size: StepSize) -> PhaseTime:
     """Reference and policy go forward (1 and 1), backward takes 2 (1 under LoRA, whose weights'
     gradients are small), checkpointing one forward pass more."""
-    config, lengths = job.config, job.lengths
-    new, asked = config.rollout.max_new_tokens, config.rollout.max_query_tokens
-    kinds = [(job.answers, job.queries, lengths.solver, new)]
+    config, lengths = size.config, size.lengths
+    rollout, dtype = config.rollout, config.model.dtype
+    roles = [(size.answers, size.queries, lengths.solver, rollout.max_new_tokens)]
     if config.method.trains_challenger:
-        kinds.append((job.queries, 1, lengths.challenger, asked))
-    lora = bool(config.model.lora.rank)
-    passes = 2 + (1 if lora else 2) + config.optim.gradient_checkpointing
+        roles.append((size.queries, 1, lengths.challenger, rollout.max_query_tokens))
+    passes = 2 + (1 if config.model.lora.rank else 2) + config.optim.gradient_checkpointing
     tokens = flops = 0.0
-    for rows, prompts, prompt, length in kinds:
-        tokens += rows * length + prompts * prompt
-        one = forward_flops(job.shape, prompts * prompt, prompt / 2)
-        one += forward_flops(job.shape, rows * length, prompt + length / 2, rows * length)
-        flops += passes * one
-    work = _computing(card, config.model.dtype, tokens, flops)
-    if card is None or work.seconds is None:
-        return work
+    for rows, prompts, prompt, new in roles:
+        tokens += rows * new + prompts * prompt
+        forward = forward_flops(size.shape, prompts * prompt, prompt / 2)
+        forward += forward_flops(size.shape, rows * new, prompt + new / 2, rows * new)
+        flops += passes * forward
+    products = _computing(size, dtype, tokens, flops)
+    if products.seconds is None:
+        return products
     # The optimizer reads and writes weights, gradients and both moments.
-    states = trained_parameters(job) * (2 * WIDTH[config.model.dtype] + 4 + 4 * 4)
-    return Work(tokens, flops, work.seconds + states / (card.bandwidth * 1e12))
+    states = trained_numbers(size) * (2 * size.number_bytes + 4 + 4 * 4)
+    seconds = products.seconds + states / (GPUS[config.hardware.gpu].bandwidth * 1e12)
+    return PhaseTime(tokens, flops, seconds)

@@ -1,6 +1,5 @@
-"""What a config asks one GPU to do, in numbers: the ground of the plan's memory and hours."""
-
-from __future__ import annotations
+"""A config goes in; what one process does in a step comes out, in numbers. The plan's memory and
+hours are counted from these."""
 
 import math
 from dataclasses import dataclass
@@ -12,11 +11,10 @@ from lsp.model.shapes import shape_of
 from lsp.run.init import resolve_init
 from lsp.settings.config import Config, ModelShape
 
-WIDTH = {"float32": 4, "bfloat16": 2}
-"""Bytes of a number."""
+BYTES_PER_NUMBER = {"float32": 4, "bfloat16": 2}
 
 CHARACTERS_PER_TOKEN = 4
-"""Of a role prompt in English, whose tokenizer is not at hand: an estimate."""
+"""In a role prompt in English, whose tokenizer is not at hand: an estimate."""
 
 TEMPLATE_TOKENS = 40
 """Of a chat template around a conversation: Llama 3.2's header with its two dates has 36."""
@@ -25,7 +23,7 @@ TEMPLATE_TOKENS = 40
 @dataclass(frozen=True)
 class Lengths:
     """Tokens of the longest prompts, templates included: the Challenger's, the Solver's (a query
-    inside), and the judge's (query and answer inside)."""
+    inside), and the self-judge's (query and answer inside)."""
 
     challenger: int
     solver: int
@@ -33,26 +31,26 @@ class Lengths:
 
 
 @dataclass(frozen=True)
-class Job:
-    """``gpus``: processes, each with a GPU of its own; ``queries``: of a step, on one of them;
-    ``rewards``: the classifiers in each with their shapes; ``missing``: what is not counted, and
-    why. ``second_base``: the base is loaded beside the init, to compare with."""
+class StepSize:
+    """``gpus``: processes, each with a GPU of its own; ``queries``, ``answers``: of a step, in one
+    of them; ``rewards``: the classifiers in each with their shapes; ``uncounted``: what is left
+    out, in words. ``second_base``: the base is loaded beside the init, to compare with."""
 
     config: Config
     shape: ModelShape
     rewards: tuple[tuple[OwnModel, ModelShape], ...]
     lengths: Lengths
-    missing: tuple[str, ...]
+    uncounted: tuple[str, ...]
     second_base: bool
     gpus: int
 
     @property
-    def width(self) -> int:
-        return WIDTH[self.config.model.dtype]
+    def number_bytes(self) -> int:
+        return BYTES_PER_NUMBER[self.config.model.dtype]
 
     @property
     def on_cpu(self) -> bool:
-        """A device of ``auto`` without a named card may be a CPU, which packs weights."""
+        """``auto`` without a named GPU may be a CPU, which packs weights."""
         device = self.config.runtime.device
         return device == "cpu" or (device == "auto" and self.config.hardware.gpu is None)
 
@@ -64,42 +62,38 @@ class Job:
     def answers(self) -> int:
         return self.queries * self.config.group_size
 
+    @property
+    def is_sharded(self) -> bool:
+        return self.gpus > 1 and self.config.hardware.parallel == "fsdp"
+
     def rows_at_once(self, prompt: int, new: int) -> int:
         """Rows that the engine decodes in one chunk (``InProcessEngine.generate``)."""
         rollout = self.config.rollout
         return min(rollout.max_rows, max(1, rollout.max_tokens // (prompt + new)))
 
 
-def job_of(config: Config, lengths: Lengths | None = None) -> Job:
-    """Raises UnknownShape where the policy's parameters cannot be counted; a reward model that
-    cannot be is ``missing``. ``lengths``: where they are known; else estimated."""
-    missing, rewards = [], []
-    for model in config.reward.own_models():
-        if model.shape is None:
-            missing.append(f"the reward model: {model.unknown}")
-        else:
-            rewards.append((model, model.shape))
-    missing += config.reward.uncounted()
-    source = _source(config)
+def step_size_of(config: Config, lengths: Lengths | None = None) -> StepSize:
+    """``lengths``: where they are known; else estimated. Raises UnknownShape where the policy's
+    parameters cannot be counted; another model that cannot be is ``uncounted``."""
+    models, engine = config.reward.own_models(), config.rollout.engine
+    uncounted = [f"the reward model: {m.unknown}" for m in models if m.shape is None]
+    uncounted += config.reward.uncounted()
+    if not engine.in_process:
+        uncounted.append(f"memory and hours of {type(engine).__name__}, which writes elsewhere")
+    try:
+        source = resolve_init(config).source
+    except RunError:  # not there yet, as the plan's line on init says; the base has the same shape
+        source = config.model.name
     from_base = source == config.model.name
-    return Job(
+    return StepSize(
         config,
         shape_of(source, config.model.shape if from_base else None, "model.shape"),
-        tuple(rewards),
+        tuple((model, model.shape) for model in models if model.shape is not None),
         lengths or estimated_lengths(config),
-        tuple(missing),
+        tuple(uncounted),
         config.eval is not None and config.init.source != "base",
         config.hardware.gpus or Processes.from_environment().size,
     )
-
-
-def _source(config: Config) -> str:
-    """What the run starts from, or its base, of the same shape, where that is not there yet (which
-    the plan's line on init names)."""
-    try:
-        return resolve_init(config).source
-    except RunError:
-        return config.model.name
 
 
 def estimated_lengths(config: Config) -> Lengths:
@@ -110,9 +104,8 @@ def estimated_lengths(config: Config) -> Lengths:
     def tokens(text: str) -> int:
         return TEMPLATE_TOKENS + math.ceil(len(text) / CHARACTERS_PER_TOKEN)
 
-    solver = tokens(prompts.solver) + rollout.max_query_tokens
     return Lengths(
         challenger=tokens(prompts.challenger_messages()[0][1]),
-        solver=solver,
+        solver=tokens(prompts.solver) + rollout.max_query_tokens,
         judge=tokens(prompts.judge) + rollout.max_query_tokens + rollout.max_new_tokens,
     )

@@ -1,18 +1,17 @@
-"""What a config comes to, before anything loads: ``dry_run=true``.
+"""A config goes in; what a run of it needs comes out as text, before anything loads.
 
-python -m lsp.plan      # the table of docs/scaling.md
+python run.py … dry_run=true     ``plan``
+python -m lsp.plan               ``scaling_table``, the table of docs/scaling.md
 """
-
-from __future__ import annotations
 
 import json
 from pathlib import Path
 
 from lsp.errors import RunError
 from lsp.model.shapes import UnknownShape, parameters
-from lsp.plan.hours import BANDWIDTH_SHARE, FLOPS_SHARE, work_of
-from lsp.plan.memory import GB, memory_of, trained_parameters
-from lsp.plan.step_size import Job, job_of
+from lsp.plan.hours import BANDWIDTH_SHARE, FLOPS_SHARE, phase_times, total_hours
+from lsp.plan.memory import GB, plan_memory, trained_numbers
+from lsp.plan.step_size import StepSize, step_size_of
 from lsp.run.folder import display_name, dump_config
 from lsp.run.init import NoEarlierRun, resolve_init
 from lsp.settings.compose import compose
@@ -49,63 +48,53 @@ def plan(config: Config) -> str:
 
 
 def _needs(config: Config) -> list[str]:
-    """Parameters, memory and work; or why they are not known."""
+    """Parameters, memory and hours; or why they are not known."""
     try:
-        job = job_of(config)
+        size = step_size_of(config)
     except UnknownShape as error:
         return [f"  memory    not known: {error}"]
-    trained, whole = trained_parameters(job), parameters(job.shape)
+    trained, whole = trained_numbers(size), parameters(size.shape)
     lines = [f"  weights   {whole:,} parameters, {trained:,} trained, {config.model.dtype}"]
-    return [*lines, *_memory_lines(job), *_work_lines(job)]
+    return [*lines, *_memory_lines(size), *_hours_lines(size)]
 
 
-def _memory_lines(job: Job) -> list[str]:
-    hardware = job.config.hardware
-    memory = memory_of(job)
-    where = "a CPU's process, imports left out" if job.on_cpu else "each GPU"
-    if job.gpus > 1:
-        where += f" of {job.gpus} ({hardware.parallel})"
+def _memory_lines(size: StepSize) -> list[str]:
+    hardware = size.config.hardware
+    memory = plan_memory(size)
+    where = "a CPU's process, imports left out" if size.on_cpu else "each GPU"
+    if size.gpus > 1:
+        where += f" of {size.gpus} ({hardware.parallel})"
     unit, name = (GB, "GB") if memory.peak >= GB else (2**20, "MB")
     lines = [f"  memory    {memory.peak / unit:.1f} {name} at most in {where}, by phase and part"]
     for phase, parts in memory.phases.items():
-        told = ", ".join(f"{part} {size / unit:.1f}" for part, size in parts.items())
-        lines.append(f"    {phase:<8}{sum(parts.values()) / unit:6.1f}  {told}")
+        shown = ", ".join(f"{part} {amount / unit:.1f}" for part, amount in parts.items())
+        lines.append(f"    {phase:<8}{sum(parts.values()) / unit:6.1f}  {shown}")
     if hardware.gpu_memory_gb is not None:
         lines.append(f"            of {hardware.gpu_memory_gb:g} GB (hardware.gpu_memory_gb)")
-    missing = list(job.missing)
-    if job.on_cpu:
-        missing.append("what the C library keeps of freed memory, up to half as much again")
-    return lines + [f"            not counted: {text}" for text in missing]
+    uncounted = list(size.uncounted)
+    if size.on_cpu:
+        uncounted.append("what the C library keeps of freed memory, up to half as much again")
+    return lines + [f"            not counted: {text}" for text in uncounted]
 
 
-def _work_lines(job: Job) -> list[str]:
-    config = job.config
-    work = work_of(job)
+def _hours_lines(size: StepSize) -> list[str]:
     lines = ["  work      a step on each GPU, every completion at its longest"]
-    for phase, part in work.items():
-        seconds = "" if part.seconds is None else f", {part.seconds:8.1f} s"
+    for phase, time in phase_times(size).items():
+        seconds = "" if time.seconds is None else f", {time.seconds:8.1f} s"
         lines.append(
-            f"    {phase:<11}{part.tokens:12,.0f} tokens, {part.flops / 1e12:9.3g} TFLOP{seconds}"
+            f"    {phase:<8}{time.tokens:12,.0f} tokens, {time.flops / 1e12:9.3g} TFLOP{seconds}"
         )
-    hours = hours_of(job)
+    hours = total_hours(size)
     if hours is None:
-        return [*lines, "  hours     not known: name a card with hardware.gpu"]
-    card = GPUS[config.hardware.gpu]
+        return [*lines, "  hours     not known: name a GPU with hardware.gpu"]
+    gpu = GPUS[size.config.hardware.gpu]
     return [
         *lines,
-        f"  hours     at most {hours:,.1f} on {job.gpus} × {card.label}"
-        f" ({FLOPS_SHARE:.0%} of its {card.tflops[config.model.dtype]:g} TFLOPS, decoding at"
-        f" {BANDWIDTH_SHARE:.0%} of its {card.bandwidth:g} TB/s; {card.source});"
+        f"  hours     at most {hours:,.1f} on {size.gpus} × {gpu.label}"
+        f" ({FLOPS_SHARE:.0%} of its {gpu.tflops(size.config.model.dtype):g} TFLOPS, decoding at"
+        f" {BANDWIDTH_SHARE:.0%} of its {gpu.bandwidth:g} TB/s; {gpu.source});"
         " evaluation left out",
     ]
-
-
-def hours_of(job: Job) -> float | None:
-    """Of all steps; None where no card is named."""
-    seconds = [part.seconds for part in work_of(job).values()]
-    if any(second is None for second in seconds):
-        return None
-    return sum(seconds) * job.config.num_steps / 3600
 
 
 def _init_text(config: Config) -> str:
@@ -148,13 +137,13 @@ def scaling_table() -> str:
             for way, settings in WAYS.items():
                 if gpus == 1 and "fsdp" in way:
                     continue
-                given = ["experiment=paper_v1/lsp", "hardware=gpu_80gb", f"model={model}",
-                         f"hardware.gpus={gpus}", *settings]  # fmt: skip
-                cells = []
-                for card in ("h100", "h200"):
-                    job = job_of(compose([*given, f"hardware.gpu={card}"]))
-                    peak, hours = memory_of(job).peak / GB, hours_of(job)
-                    fits = peak <= GPUS[card].memory_gb
-                    cells.append(f"{hours:,.0f}" if fits else "–")
+                cells, peak = [], 0.0
+                for gpu in ("h100", "h200"):
+                    run = ["experiment=paper_v1/lsp", "hardware=gpu_80gb", f"model={model}"]
+                    run += [f"hardware.gpus={gpus}", f"hardware.gpu={gpu}", *settings]
+                    size = step_size_of(compose(run))
+                    peak = plan_memory(size).peak / GB
+                    fits = peak <= GPUS[gpu].memory_gb
+                    cells.append(f"{total_hours(size):,.0f}" if fits else "–")
                 lines.append(f"| {name} | {gpus} | {way} | {peak:.0f} | {' | '.join(cells)} |")
     return "\n".join(lines)

@@ -1,4 +1,4 @@
-"""Evaluation in the pocket world: exact, since every legal query has one right answer.
+"""Evaluation in the pocket world: a model goes in, its exact accuracy and more come out.
 
 *Accuracy* is the model's probability of the right answer, end token included, by teacher
 forcing at temperature 1: no sampling noise. It is the value V(q) under exact match, known for

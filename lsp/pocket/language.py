@@ -1,4 +1,4 @@
-"""The pocket language: string tasks small enough to enumerate, with one right answer each.
+"""The pocket language: a query goes in, its task, its one right answer and scores come out.
 
 A query is ``"<family> <argument>"``, e.g. ``"reverse abca"``; the argument is 1 to 8 letters
 over ``abc``. There are 9,840 arguments and eight families, so 78,720 legal queries: every one
@@ -114,16 +114,18 @@ def form_rubric(query: str, answer: str) -> int:
     if task is None:
         return score
     if task.family == "count":
-        characters, own = set("0123456789"), set("0123456789")
+        characters, argument_characters = set("0123456789"), set("0123456789")
     elif task.family == "upper":
-        characters, own = set("ABC"), set(task.argument.upper())
+        characters, argument_characters = set("ABC"), set(task.argument.upper())
     else:
         characters = set(ALPHABET)
-        own = set(task.right_answer) if task.family == "swap" else set(task.argument)
+        argument_characters = (
+            set(task.right_answer) if task.family == "swap" else set(task.argument)
+        )
     score += int(bool(answer) and set(answer) <= characters)
     score += int(len(answer) == len(task.right_answer))
     score += int(0 < len(answer) <= len(task.argument))
-    score += int(bool(answer) and set(answer) <= own)
+    score += int(bool(answer) and set(answer) <= argument_characters)
     return score
 
 

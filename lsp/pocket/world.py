@@ -1,4 +1,4 @@
-"""What is known of the pocket world's queries: texts go in, legality, answers and kinds come out."""
+"""The pocket world's queries: texts go in, legality, answers and kinds come out."""
 
 from __future__ import annotations
 

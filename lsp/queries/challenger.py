@@ -1,4 +1,4 @@
-"""Queries from the Challenger: the model itself, under its prompt."""
+"""Queries from the Challenger: the model and its prompt go in, a step's queries come out."""
 
 from __future__ import annotations
 

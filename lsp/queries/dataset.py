@@ -1,5 +1,4 @@
-"""Queries from a data set, what GRPO trains on: all of them, and those of a step, whose place in the
-data follows from (seed, step)."""
+"""A data set goes in, a step's queries come out: what GRPO trains on."""
 
 from __future__ import annotations
 

@@ -1,36 +1,41 @@
 """``python -m lsp.report RUN [RUN …] [out=FILE]``: the report of a run, or of several compared."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
+
+from pydantic import Field
 
 from lsp.errors import RunError
 from lsp.report.page import REPORT, write_report
 from lsp.report.record import read_records
 from lsp.run.folder import find_run
 from lsp.settings.command import read_command
+from lsp.settings.schema import settings
 
 
-@dataclass
+@settings
 class ReportSettings:
-    """``out``: the file to write; null: ``report.html`` in the run's folder, or here for several.
-    ``runs_root``: where run ids are looked up."""
+    """What to write, and where."""
 
-    out: str | None = None
-    runs_root: str = "outputs"
+    out: str | None = Field(
+        default=None, description="the file; null: report.html in the run's folder, or here"
+    )
+    runs_root: str = Field(default="outputs", description="where run ids are looked up")
+    trust: str | None = Field(
+        default=None, description="a world of your own to import, by its dotted path"
+    )
 
 
 def main(arguments: Sequence[str]) -> None:
     try:
-        names, settings = read_command(ReportSettings, arguments)
+        names, chosen = read_command(ReportSettings, arguments)
         if not names:
             raise RunError("which run? python -m lsp.report <run folder or id> [more of them]")
-        records = read_records([find_run(name, settings.runs_root) for name in names])
+        folders = [find_run(name, chosen.runs_root) for name in names]
+        records = read_records(folders, chosen.trust)
         default = records[0].folder / REPORT if len(records) == 1 else Path(REPORT)
-        path = Path(settings.out) if settings.out else default
+        path = Path(chosen.out) if chosen.out else default
         if path.exists() and not path.is_file():
             raise RunError(f"{path} is there and is no file; choose another with out=…")
         try:

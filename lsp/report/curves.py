@@ -1,5 +1,5 @@
-"""Curves as inline SVG: matplotlib draws, and what it writes is made fit for a page whose policy
-allows no style attributes. Text takes the page's own colour, so one drawing serves light and dark.
+"""Curves as inline SVG: records go in, drawings fit for a page whose policy allows no style
+attributes come out. Text takes the page's own colour, so one drawing serves light and dark.
 """
 
 from __future__ import annotations
@@ -8,17 +8,21 @@ import io
 import itertools
 import re
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 from statistics import mean, stdev
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import matplotlib
 from matplotlib.figure import Figure
 
-from lsp.loop.finish import CHALLENGER_COLOUR, SOLVER_COLOUR
-from lsp.report.matrix import draw_matrix
+from lsp.contracts import QueryKinds
+from lsp.files import replacing
+from lsp.report.matrix import draw_matrix, read_matrix
 from lsp.report.record import Record
 from lsp.report.river import Asked, draw_river
+from lsp.tracking.labels import COLOURS, LABELS, LEGAL_QUERIES, TRUE_QUALITY, Label
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -30,170 +34,171 @@ STYLE = {
     "svg.fonttype": "none",
     "text.parse_math": False,
     "font.size": 9,
-    "text.color": INK,
-    "axes.labelcolor": INK,
-    "axes.edgecolor": INK,
     "axes.titlesize": 10,
     "axes.spines.top": False,
     "axes.spines.right": False,
-    "xtick.color": INK,
-    "ytick.color": INK,
     "legend.frameon": False,
     "legend.fontsize": 8,
 }
-
-
-class Curve(NamedTuple):
-    """A metric under its label; ``role`` gives its colour, ``dashes`` its line."""
-
-    key: str
-    label: str
-    role: str | None = None
-    dashes: str = "-"
-
-
-PANELS: dict[str, tuple[Curve, ...]] = {
-    "Reward of each role": (
-        Curve("reward/solver/mean", "Solver", "solver"),
-        Curve("reward/challenger/mean", "Challenger", "challenger"),
-    ),
-    "External reward R": (Curve("reward/external/mean", "R", "solver"),),
-    "Quality R_Q": (
-        Curve("quality/mean", "R_Q by the reference", "solver"),
-        Curve("true rubric", "true rubric", None, "--"),
-    ),
-    "Exact accuracy, dev split": (Curve("eval/pocket/accuracy", "exact accuracy", "solver"),),
-    "KL to the reference (k2)": (
-        Curve("kl/solver/k2", "Solver", "solver"),
-        Curve("kl/challenger/k2", "Challenger", "challenger"),
-    ),
-    "Entropy a token": (
-        Curve("entropy/solver", "Solver", "solver"),
-        Curve("entropy/challenger", "Challenger", "challenger"),
-    ),
-    "Gradient norm": (
-        Curve("optim/grad_norm/solver", "Solver", "solver"),
-        Curve("optim/grad_norm/challenger", "Challenger", "challenger"),
-        Curve("optim/grad_norm", "both", None, ":"),
-    ),
-    "Queries": (
-        Curve("rollout/played_query_frac", "played", "challenger"),
-        Curve("rollout/distinct_query_frac", "distinct in the step", "challenger", "--"),
-        Curve("valid queries", "legal", None, ":"),
-    ),
+IN_INK = dict.fromkeys(
+    ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), INK
+)
+PANELS = {
+    "Reward of each role": ("reward/solver/mean", "reward/challenger/mean"),
+    "External reward R": ("reward/external/mean",),
+    "Quality R_Q": ("quality/mean", TRUE_QUALITY),
+    "KL to the reference (k2)": ("kl/solver/k2", "kl/challenger/k2"),
+    "Entropy a token": ("entropy/solver", "entropy/challenger"),
+    "Gradient norm": ("optim/grad_norm/solver", "optim/grad_norm/challenger", "optim/grad_norm"),
+    "Queries": ("rollout/played_query_frac", "rollout/distinct_query_frac", LEGAL_QUERIES),
 }
-ROLE_COLOURS = {"solver": SOLVER_COLOUR, "challenger": CHALLENGER_COLOUR, None: "#808080"}
-
-Extra = Mapping[str, Mapping[str, Sequence[tuple[int, float]]]]
-"""Run id -> name of a curve that is no metric -> its points."""
-
-
-class Chart(NamedTuple):
-    """``svg`` is safe to put into a page; ``label`` says in words what it shows."""
-
-    title: str
-    label: str
-    svg: str
-
-
-def curve_charts(groups: Mapping[str, Sequence[Record]], extra: Extra) -> list[Chart]:
-    """One chart a panel. One group: both roles in their colours. Several: one chart a curve, a
-    colour a group. Over seeds: the mean, and a band of one standard deviation."""
-    charts = []
-    for title, curves in PANELS.items():
-        if len(groups) == 1:
-            (members,) = groups.values()
-            lines = [
-                (c.label, ROLE_COLOURS[c.role], c.dashes, _mean_curve(members, c.key, extra))
-                for c in curves
-            ]
-            charts += _chart(title, lines)
-            continue
-        for curve in curves:
-            name = title if len(curves) == 1 else f"{title}: {curve.label}"
-            colours = itertools.cycle(GROUP_COLOURS)
-            lines = [
-                (group, colour, "-", _mean_curve(members, curve.key, extra))
-                for colour, (group, members) in zip(colours, groups.items(), strict=False)
-            ]
-            charts += _chart(name, lines)
-    return charts
-
+"""Title -> the metrics in it; beside these there is the evaluation's first number."""
 
 Points = list[tuple[int, float, float]]
 """(step, mean, standard deviation) over seeds."""
 
 
-def _mean_curve(members: Sequence[Record], key: str, extra: Extra) -> Points:
+class Line(NamedTuple):
+    """One line of a panel."""
+
+    label: str
+    colour: str
+    dashes: str
+    points: Points
+
+
+class Chart(NamedTuple):
+    """``svg`` is safe to put into a page; ``label`` says in words what it shows."""
+
+    label: str
+    svg: str
+
+
+def panels(records: Sequence[Record]) -> dict[str, dict[str, Label]]:
+    """Title -> key -> label of what is drawn of some runs."""
+    drawn = {title: {key: LABELS[key] for key in keys} for title, keys in PANELS.items()}
+    for record in records:
+        for key, label in itertools.islice(record.labels.items(), 1):
+            title = f"{label[:1].upper()}{label[1:]}, dev split"
+            drawn[title] = {f"eval/{record.evaluation}/{key}": Label(label, 3, "solver")}
+    return drawn
+
+
+def role_lines(members: Sequence[Record], labels: Mapping[str, Label]) -> list[Line]:
+    """A panel of one experiment: each role in its colour, further lines of that colour dashed."""
+    lines: list[Line] = []
+    for key, label in labels.items():
+        colour = COLOURS[label.role]
+        dashes = "--" if label.role is None or any(colour == o.colour for o in lines) else "-"
+        lines.append(Line(label.text, colour, dashes, mean_curve(members, key)))
+    return [line for line in lines if line.points]
+
+
+def group_lines(groups: Mapping[str, Sequence[Record]], key: str) -> list[Line]:
+    """One metric of several experiments, each in a colour of its own."""
+    colours = zip(itertools.cycle(GROUP_COLOURS), groups.items(), strict=False)
+    lines = [Line(name, colour, "-", mean_curve(own, key)) for colour, (name, own) in colours]
+    return [line for line in lines if line.points]
+
+
+def mean_curve(members: Sequence[Record], key: str) -> Points:
     """Over the steps that every run has which has the metric at all."""
-    runs = [dict(extra.get(r.run["id"], {}).get(key) or r.series(key)) for r in members]
-    runs = [run for run in runs if run]
-    if not runs:
-        return []
-    steps = sorted(set.intersection(*(set(run) for run in runs)))
+    runs = [run for record in members if (run := dict(record.series(key)))]
+    steps = sorted(set.intersection(*map(set, runs))) if runs else []
     values = [[run[step] for run in runs] for step in steps]
     return [
-        (step, mean(own), stdev(own) if len(own) > 1 else 0.0)
-        for step, own in zip(steps, values, strict=True)
+        (step, mean(at), stdev(at) if len(at) > 1 else 0.0)
+        for step, at in zip(steps, values, strict=True)
     ]
 
 
-def _chart(title: str, lines: Sequence[tuple[str, str, str, Points]]) -> list[Chart]:
-    """None where nothing of it was measured."""
-    lines = [line for line in lines if line[3]]
-    if not lines:
-        return []
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(4.2, 2.5), layout="constrained")
-        axis = figure.subplots()
-        said = []
-        for label, colour, dashes, points in lines:
-            steps, means, deviations = zip(*points, strict=True)
-            marker = "o" if len(steps) < 12 else ""
-            axis.plot(steps, means, dashes, marker=marker, markersize=3, color=colour, label=label)
-            if any(deviations):
-                low = [m - d for m, d in zip(means, deviations, strict=True)]
-                high = [m + d for m, d in zip(means, deviations, strict=True)]
-                axis.fill_between(steps, low, high, color=colour, alpha=0.2, linewidth=0)
-            said.append(f"{label} from {means[0]:.3g} to {means[-1]:.3g}")
-        _finish(axis, title)
-        if len(lines) > 1:
-            axis.legend()
-        words = f"{title} over steps {lines[0][3][0][0]} to {lines[0][3][-1][0]}: "
-        return [Chart(title, words + "; ".join(said), inline_svg(figure))]
+def draw_panel(axis: Axes, title: str, lines: Sequence[Line]) -> str:
+    """Means with bands of one standard deviation; the same in words."""
+    words = []
+    for label, colour, dashes, points in lines:
+        steps, means, deviations = zip(*points, strict=True)
+        marker = "o" if len(steps) < 12 else ""
+        axis.plot(steps, means, dashes, marker=marker, markersize=3, color=colour, label=label)
+        if any(deviations):
+            low = [m - d for m, d in zip(means, deviations, strict=True)]
+            high = [m + d for m, d in zip(means, deviations, strict=True)]
+            axis.fill_between(steps, low, high, color=colour, alpha=0.2, linewidth=0)
+        words.append(f"{label} from {means[0]:.3g} to {means[-1]:.3g}")
+    _finish(axis, title)
+    if len(lines) > 1:
+        axis.legend()
+    ends = lines[0].points[0][0], lines[0].points[-1][0]
+    return f"{title} over steps {ends[0]} to {ends[1]}: {'; '.join(words)}"
 
 
-def river_charts(queries: Asked, pocket: bool) -> list[Chart]:
-    """What was asked, by two properties."""
-    kinds = (
-        {"family": "family", "length": "length of the argument"}
-        if pocket
-        else {"words": "number of words", "opening": "first two words"}
-    )
+def curve_charts(groups: Mapping[str, Sequence[Record]]) -> list[Chart]:
+    """One group: a chart a panel. Several: a chart a metric. What nobody measured is left out."""
+    records = [record for members in groups.values() for record in members]
+    drawn: dict[str, list[Line]] = {}
+    for title, labels in panels(records).items():
+        if len(groups) == 1:
+            drawn[title] = role_lines(records, labels)
+        else:
+            drawn |= {
+                title if len(labels) == 1 else label.text: group_lines(groups, key)
+                for key, label in labels.items()
+            }
     charts = []
-    for by, words in kinds.items():
-        with matplotlib.rc_context(STYLE):
-            figure = Figure(figsize=(6.4, 2.9), layout="constrained")
-            axis = figure.subplots()
-            draw_river(axis, queries, by)
-            title = f"The Challenger's queries by {words}"
-            _finish(axis, title)
-            axis.set_ylabel("share of queries")
-            axis.legend(loc="center left", bbox_to_anchor=(1, 0.5), reverse=True)
-            charts.append(Chart(title, f"{title}, as shares of each step", inline_svg(figure)))
+    for title, lines in drawn.items():
+        if lines:
+            with for_the_page(4.2, 2.5) as (figure, axis):
+                charts.append(Chart(draw_panel(axis, title, lines), inline_svg(figure)))
     return charts
 
 
-def crossplay_chart(rows: Sequence[dict[str, Any]]) -> Chart:
-    """The matrix of a cross-play; ``rows`` as ``lsp.report.matrix.read_matrix`` returns them."""
-    with matplotlib.rc_context(STYLE):
+def save_curves(record: Record, path: Path) -> None:
+    """The panels of one run as a picture."""
+    drawn = {title: role_lines([record], labels) for title, labels in panels([record]).items()}
+    drawn = {title: lines for title, lines in drawn.items() if lines}
+    rows = -(-len(drawn) // 3)
+    with matplotlib.rc_context(STYLE), replacing(path) as temporary:
+        figure = Figure(figsize=(12, 3 * rows), layout="constrained")
+        axes = figure.subplots(rows, 3, squeeze=False).flat
+        for axis, (title, lines) in zip(axes, drawn.items(), strict=False):
+            draw_panel(axis, title, lines)
+        for axis in axes:  # those that are left over
+            axis.set_axis_off()
+        figure.savefig(temporary, dpi=110)
+
+
+def river_charts(queries: Asked, kinds: Sequence[QueryKinds]) -> list[Chart]:
+    """What was asked, sorted in each of a world's ways."""
+    charts = []
+    for kind in kinds:
+        with for_the_page(6.4, 2.9) as (figure, axis):
+            draw_river(axis, queries, kind)
+            title = f"The Challenger's queries by {kind.title}"
+            _finish(axis, title)
+            axis.set_ylabel("share of queries")
+            axis.legend(loc="center left", bbox_to_anchor=(1, 0.5), reverse=True)
+            charts.append(Chart(f"{title}, as shares of each step", inline_svg(figure)))
+    return charts
+
+
+def crossplay_chart(folder: Path) -> Chart:
+    """The matrix of a cross-play in its folder."""
+    rows = read_matrix(folder)
+    with matplotlib.rc_context(STYLE | IN_INK):
         svg = inline_svg(draw_matrix(rows))
-    told = "; ".join(
+    words = "; ".join(
         f"{row['challenger']} asks {row['solver']}: {row['reward_mean']:.2f}"
         for row in rows
         if row["reward_mean"] is not None
     )
-    return Chart("Cross-play", f"Cross-play, mean reward R. {told}", svg)
+    return Chart(f"Cross-play, mean reward R. {words}", svg)
+
+
+@contextmanager
+def for_the_page(width: float, height: float) -> Iterator[tuple[Figure, Axes]]:
+    """A figure with one axis in the page's colours."""
+    with matplotlib.rc_context(STYLE | IN_INK):
+        figure = Figure(figsize=(width, height), layout="constrained")
+        yield figure, figure.subplots()
 
 
 def _finish(axis: Axes, title: str) -> None:
@@ -221,21 +226,20 @@ def inline_svg(figure: Figure) -> str:
     text = re.sub(r'\bid="', f'id="{prefix}', text)
     text = re.sub(r'(xlink:href="#|url\(#)', rf"\g<1>{prefix}", text)
     text = text.replace(INK, "currentColor")
-    text = re.sub(r'<svg [^>]*?viewBox="([^"]*)"[^>]*>', r'<svg viewBox="\1" '
+    return re.sub(r'<svg [^>]*?viewBox="([^"]*)"[^>]*>', r'<svg viewBox="\1" '
                   'xmlns="http://www.w3.org/2000/svg" '
                   'xmlns:xlink="http://www.w3.org/1999/xlink" aria-hidden="true" '
                   'stroke-linejoin="round" stroke-linecap="butt">', text, count=1)  # fmt: skip
-    return text
 
 
 def _attributes(style: str) -> str:
     """``fill: none; font: 9px serif`` -> `` fill="none" font-size="9px"``."""
-    found = []
+    attributes = []
     for part in style.split(";"):
         name, _, value = (piece.strip() for piece in part.partition(":"))
         if name == "font":
             size = re.search(r"[\d.]+px", value)
             name, value = "font-size", size.group() if size else "9px"
         if name:
-            found.append(f' {name}="{value}"')
-    return "".join(found)
+            attributes.append(f' {name}="{value}"')
+    return "".join(attributes)

@@ -1,22 +1,48 @@
 """What a report says of a run in words and numbers; pure functions of a ``Record``."""
 
-from __future__ import annotations
-
 import math
 import shlex
-from collections.abc import Sequence
-from statistics import mean, stdev
+from collections.abc import Iterable, Sequence
+from statistics import mean, variance
 from typing import Any, NamedTuple
+
+from scipy import stats
 
 from lsp.errors import ConfigError
 from lsp.report.record import Record
 from lsp.settings.compose import compose
 from lsp.settings.schema import flat
+from lsp.tracking.labels import LABELS
 
 WINDOW = 20
 """Steps at each end of a run whose means are compared."""
 FEWEST = 5
 """Steps at each end below which an interval would say nothing."""
+REWARD = "reward/external/mean"
+TRAINING = (
+    REWARD,
+    "quality/mean",
+    "reward/solver/mean",
+    "reward/challenger/mean",
+    "kl/solver/k2",
+    "kl/challenger/k2",
+    "entropy/solver",
+    "entropy/challenger",
+    "rollout/played_query_frac",
+    "rollout/distinct_query_frac",
+    "rollout/answer_length/mean",
+    "rollout/answer_truncated_frac",
+)
+"""Metrics whose ends are compared."""
+WATCHED = {
+    "rollout/distinct_query_frac": "min_distinct_query_frac",
+    "rollout/played_query_frac": "min_played_query_frac",
+    "entropy/challenger": "min_challenger_entropy",
+    "collapse/near_duplicate_frac": "max_near_duplicate_frac",
+    "quality/unparsed_frac": "max_unparsed_frac",
+    "collapse/unasked_code_frac": "max_unasked_code_frac",
+}
+"""Metric -> the setting under ``collapse`` that is its limit."""
 WITHOUT_CHALLENGER = ("quality/unparsed_frac", "collapse/unasked_code_frac")
 """What is watched where a data set asks."""
 
@@ -28,9 +54,9 @@ class Number(NamedTuple):
     label: str
     start: float
     end: float
-    low: float | None
-    high: float | None
-    digits: int
+    low: float | None = None
+    high: float | None = None
+    digits: int = 3
 
     @property
     def change(self) -> float:
@@ -38,25 +64,29 @@ class Number(NamedTuple):
 
 
 def verdict(record: Record) -> str:
-    """Did it work? From the test split where there is one, else from the reward at both ends."""
+    """Did it work? By wins over the base on the test split where they were counted, else by the
+    evaluation's first number, else by the reward at both ends of the training."""
     summary = record.summary
+    first = next(iter(evaluated_numbers(record)), None)
+    change = f"{first.label} {first.start:.3f} → {first.end:.3f}" if first else ""
     if "final/wins" in summary:
-        rate, low, high = win_rate_interval(
-            summary["final/wins"], summary["final/ties"], summary["final/losses"]
-        )
+        counts = (round(summary[f"final/{key}"]) for key in ("wins", "ties", "losses"))
+        rate, low, high = win_rate_interval(*counts)
         word = "Better than" if low > 0.5 else "Worse than" if high < 0.5 else "No different from"
-        start, end = summary["base/accuracy"], summary["final/accuracy"]
         return (
             f"{word} its base: win rate {rate:.1%} (95 % interval {low:.1%} to {high:.1%}, ties"
-            f" half), exact accuracy {start:.3f} → {end:.3f} on the test split."
+            f" half){change and ', '}{change} on the test split."
         )
-    change = windows(record, "reward/external/mean", "reward", 3)
-    if change is None or change.low is None:
+    if first is not None:
+        word = "higher" if first.change > 0 else "lower" if first.change < 0 else "the same"
+        return f"On the test split, from its base to the end: {change}, {word}; one number each."
+    window = windows(record, REWARD)
+    if window is None or window.low is None or window.high is None:
         return "Too few steps to say whether it worked."
-    word = "rose" if change.low > 0 else "fell" if change.high < 0 else "did not clearly change"
+    word = "rose" if window.low > 0 else "fell" if window.high < 0 else "did not clearly change"
     return (
-        f"The reward R {word}: {change.start:.3f} → {change.end:.3f}, change {change.change:+.3f}"
-        f" (95 % interval {change.low:+.3f} to {change.high:+.3f}, steps taken as independent)."
+        f"The reward R {word}: {window.start:.3f} → {window.end:.3f}, change {window.change:+.3f}"
+        f" (95 % interval {window.low:+.3f} to {window.high:+.3f}, steps taken as independent)."
         " Nothing outside the training was evaluated."
     )
 
@@ -68,86 +98,40 @@ def win_rate_interval(wins: int, ties: int, losses: int) -> tuple[float, float, 
     decided, count = wins + losses, wins + ties + losses
     if not decided:
         return 0.5, 0.5, 0.5
-    low = _share_at(decided, wins, 0.975) if wins else 0.0
-    high = 1 - _share_at(decided, losses, 0.975) if losses else 1.0
-    return tuple(0.5 + decided / count * (p - 0.5) for p in (wins / decided, low, high))
+    low, high = stats.binomtest(wins, decided).proportion_ci(0.95, "exact")
+    rate, low, high = (0.5 + decided / count * (p - 0.5) for p in (wins / decided, low, high))
+    return rate, low, high
 
 
-def _share_at(count: int, wins: int, below: float) -> float:
-    """The share p at which fewer than ``wins`` of ``count`` have probability ``below``."""
-    choices = [
-        math.lgamma(count + 1) - math.lgamma(k + 1) - math.lgamma(count - k + 1)
-        for k in range(wins)
+def evaluated_numbers(record: Record) -> list[Number]:
+    """The evaluation's numbers of base and trained model, by its labels."""
+    return [
+        Number(label, record.summary[f"base/{key}"], record.summary[f"final/{key}"])
+        for key, label in record.labels.items()
+        if f"base/{key}" in record.summary and f"final/{key}" in record.summary
     ]
-    low, high = 0.0, 1.0
-    for _ in range(50):
-        p = (low + high) / 2
-        terms = (c + k * math.log(p) + (count - k) * math.log1p(-p) for k, c in enumerate(choices))
-        if sum(map(math.exp, terms)) > below:
-            low = p
-        else:
-            high = p
-    return low
 
 
-def numbers(record: Record) -> list[Number]:
-    """Exact numbers of the test split where there are some, then means over both ends."""
-    summary, found = record.summary, []
-    for label, key, digits in (
-        ("exact accuracy, test split", "accuracy", 3),
-        ("greedy accuracy, test split", "greedy_accuracy", 3),
-        ("legal queries", "valid_query_frac", 3),
-        ("distinct queries", "distinct_query_frac", 3),
-        ("argument length", "argument_length", 2),
-    ):
-        if f"final/{key}" in summary:
-            start, end = summary[f"base/{key}"], summary[f"final/{key}"]
-            found.append(Number(label, start, end, None, None, digits))
-    for label, key, digits in (
-        ("external reward R", "reward/external/mean", 3),
-        ("quality R_Q (0 to 7)", "quality/mean", 2),
-        ("Solver's reward", "reward/solver/mean", 3),
-        ("Challenger's reward", "reward/challenger/mean", 3),
-        ("KL of the Solver (k2)", "kl/solver/k2", 4),
-        ("KL of the Challenger (k2)", "kl/challenger/k2", 4),
-        ("entropy of the Solver", "entropy/solver", 3),
-        ("entropy of the Challenger", "entropy/challenger", 3),
-        ("queries that were played", "rollout/played_query_frac", 3),
-        ("distinct queries of a step", "rollout/distinct_query_frac", 3),
-        ("tokens of an answer", "rollout/answer_length/mean", 1),
-        ("answers cut at the limit", "rollout/answer_truncated_frac", 3),
-    ):
-        line = windows(record, key, label, digits)
-        if line is not None:
-            found.append(line)
-    return found
+def training_numbers(record: Record) -> list[Number]:
+    """Means over both ends of the training."""
+    return [number for key in TRAINING if (number := windows(record, key)) is not None]
 
 
-def windows(record: Record, key: str, label: str, digits: int) -> Number | None:
+def windows(record: Record, key: str) -> Number | None:
     """Means of a metric over the first and the last steps (at most WINDOW, at most half of all),
     with Welch's interval of their difference over steps; none over fewer than FEWEST."""
     values = [value for _, value in record.series(key)]
     size = min(WINDOW, len(values) // 2)
     if size < 1:
         return None
-    first, last = values[:size], values[-size:]
+    first, last, label = values[:size], values[-size:], LABELS[key]
+    number = Number(label.text, mean(first), mean(last), digits=label.digits)
     if size < FEWEST:
-        return Number(label, mean(first), mean(last), None, None, digits)
-    one, two = stdev(first) ** 2 / size, stdev(last) ** 2 / size
-    freedom = (one + two) ** 2 / (one**2 + two**2) * (size - 1) if one + two else math.inf
-    half = _student(freedom) * math.sqrt(one + two)
-    change = mean(last) - mean(first)
-    return Number(label, mean(first), mean(last), change - half, change + half, digits)
-
-
-def _student(freedom: float) -> float:
-    """97.5 % quantile of Student's t, to 1 % from 4 degrees of freedom (Abramowitz and Stegun,
-    26.7.5)."""
-    z = 1.959964
-    first = (z**3 + z) / 4
-    second = (5 * z**5 + 16 * z**3 + 3 * z) / 96
-    third = (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384
-    return z + first / freedom + second / freedom**2 + third / freedom**3
+        return number
+    one, two = variance(first) / size, variance(last) / size
+    freedom = (one + two) ** 2 / (one**2 + two**2) * (size - 1) if one + two else 1
+    half = float(stats.t.ppf(0.975, freedom)) * math.sqrt(one + two)
+    return number._replace(low=number.change - half, high=number.change + half)
 
 
 class Light(NamedTuple):
@@ -163,32 +147,28 @@ class Light(NamedTuple):
 
 def lights(record: Record) -> list[Light]:
     """The alarms on collapse, those that never rang included."""
-    settings, found = record.settings, []
-    window = settings["collapse.window"]
-    for label, key, bound, limit in (
-        ("distinct queries", "rollout/distinct_query_frac", "at least", "min_distinct_query_frac"),
-        ("queries played", "rollout/played_query_frac", "at least", "min_played_query_frac"),
-        ("Challenger's entropy", "entropy/challenger", "at least", "min_challenger_entropy"),
-        ("near duplicates", "collapse/near_duplicate_frac", "at most", "max_near_duplicate_frac"),
-        ("self-scores unread", "quality/unparsed_frac", "at most", "max_unparsed_frac"),
-        ("unasked code", "collapse/unasked_code_frac", "at most", "max_unasked_code_frac"),
-    ):
-        series = [value for _, value in record.series(key)]
-        if settings["method.queries"] == "dataset" and key not in WITHOUT_CHALLENGER:
-            series = []
-        raised = [step for step, text in record.alerts if text.startswith(key)]
-        value = mean(series[-window:]) if series else None
-        few = "too few steps" if series else "not measured"
-        state = "alarm" if raised else "ok" if len(series) > window else few
-        text = f"{bound} {settings[f'collapse.{limit}']:g}"
-        found.append(Light(label, value, text, state, raised[0] if raised else None))
-    hacking = [step for step, text in record.alerts if "reward hacking" in text]
-    scored = len(record.series("quality/mean"))
-    few = "too few steps" if scored else "not measured"
-    state = "alarm" if hacking else "ok" if scored > window else few
-    limit = f"quality falls by at most {settings['collapse.max_quality_drop']:g}"
-    found.append(Light("reward hacking", None, limit, state, hacking[0] if hacking else None))
-    return found
+    asks = record.settings["method.queries"] != "dataset"
+    found = []
+    for key, name in WATCHED.items():
+        measured = asks or key in WITHOUT_CHALLENGER
+        values = [value for _, value in record.series(key)] if measured else []
+        bound = "at least" if name.startswith("min") else "at most"
+        limit = f"{bound} {record.settings[f'collapse.{name}']:g}"
+        steps = (step for step, text in record.alerts if text.startswith(key))
+        found.append(_light(record, LABELS[key].text, values, limit, steps))
+    limit = f"quality falls by at most {record.settings['collapse.max_quality_drop']:g}"
+    steps = (step for step, text in record.alerts if "reward hacking" in text)
+    values = [value for _, value in record.series("quality/mean")]
+    return [*found, _light(record, "reward hacking", values, limit, steps)._replace(value=None)]
+
+
+def _light(
+    record: Record, label: str, values: Sequence[float], limit: str, alarms: Iterable[int]
+) -> Light:
+    window, step = record.settings["collapse.window"], next(iter(alarms), None)
+    few = "too few steps" if values else "not measured"
+    state = "alarm" if step is not None else "ok" if len(values) > window else few
+    return Light(label, mean(values[-window:]) if values else None, limit, state, step)
 
 
 def command_again(record: Record) -> str:
@@ -216,20 +196,14 @@ def differences(record: Record) -> list[Difference]:
     """Settings that are not the defaults of the run's world. A setting that only one side knows (of
     another version) has None on the other."""
     try:
-        defaults = flat(compose([f"world={record.world}"]))
+        defaults = flat(compose([f"world={record.run['world']}"]))
     except ConfigError:  # a world of the user's own that this checkout does not have
         defaults = {}
-    own = {k: v for k, v in record.settings.items() if k not in ("run_dir", "resume", "dry_run")}
     return [
-        Difference(key, _plain(defaults.get(key)), _plain(own.get(key)))
-        for key in own
-        if _plain(own[key]) != _plain(defaults.get(key))
+        Difference(key, defaults.get(key), value)
+        for key, value in record.settings.items()
+        if key not in ("run_dir", "resume", "dry_run") and value != defaults.get(key)
     ]
-
-
-def _plain(value: Any) -> Any:
-    """Lists and tuples compare as lists; a file and a dataclass may differ there."""
-    return list(value) if isinstance(value, (list, tuple)) else value
 
 
 def provenance(record: Record) -> list[tuple[str, str]]:

@@ -1,18 +1,16 @@
-"""The page: one self-contained HTML file that runs its own script and fetches nothing.
+"""The page: records go in, one self-contained HTML file comes out, which runs its own script alone.
 
 Model text is hostile: it reaches the page as JSON whose angle brackets are escaped, or through
 jinja2's escaping, and the script puts it in as text alone. The policy in the file allows that one
-script and that one style sheet, by their hashes, and nothing else.
+script and that one style sheet, by their hashes, and nothing else; it fetches nothing.
 """
-
-from __future__ import annotations
 
 import base64
 import hashlib
 import math
-import os
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -20,13 +18,14 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from lsp.pocket.language import form_rubric, parse
+from lsp.files import write_text
 from lsp.report import curves as charts
 from lsp.report import facts
-from lsp.report.game import PlayedQuery, Sample, read_index, sample
-from lsp.report.matrix import read_matrix
+from lsp.report.game import PlayedQuery, Sample, read_index, sample, true_quality
 from lsp.report.record import Record
+from lsp.report.river import legal_texts
 from lsp.tools.text import page_json, visible
+from lsp.tracking.labels import LEGAL_QUERIES, TRUE_QUALITY
 
 HERE = Path(__file__).parent
 REPORT = "report.html"
@@ -36,30 +35,27 @@ BUDGET = 7_000_000
 
 
 def write_report(records: Sequence[Record], path: Path) -> Path:
-    """Write the report of one run, or of several compared; atomic. Returns ``path``."""
-    text = render(records)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
+    """Write the report of one run, or of several compared, in one step. Returns ``path``."""
+    write_text(path, render(records))
     return path
 
 
 def render(records: Sequence[Record]) -> str:
-    pocket = records[0].world == "pocket"
+    """The page's text."""
+    games, rivers, texts = [], {}, Texts()
+    indices = [read_index(record.folder, record.world) for record in records]
+    records = [
+        replace(record, derived=known_of_the_world(record, index.queries))
+        for record, index in zip(records, indices, strict=True)
+    ]
     groups = facts.grouped(records)
-    extra: dict[str, dict[str, list[tuple[int, float]]]] = {}
-    games, rivers, texts = [], [], Texts()
     firsts = {id(members[0]): name for name, members in groups.items()}
-    for record in records:
-        index = read_index(record.folder, form_rubric if pocket else None)
-        curves = {"valid queries": _valid_share(index.queries)} if pocket else {}
-        extra[record.run["id"]] = curves | {"true rubric": sorted(index.mean_rubric.items())}
-        chosen = sample(record.folder, index, is_valid(record), BUDGET // len(records))
+    for record, index in zip(records, indices, strict=True):
+        chosen = sample(record.folder, index, record.world, BUDGET // len(records))
         games.append(_game(record, chosen, len(index.queries), index.rows, texts))
-        asks = record.settings["method.queries"] == "challenger"
-        if asks and id(record) in firsts:
-            name = firsts[id(record)] if len(groups) > 1 else ""
-            rivers.append((name, charts.river_charts(index.queries, pocket)))
+        if record.settings["method.queries"] == "challenger" and id(record) in firsts:
+            kinds = record.world.kinds(legal_texts(index.queries))
+            rivers[firsts[id(record)]] = charts.river_charts(index.queries, kinds)
     script, style = (_source(name) for name in ("page.js", "page.css"))
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(HERE), autoescape=True, undefined=jinja2.StrictUndefined
@@ -75,35 +71,40 @@ def render(records: Sequence[Record]) -> str:
         written=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         runs=[_run(record) for record in records],
         seeds={name: len(members) for name, members in groups.items()},
-        charts=charts.curve_charts(groups, extra),
+        charts=charts.curve_charts(groups),
         rivers=rivers,
-        crossplay=[_crossplay(r) for r in records if (r.folder / CROSSPLAY).is_file()],
-        pocket=pocket,
+        crossplay=[
+            charts.crossplay_chart((record.folder / CROSSPLAY).parent)
+            for record in records
+            if (record.folder / CROSSPLAY).is_file()
+        ],
         Markup=Markup,
     )
 
 
-def _crossplay(record: Record) -> charts.Chart:
-    return charts.crossplay_chart(read_matrix((record.folder / CROSSPLAY).parent))
-
-
-def is_valid(record: Record):
-    """Whether the run's world knows a query: in the pocket world, whether it is a legal task."""
-    return (lambda text: parse(text) is not None) if record.world == "pocket" else lambda text: True
+def known_of_the_world(
+    record: Record, queries: dict[int, list[tuple[str, bool]]]
+) -> dict[str, list[tuple[int, float]]]:
+    """Series that the run's world knows of its trace."""
+    legal = {step: [legal for _, legal in asked] for step, asked in queries.items()}
+    return {
+        LEGAL_QUERIES: [(step, sum(flags) / len(flags)) for step, flags in legal.items()],
+        TRUE_QUALITY: true_quality(record.folder, record.world),
+    }
 
 
 class Texts:
     """Every text once; a play refers to it by its number."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.all: list[str] = []
         self._number: dict[str, int] = {}
 
-    def number(self, shown: str) -> int:
-        if shown not in self._number:
-            self._number[shown] = len(self.all)
-            self.all.append(shown)
-        return self._number[shown]
+    def number(self, text: str) -> int:
+        if text not in self._number:
+            self._number[text] = len(self.all)
+            self.all.append(text)
+        return self._number[text]
 
 
 def _game(record: Record, chosen: Sample, steps: int, rows: int, texts: Texts) -> dict[str, Any]:
@@ -124,65 +125,56 @@ def _game(record: Record, chosen: Sample, steps: int, rows: int, texts: Texts) -
 
 def _query(query: PlayedQuery, texts: Texts) -> list[Any]:
     """As page.js reads it."""
+    numbers = (
+        query.query_value,
+        query.query_quality,
+        query.challenger_reward,
+        query.challenger_advantage,
+    )
     return [
-        texts.number(query.text),
-        query.finish,
-        int(query.valid),
-        query.tokens,
-        _short(query.value),
-        _short(query.quality),
-        _short(query.reward),
-        _short(query.advantage),
+        texts.number(query.query),
+        query.query_finish_reason,
+        int(query.legal),
+        query.query_tokens,
+        *_short(numbers),
         query.same_step,
         query.first_step,
         [
             [
-                texts.number(answer.text),
-                _short(answer.reward),
-                _short(answer.quality),
-                _short(answer.advantage),
-                answer.tokens,
-                answer.finish,
+                texts.number(answer.answer),
+                *_short((answer.reward, answer.quality, answer.solver_advantage)),
+                answer.answer_tokens,
+                answer.answer_finish_reason,
             ]
             for answer in query.answers
         ],
     ]
 
 
-def _short(value: float | None) -> float | None:
-    """Four digits; JSON has no number for one that is not finite."""
-    return None if value is None or not math.isfinite(value) else float(f"{value:.4g}")
-
-
-def _valid_share(queries: dict[int, list[tuple[str, str]]]) -> list[tuple[int, float]]:
-    return [
-        (step, sum(end == "stop" and parse(text) is not None for text, end in asked) / len(asked))
-        for step, asked in queries.items()
-    ]
+def _short(values: Iterable[float | None]) -> list[float | None]:
+    """Four digits each; JSON has no number for one that is not finite."""
+    return [float(f"{v:.4g}") if v is not None and math.isfinite(v) else None for v in values]
 
 
 def _run(record: Record) -> dict[str, Any]:
     """What the template says of one run."""
-    summary = record.summary
-    reward = facts.windows(record, "reward/external/mean", "R", 3)
     return {
         "id": record.run["id"],
         "method": record.run["method"],
         "start": record.run["init"].get("text", ""),
         "seed": record.settings.get("seed"),
         "state": record.state,
+        "warning": record.warning,
         "verdict": facts.verdict(record),
-        "numbers": facts.numbers(record),
+        "evaluated": facts.evaluated_numbers(record),
+        "training": facts.training_numbers(record),
         "lights": facts.lights(record),
         "alerts": record.alerts,
         "differences": facts.differences(record),
         "provenance": facts.provenance(record),
         "command": facts.command_again(record),
         "commit": record.run.get("git_commit", ""),
-        "accuracy": (summary["base/accuracy"], summary["final/accuracy"])
-        if "final/accuracy" in summary
-        else None,
-        "reward": reward,
+        "reward": facts.windows(record, facts.REWARD),
     }
 
 

@@ -1,28 +1,29 @@
-"""What a run's folder says of the run, before any of it is judged or drawn."""
-
-from __future__ import annotations
+"""What a run's folder says of the run: a folder goes in, a ``Record`` comes out, unjudged."""
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import pyarrow.parquet as pq
 import yaml
+from pydantic import Field
 
-from lsp.errors import RunError
+from lsp.contracts import World
+from lsp.errors import ConfigError, RunError
+from lsp.paper.world import PaperWorld
+from lsp.pocket.evaluation import PocketEvaluation
+from lsp.report.game import COLUMNS
 from lsp.run.folder import is_held, read_run, resume_hint, saved_tree
 from lsp.settings.config import CollapseConfig
-from lsp.settings.schema import flat_tree
-from lsp.tracking.reader import read_metrics, read_summary, trace_steps
-from lsp.tracking.rows import SCHEMA
+from lsp.settings.reader import check_tree
+from lsp.settings.schema import PLUGGABLE, flat_tree, settings
+from lsp.tracking.reader import read_json_lines, read_metrics, read_summary, shard, trace_steps
 
 OWN = ("seed", "run_dir", "run_name", "runs_root", "resume", "dry_run", "init.run", "objective")
 OWN_GROUPS = ("tracker.", "checkpoint.", "runtime.", "hardware.", "eval.")
 """Settings in which two runs of one experiment may differ."""
-
-
 NEEDED = {
     "num_steps",
     "method.queries",
@@ -30,27 +31,34 @@ NEEDED = {
 }
 """Settings that a report reads."""
 
-UNREAD = {"reward_details"}
-"""A column that no report reads, and that traces of earlier versions do not have."""
+
+@settings
+class SavedWorld:
+    """The one part of a saved config that is made again."""
+
+    world: Annotated[World, PLUGGABLE] = Field(description="what is known of the queries")
 
 
 @dataclass(frozen=True)
 class Record:
     """One run. ``settings``: dotted key -> value. ``metrics``: one dict a step. ``summary`` is
-    empty until the run is finished. ``alerts``: (step, text)."""
+    empty until the run is finished. ``alerts``: (step, text). ``evaluation``: its
+    name, ``labels``: key -> words of its numbers. ``warning`` says where ``world`` is not the run's
+    own. ``derived``: key -> points of series that are no metrics."""
 
     folder: Path
     run: dict[str, Any]
     settings: dict[str, Any]
+    world: World
+    warning: str
     metrics: list[dict[str, Any]]
     summary: dict[str, Any]
     alerts: list[tuple[int, str]]
     steps: list[int]
     held: bool
-
-    @property
-    def world(self) -> str:
-        return self.run["world"]
+    evaluation: str
+    labels: Mapping[str, str]
+    derived: Mapping[str, list[tuple[int, float]]] = field(default_factory=dict)
 
     @property
     def state(self) -> str:
@@ -82,29 +90,37 @@ class Record:
 
     def series(self, key: str) -> list[tuple[int, float]]:
         """(step, value) of one metric where it was measured and finite."""
+        if key in self.derived:
+            return list(self.derived[key])
         return [(line["step"], line[key]) for line in self.metrics if line.get(key) is not None]
 
 
-def read_record(folder: Path) -> Record:
-    """Raises RunError for what is no run, has no step yet, or was written in another layout."""
+def read_record(folder: Path, world: World | None = None, trust: str | None = None) -> Record:
+    """``world``: the run's own where it is at hand; else it is made from the saved settings, where
+    it is of this project or its dotted path is the one that the user ``trust``s.
+
+    Raises RunError for what is no run, has no step yet, or was written in another layout.
+    """
     run = read_run(folder)
     steps = trace_steps(folder)
     try:
-        settings = flat_tree(saved_tree(folder))
+        tree = saved_tree(folder)
+        saved = flat_tree(tree)
         metrics = read_metrics(folder) if (folder / "metrics.jsonl").is_file() else []
         # A finished run that went on and was killed has the summary of its shorter self.
         summary = read_summary(folder) if run["status"] == "finished" else {}
-        alerts = _alerts(folder)
-        absent = NEEDED - set(settings)
+        alarms = folder / "alerts.jsonl"
+        lines = read_json_lines(alarms) if alarms.is_file() else []
+        alerts = [(line["step"], line["text"]) for line in lines]
         if not isinstance(run["init"], dict):
             raise ValueError("run.json does not say what init was")
-        if absent:
+        if absent := NEEDED - set(saved):
             raise ValueError(f"config.yaml has no {', '.join(sorted(absent))}")
         if steps:
-            shard = folder / "trace" / f"step-{steps[0]:06d}.parquet"
-            columns = set(SCHEMA.names) - set(pq.read_schema(shard).names) - UNREAD
-            if columns:
-                raise ValueError(f"its trace has no column {', '.join(sorted(columns))}")
+            there = pq.read_schema(shard(folder, steps[0])).names
+            if lacks := {name for names in COLUMNS.values() for name in names} - {*there}:
+                raise ValueError(f"its trace has no column {', '.join(sorted(lacks))}")
+        evaluation, labels = evaluation_of(run, metrics)
     except (OSError, ValueError, TypeError, AttributeError, yaml.YAMLError) as error:
         commit = run.get("git_commit") or "unknown"
         raise RunError(
@@ -116,27 +132,49 @@ def read_record(folder: Path) -> Record:
             f"{folder} has no recorded step yet (status: {run['status']}); there is nothing to"
             " show before the first one"
         )
-    return Record(folder, run, settings, metrics, summary, alerts, steps, is_held(folder))
+    world, warning = (world, "") if world else world_of(tree.get("world"), trust)
+    return Record(
+        folder, run, saved, world, warning, metrics, summary, alerts, steps, is_held(folder),
+        evaluation, labels,
+    )  # fmt: skip
 
 
-def read_records(folders: Sequence[Path]) -> list[Record]:
+def world_of(node: Any, trust: str | None) -> tuple[World, str]:
+    """(the world of a saved config's node, ""), or (free text, why it is not the run's own)."""
+    try:
+        trusted = {"world._target_": trust}
+        return check_tree(SavedWorld, {"world": node}, trusted, lambda _: ()).world, ""
+    except ConfigError as error:
+        target = node.get("_target_") if isinstance(node, dict) else node
+        return PaperWorld(), (
+            f"The run's world {target} {error.problems[0].reason}: its queries are sorted as free"
+            f" text, and all that were played are taken as legal. If you trust it: trust={target}"
+        )
+
+
+def evaluation_of(
+    run: Mapping[str, Any], metrics: Sequence[Mapping[str, Any]]
+) -> tuple[str, Mapping[str, str]]:
+    """The name of a run's evaluation, and key -> words of what is shown of it: as its evaluator
+    declared them, else all of its numbers by their keys. A run that says nothing of it is of the
+    time when there was the pocket world's alone."""
+    pocket = {"name": PocketEvaluation.name, "labels": PocketEvaluation.labels}
+    evaluation = run.get("evaluation", pocket) or {"name": "", "labels": {}}
+    prefix = f"eval/{evaluation['name']}/"
+    keys = [key.removeprefix(prefix) for line in metrics for key in line if key.startswith(prefix)]
+    return evaluation["name"], evaluation["labels"] or {key: key for key in keys}
+
+
+def read_records(folders: Sequence[Path], trust: str | None = None) -> list[Record]:
     """Several runs that may be compared. Raises RunError where they are of different worlds."""
     distinct = {folder.resolve(): folder for folder in folders}
-    records = [read_record(folder) for folder in distinct.values()]
-    other = next((r for r in records if r.world != records[0].world), None)
-    if other is not None:
-        raise RunError(
-            f"{records[0].folder} is of world={records[0].world} and {other.folder} of"
-            f" world={other.world}: their rewards have different scales and cannot be compared;"
-            " make a report of each"
-        )
+    records = [read_record(folder, trust=trust) for folder in distinct.values()]
+    first = records[0]
+    for other in records:
+        if other.run["world"] != first.run["world"]:
+            raise RunError(
+                f"{first.folder} is of world={first.run['world']} and {other.folder} of"
+                f" world={other.run['world']}: their rewards have different scales and cannot be"
+                " compared; make a report of each"
+            )
     return records
-
-
-def _alerts(folder: Path) -> list[tuple[int, str]]:
-    path = folder / "alerts.jsonl"
-    if not path.is_file():
-        return []
-    lines = path.read_text(encoding="utf-8").splitlines()
-    whole = [json.loads(line) for line in lines if line.endswith("}")]  # a kill cuts the last one
-    return [(line["step"], line["text"]) for line in whole]

@@ -1,4 +1,4 @@
-"""Rewards from code that is not ours are held to their shape before anything learns from them."""
+"""What somebody else's code returned goes in, finite rewards or an error come out."""
 
 from __future__ import annotations
 

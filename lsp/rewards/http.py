@@ -1,4 +1,4 @@
-"""An external reward from a server: any reward model behind one small JSON protocol.
+"""An external reward from a server: pairs go out as JSON, rewards come back.
 
     POST <url>    {"pairs": [{"query": "sort cba", "answer": "abc"}, …]}
     200           {"rewards": [1.0, …]}      a finite number a pair, in the order of the pairs
@@ -50,7 +50,7 @@ class HttpReward(RewardSettings):
     def problems(self, config: Config) -> list[tuple[str, str]]:
         import httpx2
 
-        found = []
+        problems = []
         try:
             url = httpx2.URL(self.url)
             whole = url.scheme in ("http", "https") and url.host and (url.port or 0) < 2**16
@@ -59,11 +59,11 @@ class HttpReward(RewardSettings):
             wrong = str(error)
         if wrong:
             reason = f"url={scrub(self.url)} is no address of a server ({wrong})"
-            found.append((reason, "write url=http://host:port/path"))
+            problems.append((reason, "write url=http://host:port/path"))
         if self.api_key_env is not None and not re.fullmatch(r"[!-~]+", self.api_key):
             reason = f"the environment variable {self.api_key_env} holds no key"
-            found.append((reason, "export it, without blanks, or say api_key_env=null"))
-        return found
+            problems.append((reason, "export it, without blanks, or say api_key_env=null"))
+        return problems
 
     @property
     def api_key(self) -> str:
@@ -92,11 +92,11 @@ class HttpScorer(Reward):
         pairs = list(dict.fromkeys(zip(queries, answers, strict=True)))
         size = self.settings.batch_size
         batches = [pairs[start : start + size] for start in range(0, len(pairs), size)]
-        told = [one for batch in asyncio.run(self._all(batches)) for one in batch]
-        by_pair = dict(zip(pairs, told, strict=True))
-        found = [by_pair[pair] for pair in zip(queries, answers, strict=True)]
-        self._retries = [float(retries) for _, retries in found]
-        return [reward for reward, _ in found]
+        answers_of_pairs = [one for batch in asyncio.run(self._all(batches)) for one in batch]
+        by_pair = dict(zip(pairs, answers_of_pairs, strict=True))
+        scored = [by_pair[pair] for pair in zip(queries, answers, strict=True)]
+        self._retries = [float(retries) for _, retries in scored]
+        return [reward for reward, _ in scored]
 
     async def _all(self, batches: Sequence[Sequence[Pair]]) -> list[list[tuple[float, int]]]:
         """(reward, retries) of each batch's pairs, in order, ``concurrency`` requests at a time."""
@@ -159,8 +159,8 @@ class HttpScorer(Reward):
                     " api_key_env and that it speaks the protocol of lsp/rewards/http.py, then go"
                     " on with resume"
                 )
-            asked = retry_after(response.headers.get("retry-after", ""))
-            self._quiet_until = max(self._quiet_until, time.monotonic() + asked)
+            pause = retry_after(response.headers.get("retry-after", ""))
+            self._quiet_until = max(self._quiet_until, time.monotonic() + pause)
         raise ValueError(
             f"the reward server {settings.url} gave no rewards for {len(batch)} pairs in"
             f" {settings.max_tries} tries, the last: {problem}; see that it runs and speaks the"

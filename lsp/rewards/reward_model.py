@@ -1,5 +1,4 @@
-"""An external reward from a preference model: (query, answer) pairs go in, the one output of a
-sequence classifier comes out."""
+"""An external reward from a classifier: (query, answer) pairs go in, its one output comes out."""
 
 from __future__ import annotations
 
@@ -137,18 +136,18 @@ class ClassifierScorer(Reward):
             width = len(rows[order[start]])
             chosen = order[start : start + max(1, self.max_tokens // width)]
             ids = torch.full((len(chosen), width), pad_id)
-            given = {"attention_mask": torch.zeros(len(chosen), width, dtype=torch.long)}
+            inputs = {"attention_mask": torch.zeros(len(chosen), width, dtype=torch.long)}
             if segments is not None:
-                given["token_type_ids"] = torch.zeros(len(chosen), width, dtype=torch.long)
+                inputs["token_type_ids"] = torch.zeros(len(chosen), width, dtype=torch.long)
             for i, index in enumerate(chosen):
                 length = len(rows[index])
                 ids[i, :length] = torch.tensor(rows[index])
-                given["attention_mask"][i, :length] = 1
+                inputs["attention_mask"][i, :length] = 1
                 if segments is not None:
-                    given["token_type_ids"][i, :length] = torch.tensor(segments[index][:length])
-            given = {name: tensor.to(self.device) for name, tensor in given.items()}
+                    inputs["token_type_ids"][i, :length] = torch.tensor(segments[index][:length])
+            inputs = {name: tensor.to(self.device) for name, tensor in inputs.items()}
             with torch.no_grad():
-                logits = self.model(ids.to(self.device), **given).logits
+                logits = self.model(ids.to(self.device), **inputs).logits
             for index, score in zip(chosen, logits.float().squeeze(1).tolist(), strict=True):
                 scores[index] = score
             start += len(chosen)

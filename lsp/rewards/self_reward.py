@@ -1,5 +1,4 @@
-"""The quality self-reward R_Q: (query, answer) pairs go in, scores 0..7 of the frozen reference under
-a rubric prompt come out."""
+"""The self-reward R_Q: pairs go in, scores 0..7 of the reference under a rubric come out."""
 
 from __future__ import annotations
 
@@ -33,7 +32,7 @@ class RubricJudge(SelfJudgeSettings):
     """The reference judges under ``prompts.judge``, 0 to 7."""
 
     mode: Literal["expected", "generate"] = Field(
-        description="expected: digits renormalised, one forward pass; generate: text, parsed strictly"
+        description="expected: digits renormalised, one forward pass; generate: text, parsed"
     )
     max_new_tokens: int = Field(ge=1, le=65_536, description="of the text that generate writes")
     lsp_weight: float = Field(
@@ -101,8 +100,8 @@ class RubricSelfJudge(SelfJudge):
         else:
             judged = self._generate(prompts, replace(key, rows=[pair_number(*p) for p in pairs]))
         by_pair = dict(zip(pairs, judged, strict=True))
-        found = [by_pair[pair] for pair in zip(queries, answers, strict=True)]
-        return [score for score, _ in found], [text for _, text in found]
+        scored = [by_pair[pair] for pair in zip(queries, answers, strict=True)]
+        return [score for score, _ in scored], [text for _, text in scored]
 
     def _expected(self, prompts: list[list[int]]) -> list[tuple[float, str]]:
         """(expected digit of the next token, what was read) of each prompt."""
@@ -162,5 +161,5 @@ def parse_quality(text: str, tag: str) -> int | None:
     """
     if not tag:
         return int(text) if re.fullmatch(r"[0-7]", text.strip()) else None
-    found = re.findall(rf"<{re.escape(tag)}>\s*(.*?)\s*</{re.escape(tag)}>", text, re.DOTALL)
-    return int(found[0]) if len(found) == 1 and re.fullmatch(r"[0-7]", found[0]) else None
+    totals = re.findall(rf"<{re.escape(tag)}>\s*(.*?)\s*</{re.escape(tag)}>", text, re.DOTALL)
+    return int(totals[0]) if len(totals) == 1 and re.fullmatch(r"[0-7]", totals[0]) else None

@@ -50,13 +50,13 @@ class WeightedReward(RewardSettings):
         return [text for part in self.parts.values() for text in part.reward.uncounted()]
 
     def problems(self, config: Config) -> Sequence[tuple[str, str]]:
-        found = []
+        problems = []
         if not any(part.weight for part in self.parts.values()):
             reason = "no part has a weight, so all answers would have the same reward"
-            found.append((reason, "give a weight other than 0 to one of reward.parts"))
+            problems.append((reason, "give a weight other than 0 to one of reward.parts"))
         for name, part in self.parts.items():
-            found += [(f"part {name}: {why}", fix) for why, fix in part.reward.problems(config)]
-        return found
+            problems += [(f"part {name}: {why}", fix) for why, fix in part.reward.problems(config)]
+        return problems
 
     def build(self, context: BuildContext) -> WeightedSum:
         weights = {name: part.weight for name, part in self.parts.items()}
@@ -87,7 +87,7 @@ class WeightedSum(Reward):
     def details(self) -> dict[str, list[float]]:
         """``part/<name>``: the part's number of each pair of the last call, before its weight; the
         part's own details lie beside it."""
-        found = {f"part/{name}": values for name, values in self._values.items()}
+        details = {f"part/{name}": values for name, values in self._values.items()}
         for name, reward in self.rewards.items():
-            found |= {f"part/{name}/{key}": v for key, v in reward.details().items()}
-        return found
+            details |= {f"part/{name}/{key}": v for key, v in reward.details().items()}
+        return details

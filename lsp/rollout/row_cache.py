@@ -39,11 +39,13 @@ class RowCache(Cache):
 
     def fill_from(self, prompts: RowCache, rows: Tensor, owners: Tensor, count: int) -> None:
         """Begin ``rows`` (of ``count`` in all) with what ``prompts`` holds of their ``owners``."""
-        for own, others in ((self.keys, prompts.keys), (self.values, prompts.values)):
-            for layer, other in enumerate(others):
-                if layer == len(own):
-                    own.append(other.new_empty(count, other.shape[1], self.columns, other.shape[3]))
-                own[layer][rows, :, : prompts.length] = other[owners]
+        for buffers, sources in ((self.keys, prompts.keys), (self.values, prompts.values)):
+            for layer, source in enumerate(sources):
+                if layer == len(buffers):
+                    buffers.append(
+                        source.new_empty(count, source.shape[1], self.columns, source.shape[3])
+                    )
+                buffers[layer][rows, :, : prompts.length] = source[owners]
         self.length = prompts.length
 
     def select(self, rows: Tensor) -> None:

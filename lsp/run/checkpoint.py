@@ -1,4 +1,4 @@
-"""Checkpoints: a folder that ``from_pretrained`` loads, and the state that training goes on from.
+"""Model, optimizer and state go in, a folder that ``from_pretrained`` loads comes out, and back.
 
     step-000150/  config.json, model.safetensors, tokenizer files   the model
                   trainer.safetensors                               the optimizer's moments
@@ -30,8 +30,8 @@ SIGNATURES = "collapse/signatures"
 
 def checkpoint_folders(run: Path) -> list[Path]:
     """Whole checkpoints of a run, the oldest first."""
-    found = (path.parent for path in (run / "checkpoints").glob(f"step-*/{MANIFEST}"))
-    return sorted(path for path in found if re.fullmatch(r"step-\d+", path.name))
+    folders = (path.parent for path in (run / "checkpoints").glob(f"step-*/{MANIFEST}"))
+    return sorted(path for path in folders if re.fullmatch(r"step-\d+", path.name))
 
 
 def checkpoint_step(folder: Path) -> int:

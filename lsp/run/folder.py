@@ -1,5 +1,4 @@
-"""Run folders: their names, what lies in them, and how to find one. A config goes in, a folder that
-this process holds comes out.
+"""Run folders: a config goes in, a folder that this process holds comes out.
 
 <run>/config.yaml      the resolved settings
 <run>/run.json         id, status, base, init, provenance
@@ -165,8 +164,10 @@ def find_run(name: str, runs_root: str) -> Path:
 
 def runs(runs_root: str) -> Iterator[tuple[Path, dict[str, Any]]]:
     """All runs under a root, the newest first."""
-    found = [(path.parent, read_run(path.parent)) for path in Path(runs_root).glob(f"*/{RUN_FILE}")]
-    yield from sorted(found, key=lambda item: item[1]["started"], reverse=True)
+    all_runs = [
+        (path.parent, read_run(path.parent)) for path in Path(runs_root).glob(f"*/{RUN_FILE}")
+    ]
+    yield from sorted(all_runs, key=lambda item: item[1]["started"], reverse=True)
 
 
 def base_identity(config: Config) -> str:

@@ -1,4 +1,4 @@
-"""Where a run starts: ``init=<base, a method, checkpoint>`` -> a model folder and its origin."""
+"""``init=<base, a method, checkpoint>`` goes in, a model folder and its origin come out."""
 
 from __future__ import annotations
 
@@ -71,15 +71,15 @@ def _named(config: Config) -> Init:
         verified(folder)
         text = f"checkpoint {folder.name} of run {run['id']} ({run['method']})"
         return Init(name, run["id"], run["method"], text)
-    found = find_run(name, config.runs_root)
-    run = read_run(found)
+    run_folder = find_run(name, config.runs_root)
+    run = read_run(run_folder)
     _same_base(config, run, name)
     if config.init.source not in ("checkpoint", run["method"]):
         raise RunError(
             f"init.run={name} is a run of {run['method']}, not of {config.init.source}; say"
             " init=checkpoint with it"
         )
-    return _from_run(found, run)
+    return _from_run(run_folder, run)
 
 
 def _is_adapter(folder: Path) -> bool:
@@ -90,8 +90,8 @@ def _is_adapter(folder: Path) -> bool:
 def _fits_adapter(config: Config, folder: Path) -> None:
     """Raises RunError where the adapter says that it was trained on another base."""
     try:
-        told = json.loads((folder / ADAPTER_CONFIG).read_text(encoding="utf-8"))
-        base, revision = told.get("base_model_name_or_path"), told.get("revision")
+        adapter = json.loads((folder / ADAPTER_CONFIG).read_text(encoding="utf-8"))
+        base, revision = adapter.get("base_model_name_or_path"), adapter.get("revision")
     except (OSError, ValueError, AttributeError) as error:
         raise RunError(
             f"init.run={folder}: its {ADAPTER_CONFIG} cannot be read: {error}"

@@ -1,4 +1,4 @@
-"""Where a run came from, with secrets taken out before anything is stored or sent."""
+"""A command line goes in; what it ran on (commit, versions, machine) comes out, without secrets."""
 
 from __future__ import annotations
 

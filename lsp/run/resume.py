@@ -1,10 +1,10 @@
-"""Going on with a run: ``resume=<run folder or id>`` or ``resume=auto``.
+"""``resume=<run folder or id>`` or ``resume=auto`` goes in, the run to go on with comes out.
 
 The saved config is the config: only keys given on the command line are compared with it, and a
 difference is refused, but for ``num_steps``, which may grow, and MAY_CHANGE_ON_RESUME. Everything
 past the checkpoint moves to ``superseded-K/``, so ``trace/``, ``metrics.jsonl`` and
-``alerts.jsonl`` are always one line of history. All randomness is a function of (seed, step), so the rows that follow are those of a run that
-was never stopped.
+``alerts.jsonl`` are always one line of history. All randomness is a function of (seed, step), so
+the rows that follow are those of a run that was never stopped.
 """
 
 from __future__ import annotations
@@ -110,9 +110,9 @@ def saved_config(folder: Path, trusted: Mapping[str, Any] = MappingProxyType({})
     return saved
 
 
-def _agreed(saved: Config, given: Config, overrides: Sequence[str], folder: Path) -> Config:
+def _agreed(saved: Config, composed: Config, overrides: Sequence[str], folder: Path) -> Config:
     """The saved config, with what may change as given."""
-    ours, theirs = flat(saved), flat(given)
+    ours, theirs = flat(saved), flat(composed)
     differences = []
     for text in overrides:
         group, _, place = text.partition("=")[0].lstrip("+").partition("@")

@@ -1,4 +1,4 @@
-"""What every process of a run is told before it begins."""
+"""What every process of a run is given before it begins."""
 
 from dataclasses import dataclass
 from pathlib import Path

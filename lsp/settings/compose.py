@@ -1,11 +1,11 @@
-"""From a command line to a ``Config``: Hydra composes, every mistake is reported at once."""
+"""A command line goes in, settings come out: Hydra composes, every mistake is reported at once."""
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
@@ -49,16 +49,16 @@ def compose_as(
     groups = [o for o in kept if _is_group(o, root)]
     values = [o for o in kept if not _is_group(o, root)]
     groups = [o for o in groups if _group_exists(o, root, problems)]
-    chosen = _compose(root, [o.input_line for o in groups], problems)
+    chosen = _compose(root, _lines(groups), problems)
     if chosen is None:
         raise ConfigError(problems)
     values = [o for o in values if _key_exists(o, chosen, problems)]
-    tree = _compose(root, [o.input_line for o in [*groups, *values]], problems)
+    tree = _compose(root, _lines([*groups, *values]), problems)
     if tree is None:
         raise ConfigError(problems)
     config = None
     try:
-        config = check_tree(kind, tree, written([o.input_line for o in values]), rules)
+        config = check_tree(kind, tree, written(_lines(values)), rules)
     except ConfigError as error:
         problems += error.problems
     if isinstance(config, Config):
@@ -75,13 +75,18 @@ def _as_group(text: str, root: Path) -> str:
     return f"{place}{separator}{value}" if "." in key and (root / place).is_dir() else text
 
 
+def _lines(overrides: Sequence[Override]) -> list[str]:
+    """As they stood on the command line."""
+    return [str(override.input_line) for override in overrides]
+
+
 def written(overrides: Sequence[str]) -> dict[str, Any]:
     """Dotted key -> value of what stands on a command line, of groups given as one value too:
     what the user trusts, where it names code."""
-    found: dict[str, Any] = {}
+    values: dict[str, Any] = {}
     for override in OverridesParser.create().parse_overrides(list(overrides)):
-        found |= flat_tree({override.key_or_group: override.value()})
-    return found
+        values |= flat_tree({override.key_or_group: override.value()})
+    return values
 
 
 def _parse(text: str, multirun: bool, problems: list[Problem]) -> Override | None:
@@ -158,7 +163,7 @@ def _compose(root: Path, overrides: list[str], problems: list[Problem]) -> dict[
         else:
             with initialize_config_dir(str(root), version_base=None):
                 node = hydra_compose("config", overrides)
-        return OmegaConf.to_container(node, resolve=True)
+        return cast("dict[str, Any]", OmegaConf.to_container(node, resolve=True))
     except (HydraException, OmegaConfBaseException) as error:
         reason = " ".join(str(error).split())
         problems.append(Problem("command line", None, reason, "correct that setting"))

@@ -1,4 +1,4 @@
-"""The settings of a run: a tree composed from conf/ goes in (lsp/settings/compose.py), ``Config`` out.
+"""The settings of a run: a tree composed from conf/ goes in, a ``Config`` comes out.
 
 What settings demand of each other is in lsp/settings/rules.py; docs/settings.md is generated from
 the descriptions below. Upper limits are far above what anybody means: they catch slips of the hand.
@@ -52,7 +52,7 @@ class LoraSettings:
 
 @settings
 class ModelShape:
-    """What a decoder's parameters are counted from (lsp/model/shapes.py), as its config.json has it."""
+    """What a decoder's parameters are counted from, as its config.json has it."""
 
     of: str = Field(
         description="the Hub id that has this shape; under another name it says nothing"

@@ -1,4 +1,4 @@
-"""How much is computed at once, for those who compute and for the plan (no torch here)."""
+"""How much is computed at once: for those who compute, and for the plan. No torch here."""
 
 TILE_ELEMENTS = 2**23
 """Logits of the loss held at once (32 MB in fp32, twice that with their probabilities)."""

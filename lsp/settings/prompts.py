@@ -39,7 +39,7 @@ class Prompts:
         description="how the judge's turn begins; in expected mode the digit is the next token"
     )
     judge_tag: str = Field(
-        description="surrounds the judge's total in generate mode; empty: its whole text is one digit"
+        description="surrounds the total in generate mode; empty: the judge's text is one digit"
     )
 
     def challenger_messages(self) -> Messages:

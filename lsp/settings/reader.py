@@ -173,14 +173,14 @@ class _Reader:
             self.problem(path, target, reason, fix)
             return None
         try:
-            found = imported(target)
+            named = imported(target)
         except (ImportError, AttributeError, ValueError) as error:
             self.problem(path, target, f"cannot be imported ({error})", "correct the path")
             return None
-        if not callable(found):
+        if not callable(named):
             self.problem(path, target, "cannot be called", "name a function")
             return None
-        return found
+        return named
 
 
 def broken_contract(kind: Any, contract: type) -> str:
@@ -196,7 +196,7 @@ def broken_contract(kind: Any, contract: type) -> str:
     if not hasattr(contract, "build"):
         return ""
     wanted, built = _returned(contract), _returned(kind)
-    if wanted is None or built is None:
+    if wanted is None or built is None or built is wanted:  # which of them is open
         return ""
     if not issubclass(built, wanted):
         return f"builds a {built.__name__}, which does not inherit lsp.contracts.{wanted.__name__}"
@@ -211,8 +211,8 @@ def _returned(kind: Any) -> type | None:
         hint = typing.get_type_hints(kind.build).get("return")
     except NameError:  # a name that only a type checker imports
         return None
-    found = [o for o in (typing.get_args(hint) or (hint,)) if o is not types.NoneType]
-    return found[0] if len(found) == 1 and isinstance(found[0], type) else None
+    options = [o for o in (typing.get_args(hint) or (hint,)) if o is not types.NoneType]
+    return options[0] if len(options) == 1 and isinstance(options[0], type) else None
 
 
 NOUNS = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}

@@ -1,5 +1,4 @@
-"""What settings demand of each other: a ``Config`` goes in, what cannot work and what is probably
-not meant comes out.
+"""What settings demand of each other: a ``Config`` goes in, its problems come out.
 
 Rules look at settings and at a local model's config.json; this module imports no torch.
 """
@@ -41,7 +40,7 @@ def config_rules(config: Config) -> list[Problem]:
     except ValueError as error:
         fix = "use {task} and {template} alone"
         problems.append(Problem("prompts.challenger", None, str(error), fix))
-    problems += [Problem(key, None, *told) for key, *told in config.world.problems(config)]
+    problems += [Problem(key, None, *why) for key, *why in config.world.problems(config)]
     problems += _model_problems(config)
     parts = {
         "data": config.data,
@@ -165,15 +164,15 @@ def _model_problems(config: Config) -> list[Problem]:
 
 def warnings(config: Config) -> list[str]:
     """What is allowed and probably not meant."""
-    found = []
+    texts = []
     if config.rollout.top_p < 1:
-        found.append(
+        texts.append(
             "rollout.top_p below 1: what is sampled is not what the loss takes log-probabilities"
             " of, so updates are off-policy; 1 is meant for training"
         )
     if config.method.kl_estimator == "k1" and config.method.beta > 0:
-        found.append(
+        texts.append(
             "method.kl_estimator=k1: its expected gradient is zero on-policy, since"
             " E[grad log pi] = 0; it adds noise and holds nothing back. k2 is the penalty meant"
         )
-    return found
+    return texts

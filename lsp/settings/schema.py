@@ -90,7 +90,7 @@ class Hint(typing.NamedTuple):
 
 def hints_of(kind: type) -> dict[str, Hint]:
     """Field -> annotation of a class of settings."""
-    found = {}
+    hints = {}
     for name, hint in typing.get_type_hints(kind, include_extras=True).items():
         marks: tuple[Any, ...] = ()
         if typing.get_origin(hint) is Annotated:
@@ -98,5 +98,5 @@ def hints_of(kind: type) -> dict[str, Hint]:
             marks = tuple(mark for mark in rest if isinstance(mark, str))
         options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
         plain = next((o for o in options if o is not types.NoneType), hint)
-        found[name] = Hint(plain, types.NoneType in options, marks)
-    return found
+        hints[name] = Hint(plain, types.NoneType in options, marks)
+    return hints

@@ -1,4 +1,4 @@
-"""Secrets taken out of text before it is stored or sent."""
+"""Text goes in, and comes out without secrets, before it is stored or sent."""
 
 from __future__ import annotations
 

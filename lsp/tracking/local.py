@@ -1,4 +1,4 @@
-"""The tracker that is always on: metrics.jsonl, trace shards, summary.json in the run's folder."""
+"""Steps go in; metrics.jsonl, trace shards and summary.json of the run's folder come out."""
 
 from __future__ import annotations
 

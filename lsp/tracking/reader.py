@@ -1,6 +1,4 @@
-"""The one reader of run folders: figures, reports and tests all read through it."""
-
-from __future__ import annotations
+"""The one reader of run folders: a folder goes in, its rows, metrics, alarms and summary come out."""
 
 import json
 import re
@@ -17,24 +15,37 @@ def trace_steps(run: Path) -> list[int]:
     return sorted(int(name[5:]) for name in names if re.fullmatch(r"step-\d+", name))
 
 
+def shard(run: Path, step: int) -> Path:
+    """The file of a step's rows."""
+    return run / "trace" / f"step-{step:06d}.parquet"
+
+
 def read_trace(
     run: Path, steps: Sequence[int] | None = None, columns: Sequence[str] | None = None
 ) -> list[dict[str, Any]]:
     """Trace rows in the order of steps; all steps and columns unless told otherwise."""
-    chosen = trace_steps(run) if steps is None else steps
     rows: list[dict[str, Any]] = []
-    for step in chosen:
-        path = run / "trace" / f"step-{step:06d}.parquet"
-        rows += pq.read_table(path, columns=list(columns) if columns else None).to_pylist()
+    for step in trace_steps(run) if steps is None else steps:
+        rows += pq.read_table(shard(run, step), columns=columns and list(columns)).to_pylist()
     return rows
 
 
-def read_metrics(run: Path) -> list[dict[str, Any]]:
-    """The lines of metrics.jsonl; a line that a kill cut short is left out."""
-    lines = (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+def read_columns(run: Path, step: int, columns: Sequence[str]) -> dict[str, list[Any]]:
+    """Column -> its values in the rows of one step."""
+    with pq.ParquetFile(shard(run, step)) as file:
+        return file.read(columns=list(columns), use_threads=False).to_pydict()
+
+
+def read_json_lines(path: Path) -> list[dict[str, Any]]:
+    """The lines of a file that grows; one that a kill cut short, the last, is left out."""
+    lines = path.read_text(encoding="utf-8").splitlines()
     if lines and not lines[-1].endswith("}"):
         lines.pop()
     return [json.loads(line) for line in lines]
+
+
+def read_metrics(run: Path) -> list[dict[str, Any]]:
+    return read_json_lines(run / "metrics.jsonl")
 
 
 def read_summary(run: Path) -> dict[str, Any]:

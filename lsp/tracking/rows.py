@@ -1,60 +1,34 @@
 """One row a (query, answer) pair: a step's play goes in, rows of COLUMNS come out.
 
-A column's name, its type, its meaning and what fills it are one line below; shards, tables and
-docs/metrics.md follow from it. A query that was not played has one row, whose answer is null.
+A column's name, its type and what fills it are one line below; shards and tables follow from it,
+and docs/metrics.md says what each is. A query that was not played has one row, without an answer.
 """
 
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import pyarrow as pa
+from torch import Tensor
 
-from lsp.types import Completion, Play, Query
+from lsp.types import Completion, Play, Query, Role, RowKey
 
-Measured = Mapping[tuple[Any, ...], tuple[float, float]]
+Measured = Mapping[RowKey, tuple[float, float]]
 """Key of a training row -> its mean KL (k2) to the reference and its mean entropy."""
 
 
 @dataclass(frozen=True)
-class Numbers:
-    """A play's tensors as plain numbers: [Q] lists, and [Q][G] lists of lists."""
-
-    value: list[float]
-    challenger_reward: list[float]
-    challenger_advantage: list[float]
-    reward: list[list[float]]
-    quality: list[list[float]]
-    solver_reward: list[list[float]]
-    solver_advantage: list[list[float]]
-    details: dict[str, list[list[float]]]
-
-    @classmethod
-    def of(cls, play: Play) -> "Numbers":
-        return cls(
-            play.query_value_Q.tolist(),
-            play.challenger_reward_Q.tolist(),
-            play.challenger_advantage_Q.tolist(),
-            play.reward_QG.tolist(),
-            play.quality_QG.tolist(),
-            play.solver_reward_QG.tolist(),
-            play.solver_advantage_QG.tolist(),
-            {name: tensor.tolist() for name, tensor in play.reward_details.items()},
-        )
-
-
-@dataclass(frozen=True)
 class Pair:
-    """Query ``query`` with answer ``j`` of the played query ``i``; both None where it was not
-    played."""
+    """``query`` with answer ``j`` of the played query ``i``; both None where it was not played.
+    ``numbers``: the play's tensors by name, as nested lists."""
 
     run_id: str
     step: int
     query: Query
     play: Play
-    numbers: Numbers
+    numbers: Mapping[str, list[Any]]
     measured: Measured
     i: int | None
     j: int | None
@@ -63,135 +37,86 @@ class Pair:
     def answer(self) -> Completion | None:
         return None if self.i is None or self.j is None else self.play.answers[self.i][self.j]
 
-    def of_query(self, values: Sequence[float]) -> float | None:
-        return None if self.i is None else values[self.i]
+    def number(self, name: str) -> Any:
+        """The play's ``name_Q`` or ``name_QG`` at this pair."""
+        values = self.numbers[name]
+        if self.i is None or name.endswith("_Q"):
+            return None if self.i is None else values[self.i]
+        return values[self.i][self.j]
 
-    def of_challenger(self, values: Sequence[float]) -> float | None:
+    def challenger_number(self, name: str) -> Any:
         """Null where a data set asked."""
-        return None if self.query.completion is None else self.of_query(values)
-
-    def of_answer(self, values: Sequence[Sequence[Any]]) -> Any:
-        return None if self.i is None or self.j is None else values[self.i][self.j]
+        return None if self.query.completion is None else self.number(name)
 
     @property
     def details(self) -> str | None:
-        values = {name: self.of_answer(own) for name, own in self.numbers.details.items()}
-        return json.dumps(values) if values and self.i is not None else None
+        values = {name: self.number(f"{name}/detail") for name in self.play.reward_details}
+        return json.dumps(values) if values and self.answer else None
 
     @property
     def quality(self) -> float | None:
-        value = self.of_answer(self.numbers.quality) if self.play.quality_text else None
+        value = self.number("quality_QG")
         return None if value is None or math.isnan(value) else float(value)
 
     @property
+    def quality_text(self) -> str | None:
+        texts = self.play.quality_text
+        return None if self.i is None or self.j is None or not texts else texts[self.i][self.j]
+
+    @property
     def quality_status(self) -> str | None:
-        if self.i is None:
+        if self.answer is None:
             return None
         if not self.play.quality_text:
             return "not scored"
         return "unread" if self.quality is None else "read"
 
-    def measure(self, role: str, which: int) -> float | None:
-        """Of the Challenger's or the Solver's completion; null where it took no part in the
+    def measure(self, role: Role, which: int) -> float | None:
+        """Mean KL (0) or entropy (1) of a role's completion; null where it took no part in the
         update."""
-        if role == "challenger":
-            prompt, completion = self.query.prompt_ids, self.query.completion
-        else:
+        prompt, completion = self.query.prompt_ids, self.query.completion
+        if role == "solver":
             prompt = () if self.i is None else self.play.solver_prompt_ids[self.i]
             completion = self.answer
         if completion is None:
             return None
-        found = self.measured.get((role, prompt, completion.ids))
-        return None if found is None else found[which]
-
-
-class Column(NamedTuple):
-    """``meaning`` is its line in docs/metrics.md; ``value`` fills it."""
-
-    name: str
-    kind: pa.DataType
-    meaning: str
-    value: Callable[[Pair], Any]
+        measured = self.measured.get((role, prompt, completion.ids))
+        return None if measured is None else measured[which]
 
 
 TEXT, WHOLE, NUMBER = pa.string(), pa.int32(), pa.float32()
-COLUMNS = (
-    Column("run_id", TEXT, "the run's id", lambda p: p.run_id),
-    Column("step", WHOLE, "from 1", lambda p: p.step),
-    Column(
-        "query_id", TEXT, "the query's identity: its text may repeat", lambda p: p.query.query_id
-    ),
-    Column(
-        "answer_id",
+COLUMNS: dict[str, tuple[pa.DataType, Callable[[Pair], Any]]] = {
+    "run_id": (TEXT, lambda p: p.run_id),
+    "step": (WHOLE, lambda p: p.step),
+    "query_id": (TEXT, lambda p: p.query.query_id),
+    "answer_id": (TEXT, lambda p: p.answer and f"{p.query.query_id}-a{p.j:03d}"),
+    "source": (TEXT, lambda p: "dataset" if p.query.status == "dataset" else "challenger"),
+    "query": (TEXT, lambda p: p.query.text),
+    "answer": (TEXT, lambda p: p.answer and p.answer.text),
+    "reward": (NUMBER, lambda p: p.number("reward_QG")),
+    "reward_details": (TEXT, lambda p: p.details),
+    "quality": (NUMBER, lambda p: p.quality),
+    "quality_text": (TEXT, lambda p: p.quality_text),
+    "quality_status": (TEXT, lambda p: p.quality_status),
+    "solver_reward": (NUMBER, lambda p: p.number("solver_reward_QG")),
+    "solver_advantage": (NUMBER, lambda p: p.number("solver_advantage_QG")),
+    "query_value": (NUMBER, lambda p: p.number("query_value_Q")),
+    "challenger_reward": (NUMBER, lambda p: p.challenger_number("challenger_reward_Q")),
+    "challenger_advantage": (NUMBER, lambda p: p.challenger_number("challenger_advantage_Q")),
+    "query_finish_reason": (
         TEXT,
-        "the answer's identity",
-        lambda p: None if p.j is None else f"{p.query.query_id}-a{p.j:03d}",
-    ),
-    Column(
-        "source",
-        TEXT,
-        "who asked: challenger or dataset",
-        lambda p: "dataset" if p.query.status == "dataset" else "challenger",
-    ),
-    Column("query", TEXT, "what was asked", lambda p: p.query.text),
-    Column("answer", TEXT, "what was answered", lambda p: p.answer and p.answer.text),
-    Column("reward", NUMBER, "R, external", lambda p: p.of_answer(p.numbers.reward)),
-    Column("reward_details", TEXT, "JSON of what the reward says beside R", lambda p: p.details),
-    Column("quality", NUMBER, "R_Q; null where unread or not asked for", lambda p: p.quality),
-    Column(
-        "quality_text",
-        TEXT,
-        "what the judge wrote",
-        lambda p: p.of_answer(p.play.quality_text) if p.play.quality_text else None,
-    ),
-    Column("quality_status", TEXT, "read, unread or not scored", lambda p: p.quality_status),
-    Column("solver_reward", NUMBER, "R + w R_Q", lambda p: p.of_answer(p.numbers.solver_reward)),
-    Column(
-        "solver_advantage",
-        NUMBER,
-        "against the mean of the group",
-        lambda p: p.of_answer(p.numbers.solver_advantage),
-    ),
-    Column(
-        "query_value", NUMBER, "V, the mean R of its answers", lambda p: p.of_query(p.numbers.value)
-    ),
-    Column(
-        "challenger_reward",
-        NUMBER,
-        "-V + w V_Q, or another shape",
-        lambda p: p.of_challenger(p.numbers.challenger_reward),
-    ),
-    Column(
-        "challenger_advantage",
-        NUMBER,
-        "against the mean of the step",
-        lambda p: p.of_challenger(p.numbers.challenger_advantage),
-    ),
-    Column(
-        "query_finish_reason",
-        TEXT,
-        "stop, or why it was not played: length, empty, invalid",
         lambda p: "stop" if p.query.status == "dataset" else p.query.status,
     ),
-    Column(
-        "answer_finish_reason",
-        TEXT,
-        "stop, or length where it was cut",
-        lambda p: p.answer and p.answer.finish_reason,
-    ),
-    Column(
-        "query_tokens",
-        WHOLE,
-        "tokens, the end token included",
-        lambda p: p.query.completion and len(p.query.completion.ids),
-    ),
-    Column("answer_tokens", WHOLE, "likewise", lambda p: p.answer and len(p.answer.ids)),
-    Column("query_kl", NUMBER, "mean KL a token (k2)", lambda p: p.measure("challenger", 0)),
-    Column("answer_kl", NUMBER, "likewise", lambda p: p.measure("solver", 0)),
-    Column("query_entropy", NUMBER, "mean nats a token", lambda p: p.measure("challenger", 1)),
-    Column("answer_entropy", NUMBER, "likewise", lambda p: p.measure("solver", 1)),
-)
-SCHEMA = pa.schema([(column.name, column.kind) for column in COLUMNS])
+    "answer_finish_reason": (TEXT, lambda p: p.answer and p.answer.finish_reason),
+    "query_tokens": (WHOLE, lambda p: p.query.completion and len(p.query.completion.ids)),
+    "answer_tokens": (WHOLE, lambda p: p.answer and len(p.answer.ids)),
+    "query_kl": (NUMBER, lambda p: p.measure("challenger", 0)),
+    "answer_kl": (NUMBER, lambda p: p.measure("solver", 0)),
+    "query_entropy": (NUMBER, lambda p: p.measure("challenger", 1)),
+    "answer_entropy": (NUMBER, lambda p: p.measure("solver", 1)),
+}
+"""Name -> (type, what fills it); in the order of a shard."""
+SCHEMA = pa.schema([(name, kind) for name, (kind, _) in COLUMNS.items()])
 """Of a trace shard."""
 
 
@@ -201,11 +126,12 @@ def trace_rows(
     """Every (query, answer) pair of the step, and one row for each query that was not played.
     Nothing is left out: ``query_finish_reason`` says why a query was not played."""
     place = {query.query_id: i for i, query in enumerate(play.queries)}
-    numbers = Numbers.of(play)
-    pairs = [
-        Pair(run_id, step, query, play, numbers, measured, i, j)
-        for query in queries
-        for i in (place.get(query.query_id),)
-        for j in (range(len(play.answers[i])) if i is not None else (None,))
-    ]
-    return [{column.name: column.value(pair) for column in COLUMNS} for pair in pairs]
+    tensors = {name: value for name, value in vars(play).items() if isinstance(value, Tensor)}
+    tensors |= {f"{name}/detail": value for name, value in play.reward_details.items()}
+    numbers = {name: tensor.tolist() for name, tensor in tensors.items()}
+    pairs = []
+    for query in queries:
+        i = place.get(query.query_id)
+        answers = [None] if i is None else range(len(play.answers[i]))
+        pairs += [Pair(run_id, step, query, play, numbers, measured, i, j) for j in answers]
+    return [{name: fill(pair) for name, (_, fill) in COLUMNS.items()} for pair in pairs]

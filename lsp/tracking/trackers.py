@@ -1,10 +1,10 @@
-"""What a tracker is, and the threads that feed them.
+"""Steps come from the loop, and go to the run's folder and to one other tracker, each by a thread.
 
-The loop hands over scalars and a function that makes the step's rows, and goes on; making the
-rows and writing the shard happen in the tracking thread, talking to W&B in another, so that a
-server that hangs holds nothing up. Queues are bounded. An error of the local files (a full disk)
-is raised again in the loop at its next call: a run never loses its record silently. An error of
-the other tracker never ends a run: it is said once, and that tracker is left out.
+The loop hands over scalars and a function that makes the step's rows, and goes on; making the rows
+and writing the shard happen in the tracking thread, talking to W&B in another, so that a server
+that hangs holds nothing up. Queues are bounded. An error of the local files (a full disk) is raised
+again in the loop at its next call: a run never loses its record silently. An error of the other
+tracker never ends a run: it is printed once, and that tracker is left out.
 """
 
 from __future__ import annotations
@@ -133,7 +133,7 @@ class Trackers:
                 return
             try:
                 call(tracker)
-            except Exception as error:  # a run never dies because W&B did; said, not hidden
+            except Exception as error:  # a run never dies because W&B did; printed, not hidden
                 self._leave_out(error)
 
         try:

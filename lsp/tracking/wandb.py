@@ -1,4 +1,4 @@
-"""Weights & Biases as a sink beside the local files.
+"""Weights & Biases, a sink beside the local files: a run's steps go in, a W&B run comes out.
 
 Facts about the client that this follows are in docs/tracking.md: never ``step=``, flat config
 keys, everything under the run's folder, fresh tables, shards as artifacts.
@@ -39,10 +39,10 @@ class WandbTracker(TrackerSettings):
     project: str = Field(description="of W&B")
     entity: str | None = Field(description="W&B user or team; null: the account's own")
     mode: Literal["auto", "online", "offline"] = Field(
-        description="auto: online where a key is found, else offline; WANDB_MODE decides before that"
+        description="auto: online where a key is found, else offline; WANDB_MODE comes first"
     )
     tables: Literal["all", "sample", "off"] = Field(
-        description="trace rows as a fresh table each step, of some rows every artifact_every, or not"
+        description="trace rows as a table each step, some of them every artifact_every, or none"
     )
     artifact_every: int = Field(
         ge=1, le=10_000_000, description="steps between artifacts of trace shards"

@@ -1,0 +1,108 @@
+"""What ``python -m eval`` can be plugged with: settings go in, instructions and judges come out.
+
+A benchmark or a judge is one file and one yaml of ``conf/evaluate/{benchmark,judge}``, whose
+``_target_`` names a class of settings (lsp/contracts.py) that inherits one of those below. What it
+declares, and ``problems``, are read before anything loads or is paid for; ``build`` may read files,
+and raises RunError, with the way out, where they cannot be used.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from pydantic import Field
+
+from eval.cache import VerdictCache
+from eval.spending import Prices
+from eval.types import Instruction, Pair, Question, Verdict
+from lsp.contracts import PartSettings
+from lsp.settings.schema import settings
+
+if TYPE_CHECKING:
+    from eval.settings import EvaluateConfig
+
+
+@dataclass(frozen=True)
+class EvaluationContext:
+    """What ``build`` is given; a benchmark can rely on ``config`` alone. ``api_key``: what
+    ``key_variable`` holds. ``cache``: verdicts that came before. ``prices``: the judge's."""
+
+    config: EvaluateConfig
+    api_key: str = ""
+    cache: VerdictCache | None = None
+    prices: Prices = Prices(None, None)
+
+
+class MeasurementSettings(PartSettings):
+    """What ``benchmark=<name>`` picks; a user's is a BenchmarkSettings."""
+
+    measures: ClassVar[Literal["models", "judge"]]
+    """``judge``: its pairs come with answers and published verdicts (eval/judge_check.py)."""
+    name: str
+    """Results go to ``<run>/eval/<name>/``."""
+
+
+@settings
+class BenchmarkSettings(MeasurementSettings):
+    """What models are asked."""
+
+    measures = "models"
+    name: str = Field(description="of the benchmark; results go to <run>/eval/<name>/")
+    temperature: float = Field(ge=0, le=100, description="of the answers")
+    max_new_tokens: int = Field(ge=1, le=2**20, description="of an answer, at most")
+
+    @abstractmethod
+    def build(self, context: EvaluationContext) -> Sequence[Instruction]:
+        """All instructions, at least one, their indices 0, 1, 2, …, no text twice."""
+
+    def further_rates(
+        self, pairs: Sequence[Pair], preferences: Sequence[float | None]
+    ) -> Mapping[str, dict[str, Any]]:
+        """Name -> a rate beside the win rate, from each pair's preference (None: no verdict). It
+        goes into results.json under its name, and into the table: ``win_rate``, in percent by set
+        and ``overall``, of a ``variant``; or None, with the ``reason``."""
+        return {}
+
+
+class JudgeSettings(PartSettings):
+    """Who compares answers."""
+
+    model: str
+    """Its name in results and in conf/evaluate/judges.json, which has prices."""
+    order: Literal["both", "one"] = "one"
+    """Which of the two orders each pair is shown in; ``one`` is the seeded order of AlpacaEval."""
+    order_seed: int = 0
+    template: str | None = None
+    """Its prompt's name in results, where it has one."""
+    chat: ClassVar[bool] = False
+    """Its calls are chat completions with ``tokenizer`` and ``max_tokens``: a dry run counts them,
+    and judge_check can measure it."""
+
+    @property
+    def key_variable(self) -> str | None:
+        """The environment variable that holds its key; None where it needs none."""
+        return None
+
+    @abstractmethod
+    def build(self, context: EvaluationContext) -> Judge: ...
+
+
+class Judge(ABC):
+    """Compares answers, in one thread."""
+
+    usd: float = 0.0
+    """Dollars that this process spent."""
+
+    @abstractmethod
+    async def judge_all(
+        self, asked: Sequence[Question], on_verdict: Callable[[Verdict], None]
+    ) -> list[Verdict]:
+        """A verdict for each question, each handed to ``on_verdict`` when it comes. Raises
+        RunError, for the user, where going on is of no use; verdicts that came are kept then."""
+
+    def totals(self, asked: Sequence[Question]) -> tuple[int, float]:
+        """(calls, dollars) ever spent on these questions, by killed processes too."""
+        return 0, 0.0

@@ -1,0 +1,162 @@
+"""From a command line to settings: files compose, the command line wins, mistakes of both are told."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from lsp.errors import ConfigError
+from lsp.settings.compose import CONF, compose, written
+from lsp.settings.rules import from_tree
+from lsp.settings.schema import flat, to_tree
+
+NEEDED = {"http": ["reward.url=http://host/r"], "callable": ["reward.path=math.dist"]}
+METHODS = ["lsp", "lsp_zero", "grpo", "untrained_challenger", "frozen_challenger"]
+
+
+def problems_of(*overrides):
+    with pytest.raises(ConfigError) as raised:
+        compose(overrides)
+    return {problem.key: str(problem) for problem in raised.value.problems}
+
+
+def choices(group):
+    return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        *[[f"world={world}", f"method={m}"] for world in choices("world") for m in METHODS],
+        *[[f"init={init}", "init.run=x"] for init in ("grpo", "checkpoint")],
+        *[[f"tracker={tracker}"] for tracker in choices("tracker")],
+        *[[f"eval={name}"] for name in choices("eval")],
+        *[[f"self_reward={name}"] for name in choices("self_reward")],
+        *[[f"rollout.engine={name}"] for name in choices("rollout/engine")],
+        *[[f"reward={name}", *NEEDED.get(name, [])] for name in choices("reward")],
+        ["world=paper", *[f"{g}={n}" for g, n in (("data", "alpaca"), ("prompts", "paper"))]],
+    ],
+    ids=" ".join,
+)
+def test_every_yaml_composes_into_a_valid_config(overrides):
+    config = compose(overrides)
+    assert from_tree(to_tree(config), written(overrides)) == config
+
+
+def test_a_world_picks_model_prompts_data_reward_and_evaluation_together():
+    pocket, paper = compose([]), compose(["world=paper"])
+    assert (pocket.model.name, pocket.world.name) == ("pocket", "pocket")
+    assert paper.world.name == "paper"
+    assert paper.model.name == "meta-llama/Llama-3.2-3B-Instruct"
+    assert paper.reward.name == "Skywork/Skywork-Reward-V2-Llama-3.2-3B"
+    assert paper.data.path == "tatsu-lab/alpaca"
+    assert paper.eval is None and pocket.eval is not None
+    assert compose(["world=paper", "model=pocket", "model.name=x"]).model.name == "x"
+
+
+def test_lsp_zero_is_lsp_with_one_line_changed():
+    lsp, zero = flat(compose(["method=lsp"])), flat(compose(["method=lsp_zero"]))
+    assert {k for k in lsp if lsp[k] != zero[k]} == {"method.self_reward_weight"}
+    assert zero["method.self_reward_weight"] == 0
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_method_file_bears_the_name_of_what_it_does(method):
+    assert compose([f"method={method}"]).method.label == method
+
+
+def test_the_command_line_wins_over_every_file():
+    config = compose(["world=paper", "num_steps=7", "optim.lr=0.5", "rollout.max_rows=3"])
+    assert (config.num_steps, config.optim.lr, config.rollout.max_rows) == (7, 0.5, 3)
+
+
+@pytest.mark.parametrize("world", choices("world"))
+def test_what_a_world_file_sets_is_what_runs(world):
+    """With ``_self_`` in the wrong place Hydra would silently keep the root's value."""
+    tree = yaml.safe_load((CONF / "world" / f"{world}.yaml").read_text())
+    tree.pop("defaults")
+    composed = flat(compose([f"world={world}"]))
+
+    def leaves(node, prefix=""):
+        for key, value in node.items():
+            if isinstance(value, dict):
+                yield from leaves(value, f"{prefix}{key}.")
+            else:
+                yield f"{prefix}{key}", value
+
+    assert {key: composed[key] for key, _ in leaves(tree)} == dict(leaves(tree))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "key", "says"),
+    [
+        (["method=lps"], "method", "there is no conf/method/lps.yaml. Did you mean method=lsp"),
+        (["world=papr"], "world", "Did you mean world=paper"),
+        (["tracker=mlflow"], "tracker", "Choose one of none, wandb"),
+        (["rollout.engine=vllm"], "rollout/engine", "Choose one of in_process"),
+        (["method={beta: 1}"], "method", "there is no conf/method"),
+        (["method.self_reward_weight=0"], "method.self_reward_weight", "Say method=lsp_zero"),
+        (["method=lsp", "method.self_reward_weight=0"], "method.self_reward_weight", "LSP-Zero"),
+        (["~optim.lr"], "~optim.lr", "cannot be deleted"),
+        (["seed=[1"], "seed=[1", "Write key=value"),
+        (["=5"], "=5", "names no setting"),
+        (["seed=0,1"], "seed", "is several values. Add -m for a run of each"),
+        (["init.run=${nothing}"], "command line", "nothing"),
+        (["eval=none", "eval.every=5"], "eval.every", "no such setting"),
+        (["+seed.x=1"], "seed.x", "no such setting"),
+    ],
+)
+def test_one_mistake_of_a_command_line_one_message(overrides, key, says):
+    found = problems_of(*overrides)
+    assert list(found) == [key] and says in found[key]
+
+
+def test_mistakes_of_words_groups_and_values_are_reported_together():
+    found = problems_of(
+        "method=lps", "group_size=1.5", "num_generations=4", "+bogus=3", "optim.lrr=1", "seed=x"
+    )
+    assert set(found) == {"method", "group_size", "num_generations", "bogus", "optim.lrr", "seed"}
+
+
+@pytest.mark.parametrize(
+    ("theirs", "ours"),
+    [
+        ("num_generations", "group_size"),
+        ("max_steps", "num_steps"),
+        ("output_dir", "run_dir"),
+        ("kl_coef", "method.beta"),
+        ("alpha", "method.challenger_weight"),
+        ("lr", "optim.lr"),
+        ("batch_size", "num_queries × group_size"),
+        ("beta", "method.beta"),
+        ("optim.learning_rate", "optim.lr"),
+    ],
+)
+def test_names_from_elsewhere_are_translated_and_refused(theirs, ours):
+    for plus in ("", "+"):
+        (message,) = problems_of(f"{plus}{theirs}=8").values()
+        assert "another trainer's name" in message and ours in message
+
+
+def test_composing_and_refusing_load_neither_torch_nor_transformers():
+    code = (
+        "import sys\n"
+        "from lsp.errors import ConfigError\n"
+        "from lsp.settings.compose import compose\n"
+        "for wrong in (['method=lps'], ['num_queries=1000000000', 'reward._target_=os.system']):\n"
+        "    try: compose(wrong)\n"
+        "    except ConfigError as error: print(error)\n"
+        "    else: raise SystemExit('not refused')\n"
+        "for right in ([], ['world=paper', 'method=grpo'], ['reward=weighted'],\n"
+        "              ['reward=http', 'reward.url=http://host/r'], ['tracker=none']):\n"
+        "    compose(right)\n"
+        "print(sorted({'torch', 'transformers'} & set(sys.modules)))"
+    )
+    root = Path(__file__).parents[3]
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=root)
+    assert result.returncode == 0, result.stderr
+    assert "Did you mean method=lsp" in result.stdout
+    assert "num_queries=1000000000: must be at most 65536" in result.stdout
+    assert result.stdout.splitlines()[-1] == "[]"

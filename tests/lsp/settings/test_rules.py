@@ -1,0 +1,79 @@
+"""What settings demand of each other, what is allowed and probably not meant, and secrets in them."""
+
+import pytest
+
+from lsp.errors import ConfigError
+from lsp.settings.compose import compose
+from lsp.settings.rules import warnings
+
+SHORT = ["rollout.max_new_tokens=8", "rollout.max_query_tokens=8"]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "key", "says"),
+    [
+        (["group_size=1"], "group_size", "one answer learns nothing. Choose group_size=2 or more"),
+        (["num_queries=1"], "num_queries", "against the mean over the step's queries. Choose"
+         " num_queries=2 or more, or method.challenger_weight=0"),
+        (["method=grpo", "method.challenger_weight=1"], "method.challenger_weight",
+         "data set, so there is no Challenger to train. Choose method.challenger_weight=0"),
+        (["method.challenger=reference"], "method.challenger_weight", "frozen reference writes the"
+         " queries, so there is no Challenger to train. Choose method.challenger_weight=0"),
+        (["world=paper", "method.challenger_reward=band"], "method.challenger_reward",
+         "needs a reward with a known range, and this one has none. Choose"),
+        (["init=checkpoint"], "init.run", "does not say which. Give init.run="),
+        (["init.run=x"], "init.run", "init=base starts from model.name and reads no run. Say"),
+        (["hardware.parallel=fsdp", "model.lora.rank=4"], "hardware.parallel",
+         "small adapters beside whole weights. Choose hardware.parallel=ddp, or model.lora.rank=0"),
+        (["runtime.device=gpu"], "runtime.device", "is no device. Choose auto, cpu or cuda"),
+        (["hardware.gpu=b17"], "hardware.gpu", "Choose one of rtx4080, rtx4090, a100, h100, h200"),
+        (["world=paper", "model=pocket", *SHORT], "model.name", "Choose another model"),
+        (["rollout.max_new_tokens=500"], "rollout.max_new_tokens",
+         "the llama model has a context of 128 tokens. Choose less than 128, prompts included"),
+        (["prompts.challenger='{foo}'"], "prompts.challenger", "{foo} has no value"),
+        (["model.name=./nowhere"], "model.name", "there is no model in that folder. Give a folder"),
+        (["world=paper", "eval=pocket"], "eval", "of the pocket world. Choose eval=none"),
+        (["method=grpo", "world=paper", "data.path=gone.jsonl"], "data",
+         "there is no file gone.jsonl. Give data.path="),
+    ],
+)  # fmt: skip
+def test_one_broken_rule_one_message(overrides, key, says):
+    with pytest.raises(ConfigError) as raised:
+        compose(overrides)
+    (problem,) = raised.value.problems
+    assert problem.key == key and says in str(problem)
+
+
+def test_all_broken_rules_come_together():
+    with pytest.raises(ConfigError) as raised:
+        compose(["group_size=1", "num_queries=1", "init=checkpoint", "runtime.device=gpu"])
+    text = str(raised.value)
+    assert text.startswith("4 problems in the settings\n")
+    for key in ("group_size=1", "num_queries=1", "init.run", "runtime.device=gpu"):
+        assert f"\n  {key}: " in text
+
+
+# Made up; none of them opens anything.
+SECRETS = {
+    "openai": "sk-proj-" + "abcDEF0123456789abcDEF",
+    "hub": "hf_" + "abcdefghijKLMNOP1234",
+    "url": "hunter2" * 2,
+}
+
+
+@pytest.mark.parametrize(
+    "setting", ["run_name={openai}", "tracker.project={hub}", "model.name=https://u:{url}@h/m"]
+)
+def test_a_setting_that_holds_a_secret_is_refused_without_showing_it(setting):
+    with pytest.raises(ConfigError, match="looks like a secret. Keys come from") as raised:
+        compose([setting.format(**SECRETS)])
+    assert not any(secret in str(raised.value) for secret in SECRETS.values())
+
+
+def test_what_is_allowed_and_probably_not_meant_is_warned_of():
+    assert warnings(compose([])) == []
+    (text,) = warnings(compose(["rollout.top_p=0.9"]))
+    assert text.startswith("rollout.top_p below 1: ") and "updates are off-policy" in text
+    (text,) = warnings(compose(["method.kl_estimator=k1"]))
+    assert text.startswith("method.kl_estimator=k1: ") and "k2 is the penalty meant" in text
+    assert warnings(compose(["method.kl_estimator=k1", "method.beta=0"])) == []
