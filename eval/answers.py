@@ -278,8 +278,8 @@ def _generated(
     from lsp.model.chat import ChatFormat
     from lsp.model.device import choose_device
     from lsp.model.language_model import end_token_ids, load_model
-    from lsp.rollout.draw_key import DrawKey
     from lsp.rollout.in_process import InProcessEngine
+    from lsp.types import DrawKey
 
     if side.artifact is not None:
         find_artifact(side.artifact).download(root=side.model)

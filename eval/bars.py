@@ -1,4 +1,4 @@
-"""Run folders go in, the bars of the paper's figures come out: which runs make which, and its value."""
+"""Run folders go in, the bars of the paper's figures come out."""
 
 import math
 from collections.abc import Mapping, Sequence

@@ -1,4 +1,4 @@
-"""``python -m eval.compare ONE OTHER``: two evaluated runs go in, their paired differences come out.
+"""``python -m eval.compare ONE OTHER``: two evaluated runs go in, paired differences come out.
 
     python -m eval.compare outputs/lsp-s0 outputs/grpo-s0 benchmark=alpaca_eval
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from pydantic import Field
 
 from eval.cache import VerdictCache
-from eval.spending import Prices
+from eval.spending import UNKNOWN, Prices
 from eval.types import Instruction, Pair, Question, Verdict
 from lsp.contracts import PartSettings
 from lsp.settings.schema import settings
@@ -33,7 +33,7 @@ class EvaluationContext:
     config: EvaluateConfig
     api_key: str = ""
     cache: VerdictCache | None = None
-    prices: Prices = Prices(None, None)
+    prices: Prices = UNKNOWN
 
 
 class MeasurementSettings(PartSettings):
@@ -43,6 +43,9 @@ class MeasurementSettings(PartSettings):
     """``judge``: its pairs come with answers and published verdicts (eval/judge_check.py)."""
     name: str
     """Results go to ``<run>/eval/<name>/``."""
+
+    @abstractmethod
+    def build(self, context: EvaluationContext) -> object: ...
 
 
 @settings

@@ -1,4 +1,4 @@
-"""``python -m eval.crossplay RUN [RUN …]``: every Challenger's queries to every Solver.
+"""``python -m eval.crossplay RUN [RUN …]``: runs in, each Challenger's queries to each Solver out.
 
     python -m eval.crossplay outputs/<run id> queries=64 samples=4
     python -m eval.crossplay outputs/lsp-0 outputs/lsp-1 last_only=true folder=outputs/cross
@@ -13,25 +13,23 @@ was. Draws are keyed by (seed, role) alone, so no cell depends on which others a
 <folder>/crossplay.{csv,svg}                  the matrix
 """
 
-from __future__ import annotations
-
 import gc
 import json
 import math
-import os
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import cached_property
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache, cached_property, partial
 from pathlib import Path
 from statistics import mean, stdev
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from pydantic import Field
 
 from eval.cache import content_key
-from eval.figures import write_csv
+from lsp.contracts import BuildContext, Engine, Reward, build_part
 from lsp.errors import RunError
-from lsp.files import write_json
-from lsp.pocket.language import parse
+from lsp.files import write_csv, write_json
 from lsp.queries.dataset import step_queries
 from lsp.report.matrix import Cell, draw_matrix, matrix_text, read_matrix
 from lsp.run.checkpoint import checkpoint_folders, verified
@@ -40,27 +38,35 @@ from lsp.run.resume import saved_config
 from lsp.settings.command import read_command
 from lsp.settings.compose import written
 from lsp.settings.config import Config
-from lsp.settings.schema import flat
+from lsp.settings.schema import flat, settings
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from lsp.model.chat import ChatFormat
 
 BASE, DATA = "base", "data"
 ALIKE = ("world", "prompts", "data", "reward", "rollout", "model.dtype", "model.date_string")
 """Settings, or groups of them, that all runs of a matrix share."""
 
 
-@dataclass(frozen=True)
+@settings
 class CrossPlaySettings:
-    """``queries``: of each Challenger; ``samples``: answers to each. ``last_only``: the newest
-    checkpoint of each run alone. ``data``: the data set asks too. ``folder``: where it writes;
-    null is ``crossplay/`` of the first run. ``trust``: code that the runs' settings name, as it
-    stood on their command lines, for instance ``trust=[reward.path=mine.reward]``."""
+    """Who plays, and how much."""
 
-    queries: int = 64
-    samples: int = 4
-    seed: int = 0
-    last_only: bool = False
-    data: bool = True
-    folder: str | None = None
-    trust: list[str] = field(default_factory=list)
+    queries: int = Field(default=64, ge=1, le=100_000, description="of each Challenger")
+    samples: int = Field(default=4, ge=1, le=10_000, description="answers to each query")
+    seed: int = Field(default=0, ge=0, le=2**32 - 1, description="of all draws")
+    last_only: bool = Field(default=False, description="the newest checkpoint of each run alone")
+    data: bool = Field(default=True, description="the data set asks too")
+    folder: str | None = Field(
+        default=None, description="where it writes; null: crossplay/ of the first run"
+    )
+    trust: tuple[str, ...] = Field(
+        default=(),
+        description="code that the runs' settings name, as it stood on their command lines, for"
+        " instance trust=[reward.path=mine.reward]",
+    )
 
 
 @dataclass(frozen=True)
@@ -84,13 +90,8 @@ def main(arguments: Sequence[str]) -> None:
 def cross_play(names: Sequence[str], settings: CrossPlaySettings) -> str:
     """Play what is not there yet and write the matrix; the text is for the reader.
 
-    Raises RunError for settings out of range and for runs that cannot stand in one matrix.
+    Raises RunError for runs that cannot stand in one matrix.
     """
-    for key, least, most in (("queries", 1, None), ("samples", 1, None), ("seed", 0, 2**32 - 1)):
-        value = getattr(settings, key)
-        if value < least or (most is not None and value > most):
-            limits = f"at least {least}" + (f" and at most {most}" if most is not None else "")
-            raise RunError(f"{key}={value}: it must be {limits}")
     if not names:
         raise RunError("name the runs: python -m eval.crossplay RUN [RUN …] queries=64 samples=4")
     runs = [find_run(name, "outputs") for name in names]
@@ -107,10 +108,7 @@ def cross_play(names: Sequence[str], settings: CrossPlaySettings) -> str:
             cells = CrossPlay(config, players, settings, folder).cells()
         except ValueError as error:
             raise RunError(str(error)) from error
-        # A reader finds the old matrix or the new one, never half of it.
-        temporary = folder / ".crossplay.csv.tmp"
-        write_csv(temporary, cells)
-        os.replace(temporary, folder / "crossplay.csv")
+        write_csv(folder / "crossplay.csv", cells)
         rows = read_matrix(folder)
         draw_matrix(rows).savefig(folder / "crossplay.svg")
     return f"{matrix_text(rows)}\n{folder / 'crossplay.csv'}\n{folder / 'crossplay.svg'}"
@@ -119,21 +117,24 @@ def cross_play(names: Sequence[str], settings: CrossPlaySettings) -> str:
 def common_config(runs: Sequence[Path], trusted: Mapping[str, Any]) -> Config:
     """The first run's settings. Raises RunError where another run has another base, or differs in
     what its players see, write or are rewarded for."""
-    configs = {run: saved_config(run, trusted) for run in runs}
-    told = {run: {"base": read_run(run)["base"]} | shared_settings(c) for run, c in configs.items()}
-    first = runs[0]
-    for run in runs[1:]:
-        keys = dict.fromkeys((*told[first], *told[run]))
-        differ = [key for key in keys if told[first].get(key) != told[run].get(key)]
+    configs = [saved_config(run, trusted) for run in runs]
+    first, *others = (
+        {"base": read_run(run)["base"]} | shared_settings(config)
+        for run, config in zip(runs, configs, strict=True)
+    )
+    for run, other in zip(runs[1:], others, strict=True):
+        differ = [
+            key for key in dict.fromkeys((*first, *other)) if first.get(key) != other.get(key)
+        ]
         if differ:
             key = differ[0]
             raise RunError(
-                f"{first} and {run} cannot stand in one matrix: {key} is {told[first].get(key)!r}"
-                f" and {told[run].get(key)!r}"
+                f"{runs[0]} and {run} cannot stand in one matrix: {key} is {first.get(key)!r}"
+                f" and {other.get(key)!r}"
                 + (f" (they differ in {', '.join(differ)})" if differ[1:] else "")
                 + "; name runs of one base and world, each other group in a command of its own"
             )
-    return configs[first]
+    return configs[0]
 
 
 def shared_settings(config: Config) -> dict[str, Any]:
@@ -167,120 +168,116 @@ def players_of(runs: Sequence[Path], last_only: bool) -> list[Player]:
     return players
 
 
-class CrossPlay:
-    """One matrix: what is cached is read, what is not is played and written."""
+Loaded = tuple["PreTrainedModel", "ChatFormat", Engine]
 
-    def __init__(
-        self,
-        config: Config,
-        players: Sequence[Player],
-        settings: CrossPlaySettings,
-        folder: Path,
-    ):
-        self.config = config
-        self.players = players
-        self.settings = settings
-        self.folder = folder
+
+@dataclass
+class CrossPlay:
+    """One matrix: what is kept is read, what is not is ``played`` and written."""
+
+    config: Config
+    players: Sequence[Player]
+    settings: CrossPlaySettings
+    folder: Path
+    played: int = 0
 
     @cached_property
-    def reward(self) -> Any:
+    def reward(self) -> Reward:
         """The run's external reward, built only where a cell is to be played."""
         from lsp.model.device import choose_device
 
-        return self.config.reward.build(choose_device(self.config.runtime.device))
+        context = BuildContext(self.config, choose_device(self.config.runtime.device))
+        return build_part(self.config.reward, context)
 
     def cells(self) -> list[Cell]:
         """The whole matrix, by Challenger. Raises ValueError where a model, the data or the reward
         cannot be loaded, RunError for a damaged file."""
-        asked = self._queries()
-        found: dict[tuple[str, str], dict[str, Any]] = {}
-        missing: dict[Player, list[str]] = {player: [] for player in self.players}
-        for solver in self.players:
-            for challenger, queries in asked.items():
-                path, key = self._cell_file(challenger, solver, queries)
-                cached = read_cached(path, key)
-                if cached is None:
-                    missing[solver].append(challenger)
-                else:
-                    found[challenger, solver.name] = cached
-        print(f"{len(found)} of {len(asked) * len(self.players)} cells from the cache", flush=True)
-        for solver, challengers in missing.items():
-            if challengers:
-                print(f"{solver.name} answers {len(challengers)}", file=sys.stderr, flush=True)
-                found |= self._play(solver, {name: asked[name] for name in challengers})
-        return [
-            self._cell(name, player.name, queries, found[name, player.name])
-            for name, queries in asked.items()
+        count, samples, seed = self.settings.queries, self.settings.samples, self.settings.seed
+        queries = {
+            player.name: self.kept(
+                "queries", (player.name,), (player.identity, count, seed), partial(self.ask, player)
+            )
             for player in self.players
-        ]
+        }
+        if self.settings.data:
+            queries[DATA] = self.kept("queries", (DATA,), (DATA, count, seed), self.ask_data)
+        cells: dict[tuple[str, str], Cell] = {}
+        for solver in self.players:
+            load = cache(partial(load_player, solver, self.config))
+            for challenger, asked in queries.items():
+                texts = [query["text"] for query in asked if query["legal"]]
+                pair, key = (challenger, solver.name), (solver.identity, samples, seed, texts)
+                rows = self.kept("cells", pair, key, partial(self.answer, load, texts))
+                exact = [row["probability"] for row in rows if row["probability"] is not None]
+                cells[pair] = Cell(
+                    *pair,
+                    len(asked),
+                    len(rows),
+                    1 - len(rows) / len(asked),
+                    *mean_and_error([mean(row["rewards"]) for row in rows]),
+                    *mean_and_error(exact),
+                )
+        print(f"{len(cells) - self.played} of {len(cells)} cells from the cache", flush=True)
+        return [cells[name, player.name] for name in queries for player in self.players]
 
-    def _queries(self) -> dict[str, list[dict[str, Any]]]:
-        """Challenger -> its queries: ``text``, ``status`` and whether it is ``legal``."""
-        settings, asked = self.settings, {}
-        for player in [*self.players, *([None] if settings.data else [])]:
-            name = player.name if player else DATA
-            path = self.folder / "queries" / f"{file_name(name)}.json"
-            key = self._key(player.identity if player else DATA, settings.queries, settings.seed)
-            cached = read_cached(path, key)
-            if cached is None:
-                queries = self._asked_by(player) if player else self._data_queries()
-                cached = {"key": key, "challenger": name, "queries": queries}
-                write_json(path, cached)
-            asked[name] = cached["queries"]
-        return asked
+    def kept(
+        self, place: str, names: Sequence[str], key_parts: Sequence[Any], make: Callable[[], list]
+    ) -> list[dict[str, Any]]:
+        """What a file holds or, where it is not there or of another key, what ``make`` gives, which
+        is then written there. Raises RunError for a file that cannot be read."""
+        name = "__".join(names).replace("/", "--")
+        path = self.folder / place / f"{name}.json"
+        key = content_key({"settings": shared_settings(self.config), "parts": key_parts})
+        try:
+            content = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+            if content is not None and content["key"] == key:
+                return content["queries"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise RunError(
+                f"{path} cannot be read as a part of a cross-play ({error}); remove it, and it is"
+                " played again"
+            ) from error
+        rows = make()
+        write_json(path, {"key": key, "queries": rows})
+        return rows
 
-    def _asked_by(self, player: Player) -> list[dict[str, Any]]:
+    def ask(self, player: Player) -> list[dict[str, Any]]:
+        """A model's queries: ``text``, ``status`` and whether it is ``legal``."""
         from lsp.queries.challenger import challenger_queries
         from lsp.rollout.draw_key import DrawKey
 
         model, chat, engine = load_player(player, self.config)
+        config, count = self.config, self.settings.queries
+        key = DrawKey(self.settings.seed, 0, "cross-play challenger")
         queries = challenger_queries(
-            model,
-            engine,
-            chat,
-            self.config.prompts,
-            self.config.rollout,
-            self.settings.queries,
-            DrawKey(self.settings.seed, 0, "cross-play challenger"),
+            model, engine, chat, config.prompts, config.rollout, count, key
         )
-        return [self._record(q.text, q.status, q.played) for q in queries]
+        is_legal = config.world.is_legal
+        return [
+            {"text": q.text, "status": q.status, "legal": q.played and is_legal(q.text)}
+            for q in queries
+        ]
 
-    def _data_queries(self) -> list[dict[str, Any]]:
+    def ask_data(self) -> list[dict[str, Any]]:
+        """The data set's."""
         try:
-            texts = self.config.data.build()
+            texts = build_part(self.config.data, BuildContext(self.config))
         except ValueError as error:
             raise RunError(f"{error}; data=false plays without the data set") from error
         chosen = step_queries(texts, self.settings.queries, self.settings.seed, 0)
-        return [self._record(text, "dataset", True) for text in chosen]
+        is_legal = self.config.world.is_legal
+        return [{"text": t, "status": "dataset", "legal": is_legal(t)} for t in chosen]
 
-    def _record(self, text: str, status: str, played: bool) -> dict[str, Any]:
-        legal = played and (self.config.world != "pocket" or parse(text) is not None)
-        return {"text": text, "status": status, "legal": legal}
-
-    def _play(
-        self, solver: Player, asked: dict[str, list[dict[str, Any]]]
-    ) -> dict[tuple[str, str], dict[str, Any]]:
-        """The Solver's cells, each written as it is done. Its model is loaded once, and not at all
-        where nothing can be answered."""
-        texts = {name: legal_texts(queries) for name, queries in asked.items()}
-        loaded = load_player(solver, self.config) if any(texts.values()) else None
-        done = {}
-        for name, queries in asked.items():
-            path, key = self._cell_file(name, solver, queries)
-            cell = {"key": key, "challenger": name, "solver": solver.name, "queries": []}
-            if texts[name]:
-                cell["queries"] = self._answer(loaded, texts[name])
-            write_json(path, cell)
-            done[name, solver.name] = cell
-        return done
-
-    def _answer(self, loaded: tuple[Any, Any, Any], texts: list[str]) -> list[dict[str, Any]]:
+    def answer(self, load: Callable[[], Loaded], texts: Sequence[str]) -> list[dict[str, Any]]:
         """Per query its ``answers``, their ``rewards`` and the ``probability`` of the right one
-        (None outside the pocket world)."""
+        (None where the world knows none). Nothing is loaded where there is no query."""
         from lsp.model.probability import completion_probability
         from lsp.rollout.draw_key import DrawKey
 
-        model, chat, engine = loaded
+        self.played += 1
+        if not texts:
+            return []
+        model, chat, engine = load()
         samples, config = self.settings.samples, self.config
         prompts = chat.encode([config.prompts.solver_messages(text) for text in texts])
         key = DrawKey(self.settings.seed, 0, "cross-play solver")
@@ -291,97 +288,49 @@ class CrossPlay:
             [text for text in texts for _ in range(samples)],
             [answer for group in answers for answer in group],
         )
-        probability: Sequence[float | None] = [None] * len(texts)
-        if config.world == "pocket":
-            right = [parse(text).right_answer for text in texts]
-            tokens = config.optim.micro_batch_tokens
-            probability = completion_probability(model, chat, prompts, right, tokens)
+        right = {i: config.world.right_answer(text) for i, text in enumerate(texts)}
+        right = {i: answer for i, answer in right.items() if answer is not None}
+        exact = completion_probability(
+            model,
+            chat,
+            [prompts[i] for i in right],
+            list(right.values()),
+            config.optim.micro_batch_tokens,
+        )
+        probability = dict(zip(right, exact, strict=True))
         return [
             {
                 "text": text,
                 "answers": answers[i],
                 "rewards": rewards[i * samples : (i + 1) * samples],
-                "probability": probability[i],
+                "probability": probability.get(i),
             }
             for i, text in enumerate(texts)
         ]
 
-    def _cell(
-        self,
-        challenger: str,
-        solver: str,
-        queries: list[dict[str, Any]],
-        played: dict[str, Any],
-    ) -> Cell:
-        rows = played["queries"]
-        exact = [row["probability"] for row in rows if row["probability"] is not None]
-        return Cell(
-            challenger,
-            solver,
-            len(queries),
-            len(rows),
-            1 - len(rows) / len(queries),
-            *mean_and_error([mean(row["rewards"]) for row in rows]),
-            *mean_and_error(exact),
-        )
 
-    def _key(self, *what: Any) -> str:
-        """A hash of the shared settings and of what else a file depends on."""
-        return content_key({"settings": shared_settings(self.config), "what": what})
-
-    def _cell_file(
-        self, challenger: str, solver: Player, queries: list[dict[str, Any]]
-    ) -> tuple[Path, str]:
-        path = self.folder / "cells" / f"{file_name(challenger)}__{file_name(solver.name)}.json"
-        settings, texts = self.settings, legal_texts(queries)
-        return path, self._key(solver.identity, settings.samples, settings.seed, texts)
-
-
-def load_player(player: Player, config: Config) -> tuple[Any, Any, Any]:
+def load_player(player: Player, config: Config) -> Loaded:
     """(model, chat format, engine). Raises ValueError where the model cannot be loaded, RunError
     where the checkpoint is damaged."""
     import torch
 
     from lsp.model.chat import ChatFormat
     from lsp.model.device import choose_device
-    from lsp.model.language_model import load_model
-    from lsp.players import rollout_engine
+    from lsp.model.language_model import end_token_ids, load_model
 
+    print(f"loading {player.name}", file=sys.stderr, flush=True)
     gc.collect()  # the model before this one may be a part of a cycle
     if config.runtime.threads:
         torch.set_num_threads(config.runtime.threads)
-    settings = config.model
+    settings, device = config.model, choose_device(config.runtime.device)
     source = verified(player.checkpoint) if player.checkpoint else settings.name
-    device = choose_device(config.runtime.device)
     model, tokenizer = load_model(
         source, settings.dtype, device, settings.revision, settings.trust_remote_code
     )
-    engine = rollout_engine(model, tokenizer, config.rollout)
-    return model, ChatFormat(tokenizer, settings.date_string), engine
-
-
-def legal_texts(queries: Sequence[dict[str, Any]]) -> list[str]:
-    return [query["text"] for query in queries if query["legal"]]
-
-
-def file_name(player: str) -> str:
-    """A player's name as part of a file's."""
-    return player.replace("/", "--")
-
-
-def read_cached(path: Path, key: str) -> dict[str, Any] | None:
-    """What a file holds, or None where it is not there or of another key. Raises RunError for a
-    file that cannot be read."""
-    if not path.is_file():
-        return None
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        return found if found["key"] == key else None
-    except (ValueError, KeyError, TypeError) as error:
-        raise RunError(
-            f"{path} cannot be read as a part of a cross-play ({error}); remove it, and it is"
-            " played again"
-        ) from error
+    chat = ChatFormat(tokenizer, settings.date_string)
+    end_ids = frozenset(end_token_ids(model, tokenizer))
+    context = BuildContext(config, device, chat=chat, end_ids=end_ids)
+    return model, chat, build_part(config.rollout.engine, context)
 
 
 def mean_and_error(values: Sequence[float]) -> tuple[float | None, float | None]:

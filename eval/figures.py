@@ -1,4 +1,4 @@
-"""``python -m eval.figures RUN [RUN …] figure=2``: evaluated runs go in, the paper's figures come out.
+"""``python -m eval.figures RUN [RUN …] figure=2``: evaluated runs in, the paper's figures out.
 
     python -m eval.figures outputs/figure-2/* figure=2 paper=v1 benchmark=pocket
 

@@ -8,7 +8,6 @@ answer that is neither is asked again, then left out and counted; nothing is mad
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal

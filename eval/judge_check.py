@@ -39,8 +39,8 @@ class JudgeCheck(MeasurementSettings):
     measures = "judge"
     name: str = Field(description="of the check; results go to <runs_root>/eval/<name>/<judge>/")
     data: str | None = Field(
-        description="a .json / .jsonl file of instruction, output_1, output_2, preference ([1, 2], 2"
-        " where output_2 is preferred, null without a verdict)"
+        description="a .json / .jsonl file of instruction, output_1, output_2 and preference:"
+        " [1, 2], 2 where output_2 is preferred, null without a verdict"
     )
     max_pairs: int | None = Field(ge=1, le=10_000_000, description="the first so many; null: all")
 

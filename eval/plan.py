@@ -1,4 +1,4 @@
-"""What an evaluation will do, before anything loads or is paid for: settings go in, a plan comes out."""
+"""Settings go in, what an evaluation will do comes out, before anything loads or is paid for."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace

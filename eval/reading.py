@@ -1,4 +1,4 @@
-"""Reading a judge's reply: a chat completion goes in, what is kept of it and a preference come out."""
+"""A judge's chat completion goes in, what is kept of it and the preference in it come out."""
 
 import math
 from typing import Any

@@ -1,4 +1,4 @@
-"""What an evaluation comes to: pairs and verdicts go in, rows, rates, a table and files come out."""
+"""Pairs and verdicts go in, what an evaluation comes to is out: rows, rates, tables, files."""
 
 import json
 import sys

@@ -1,4 +1,4 @@
-"""Settings of ``python -m eval``: a command line goes in, settings or every mistake at once come out."""
+"""The command line of ``python -m eval`` goes in, settings or every mistake at once come out."""
 
 import re
 import sys
@@ -20,8 +20,8 @@ class EvaluateConfig:
     """Whose answers are judged, on what, by whom."""
 
     run: str | None = Field(
-        description="whose answers: a run's folder or id, a model folder, a Hub id, a W&B artifact or"
-        " a file of answers"
+        description="whose answers: a run's folder or id, a model folder, a Hub id, a W&B artifact"
+        " or a file of answers"
     )
     baseline: str | None = Field(
         description="against whose; null: the base model that the run started from"

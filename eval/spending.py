@@ -1,4 +1,4 @@
-"""What a judge costs and how fast it may be asked: calls and tokens go in, dollars and waits come out.
+"""What a judge costs and how fast it may be asked: calls go in, dollars and waits come out.
 
 conf/evaluate/judges.json is the dated table of judges: prices and announced shutdowns.
 """
@@ -24,6 +24,9 @@ class Prices:
         if self.input is None or self.output is None:
             return 0.0
         return (prompt_tokens * self.input + completion_tokens * self.output) / 1e6
+
+
+UNKNOWN = Prices(None, None)
 
 
 def known_judges() -> dict[str, dict[str, Any]]:

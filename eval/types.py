@@ -1,4 +1,4 @@
-"""What flows through an evaluation: Instruction -> two answers, a Pair -> a Verdict for each order."""
+"""What flows through an evaluation: Instruction -> Pair (with two answers) -> Verdict."""
 
 from dataclasses import dataclass
 

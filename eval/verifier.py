@@ -1,4 +1,4 @@
-"""The pocket world's judge, the exact verifier: pairs go in, verdicts come out. No network, no cost."""
+"""Pairs of answers to pocket tasks go in, verdicts of the exact verifier come out. No cost."""
 
 from collections.abc import Callable, Sequence
 
@@ -17,7 +17,7 @@ class NotAPocketTask(RunError):
 @settings
 class VerifierJudge(JudgeSettings, Judge):
     """The right answer is preferred to a wrong one; two right or two wrong ones are a tie. The
-    order of two answers cannot matter, so one is asked. Its settings, of which it has none, judge."""
+    order of two answers cannot matter, so one is asked. It has no settings, and judges itself."""
 
     model = "verifier"
 

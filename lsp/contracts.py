@@ -34,11 +34,16 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel
 
-    from lsp.model.chat import ChatFormat
-    from lsp.players import Players
-    from lsp.rollout.draw_key import DrawKey
-    from lsp.settings.config import Config, ModelShape
-    from lsp.types import Completion, Play, Query
+    from lsp.types import Completion, DrawKey, Play, Query
+
+Config = Any
+"""lsp.settings.config.Config: it is made of the classes below, so they cannot name it."""
+Players = Any
+"""lsp.players.Players, for the same reason."""
+ChatFormat = Any
+"""lsp.model.chat.ChatFormat."""
+ModelShape = Any
+"""lsp.settings.config.ModelShape."""
 
 Rows = Sequence[dict[str, Any]]
 """Trace rows of a step: lsp/tracking/rows.py has their columns."""
@@ -160,6 +165,7 @@ class Reward(ABC):
 
     def offload(self) -> None:
         """From now on its models are on the device only while it scores (lsp/model/offload.py)."""
+        return None
 
 
 class EngineSettings(PartSettings):

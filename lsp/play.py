@@ -88,7 +88,7 @@ class Table:
 
     def answers(self, query: str, turn: int) -> tuple[Answer, Answer]:
         """The base's answer and the trained model's."""
-        from lsp.rollout.draw_key import DrawKey
+        from lsp.types import DrawKey
 
         players = self.players
         prompts = players.chat.encode([players.prompts.solver_messages(query)])
@@ -217,7 +217,7 @@ def typed(table: Table, text: str, turn: int) -> None:
 def challenge(table: Table, turn: int) -> None:
     """The trained model asks; what a run would not play is shown and not answered."""
     players = table.players
-    from lsp.rollout.draw_key import DrawKey
+    from lsp.types import DrawKey
 
     (query,) = players.ask(players.policy, 1, DrawKey(table.seed, turn, "challenger"))
     if query.played:

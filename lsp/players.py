@@ -21,11 +21,10 @@ from lsp.model.processes import ALONE, Processes
 from lsp.model.sharding import shard_layers
 from lsp.queries.challenger import challenger_queries
 from lsp.queries.dataset import step_queries
-from lsp.rollout.draw_key import DrawKey
 from lsp.run.init import Init
 from lsp.settings.config import Config
 from lsp.settings.prompts import Prompts
-from lsp.types import Completion, Query
+from lsp.types import Completion, DrawKey, Query
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,12 @@ answers to each, B rows of a micro-batch, T tokens, V the vocabulary.
 
 from __future__ import annotations
 
+import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -18,6 +21,27 @@ Role = Literal["challenger", "solver"]
 RowKey = tuple[Role, tuple[int, ...], tuple[int, ...]]
 """(role, prompt ids, completion ids): what makes two rows of the loss the same pair."""
 QueryStatus = Literal["stop", "length", "empty", "invalid", "dataset"]
+
+
+@dataclass(frozen=True)
+class DrawKey:
+    """What a generation's randomness is keyed by, beside the position. ``rows``: each row's number
+    among those of its step and role, below 2^64; where a generation has them all, their order."""
+
+    seed: int
+    step: int
+    role: str
+    rows: Sequence[int] | None = None
+
+    def number(self, row: int) -> int:
+        """Of a generation's row among the step's."""
+        return row if self.rows is None else self.rows[row]
+
+    def uniforms(self, row: int, count: int) -> np.ndarray:
+        """``count`` numbers in [0, 1) for one row, float64."""
+        parts = [0, self.number(row), zlib.crc32(self.role.encode()), self.step]
+        counter = np.array(parts, dtype=np.uint64)  # of a list, large ones would be rounded
+        return np.random.Generator(np.random.Philox(key=self.seed, counter=counter)).random(count)
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""A decoder's shape goes in; its parameters, cache and operations come out. No weights, no torch."""
+"""A decoder's shape goes in; its parameters, cache and operations come out. No torch here."""
 
 import json
 
@@ -14,7 +14,7 @@ class UnknownShape(ValueError):
 
 def shape_of(name: str, shipped: ModelShape | None, key: str) -> ModelShape:
     """The shape of a model: from its folder's config.json, or ``shipped`` where that is of this Hub
-    id. Raises UnknownShape, whose text names the setting ``key`` (``model.shape``) as the way out."""
+    id. Raises UnknownShape; its text names the setting ``key`` (``model.shape``) to give instead."""
     folder = local_model_folder(name)
     if folder is None:
         if shipped is not None and shipped.of == name:

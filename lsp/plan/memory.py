@@ -55,42 +55,35 @@ class Memory:
 def plan_memory(size: StepSize) -> Memory:
     """The phases of a step; those that the method does not have are left out."""
     config, method, lengths = size.config, size.config.method, size.lengths
-    rollout = config.rollout
     # A second copy, whole on each GPU; under LoRA it is the policy's own frozen weights.
     whole_copy = 0 if config.model.lora.rank else parameters(size.shape) * size.number_bytes
-    reference: Parts = {"reference": whole_copy}
-    reward_models: Parts = {
-        "reward model": sum(
-            parameters(shape, classifier=True) * BYTES_PER_NUMBER[model.dtype]
-            for model, shape in size.rewards
-        )
-    }
-    always = _resident(size) | ({} if config.hardware.offload else reference | reward_models)
+    reference, reward_model, activations = {"reference": whole_copy}, 0, 0.0
+    for model, shape in size.rewards:
+        number_bytes = BYTES_PER_NUMBER[model.dtype]
+        reward_model += parameters(shape, classifier=True) * number_bytes
+        one_pass = _forward(shape, model.max_tokens, model.max_length, number_bytes)
+        activations = max(activations, one_pass)
+    reward = {"reward model": reward_model}
+    always = _resident(size) | ({} if config.hardware.offload else reference | reward)
     playing = always | _playing_weights(size)
     phases: dict[str, Parts] = {}
     if method.queries == "challenger":
-        limit = rollout.max_query_tokens
         asks = reference if method.challenger == "reference" else {}
-        phases["queries"] = playing | asks
-        phases["queries"] |= _generate(size, size.queries, 1, lengths.challenger, limit)
-    limit = rollout.max_new_tokens
-    phases["answers"] = playing | _generate(size, size.answers, size.queries, lengths.solver, limit)
+        limit = config.rollout.max_query_tokens
+        written = _generate(size, size.queries, 1, lengths.challenger, limit)
+        phases["queries"] = playing | asks | written
+    limit = config.rollout.max_new_tokens
+    written = _generate(size, size.answers, size.queries, lengths.solver, limit)
+    phases["answers"] = playing | written
     if size.rewards:
-        passes = [
-            _forward(shape, model.max_tokens, model.max_length, BYTES_PER_NUMBER[model.dtype])
-            for model, shape in size.rewards
-        ]
-        phases["reward"] = always | reward_models | {"activations": max(passes)}
+        phases["reward"] = always | reward | {"activations": activations}
     if method.scores_quality:
         phases["quality"] = always | reference | _quality(size)
     phases["update"] = always | reference | _update(size)
     context = {"context": CPU_CONTEXT_BYTES if size.on_cpu else CONTEXT_BYTES}
-    return Memory(
-        {
-            phase: {name: part for name, part in (parts | context).items() if part}
-            for phase, parts in phases.items()
-        }
-    )
+    for phase, parts in phases.items():
+        phases[phase] = {name: held for name, held in (parts | context).items() if held}
+    return Memory(phases)
 
 
 def policy_numbers(size: StepSize, share: float = 1) -> float:
@@ -105,15 +98,10 @@ def trained_numbers(size: StepSize, share: float = 1) -> float:
     return share * lora_parameters(size.shape, rank) if rank else policy_numbers(size, share)
 
 
-def _layer_share(size: StepSize) -> float:
-    """Of a decoder layer's numbers, on one GPU."""
-    return 1 / size.gpus if size.is_sharded else 1.0
-
-
 def _resident(size: StepSize) -> Parts:
     """Always there. bfloat16 weights have fp32 masters; AdamW's two moments are fp32 (4 bytes
     each)."""
-    share, number_bytes = _layer_share(size), size.number_bytes
+    share, number_bytes = size.layer_share, size.number_bytes
     adapters = share * lora_parameters(size.shape, size.config.model.lora.rank)
     trained = trained_numbers(size, share)
     return {
@@ -129,7 +117,7 @@ def _playing_weights(size: StepSize) -> Parts:
     engine packs those of the larger products in fp32."""
     shape = size.shape
     parts: Parts = {}
-    if size.is_sharded:
+    if size.layer_share < 1:
         parts["gathered weights"] = shape.layers * layer_parameters(shape) * size.number_bytes
     if size.on_cpu and size.number_bytes == 4 and size.config.rollout.engine.in_process:
         products = [a * b for a, b in linear_layers(shape)] * shape.layers
@@ -177,7 +165,7 @@ def _quality(size: StepSize) -> Parts:
 def _update(size: StepSize) -> Parts:
     """The fullest moment of a micro-batch: everything kept, and the last layer going backward."""
     config, shape, number_bytes = size.config, size.shape, size.number_bytes
-    rank, share = config.model.lora.rank, _layer_share(size)
+    rank, share = config.model.lora.rank, size.layer_share
     lengths, rollout, budget = size.lengths, config.rollout, config.optim.micro_batch_tokens
     new, group = rollout.max_new_tokens, config.group_size
     batches = [_batch(budget, size.answers, group, lengths.solver, new)]
@@ -198,7 +186,7 @@ def _update(size: StepSize) -> Parts:
     gathered = layer_parameters(shape) * (2 * number_bytes + 4 * (not rank))
     always = {
         "gradients": trained_numbers(size, share) * 4,  # fp32, also of bfloat16 weights
-        "gathered weights": gathered if size.is_sharded else 0,
+        "gathered weights": gathered if size.layer_share < 1 else 0,
         "role gradients": 4 * trained_numbers(size) if every and len(batches) == 2 else 0,
     }
     # In full training: the head's fp32 gradient, what a tile adds to it, and at the end of the
@@ -206,8 +194,11 @@ def _update(size: StepSize) -> Parts:
     table = 0 if rank else shape.vocabulary * shape.hidden
     # oneDNN lays a weight that is not packed out anew for the product.
     reordered = 4 * shape.vocabulary * shape.hidden * (size.on_cpu and number_bytes == 4)
+    # Logits of a tile in fp32 and their probabilities; in bfloat16 also as they came and went.
+    tile = min(TILE_ELEMENTS, completion * shape.vocabulary)
+    tile *= 8 + 2 * number_bytes * (number_bytes == 2)
     moments = [
-        {"activations": kept + states, "head": _tile(size, completion) + 8 * table + reordered},
+        {"activations": kept + states, "head": tile + 8 * table + reordered},
         {"activations": kept + states + again + backward, "head": 4 * table},
         {"head": (4 + 2 * number_bytes) * table},
     ]
@@ -241,35 +232,24 @@ def layer_saves(
     return tokens * (norms + mlp + 7 * rank * number_bytes) + attention
 
 
-def _tile(size: StepSize, tokens: int) -> float:
-    """Logits of a tile in fp32 and their probabilities; in bfloat16 also as they came and go."""
-    elements = min(TILE_ELEMENTS, tokens * size.shape.vocabulary)
-    return elements * (8 + 2 * size.number_bytes * (size.number_bytes == 2))
-
-
 def savings(config: Config) -> list[tuple[str, float]]:
     """Settings that would lower the peak, alone, and by how many bytes; the largest first."""
-    size = step_size_of(config)
-    whole = plan_memory(size).peak
-    rollout, optim = config.rollout, config.optim
-    changes: list[tuple[str, Any, bool]] = [
-        ("model.dtype", "bfloat16", config.model.dtype == "float32"),
-        ("model.lora.rank", 16, not config.model.lora.rank),
-        ("optim.gradient_checkpointing", True, not optim.gradient_checkpointing),
-        ("optim.micro_batch_tokens", optim.micro_batch_tokens // 2, optim.micro_batch_tokens > 1),
-        ("rollout.max_rows", rollout.max_rows // 2, rollout.max_rows > 1),
-        ("hardware.offload", True, not config.hardware.offload),
-        ("hardware.parallel", "fsdp", size.gpus > 1 and not config.model.lora.rank),
-        ("optim.role_gradients_every", 0, bool(optim.role_gradients_every)),
-    ]
-    saved = {
-        f"{key}={str(value).lower() if isinstance(value, bool) else value}": whole
-        - plan_memory(step_size_of(with_value(config, key, value))).peak
-        for key, value, possible in changes
-        if possible
+    whole, rank = plan_memory(step_size_of(config)).peak, config.model.lora.rank
+    changes: dict[str, Any] = {
+        "model.dtype": "bfloat16",
+        "model.lora.rank": rank or 16,
+        "optim.gradient_checkpointing": True,
+        "optim.micro_batch_tokens": max(1, config.optim.micro_batch_tokens // 2),
+        "rollout.max_rows": max(1, config.rollout.max_rows // 2),
+        "hardware.offload": True,
+        "hardware.parallel": "ddp" if rank else "fsdp",
+        "optim.role_gradients_every": 0,
     }
-    helpful = [change for change in saved.items() if change[1] > 0.01 * whole]
-    return sorted(helpful, key=lambda change: -change[1])
+    saved = []
+    for key, value in changes.items():
+        changed = step_size_of(with_value(config, key, value))
+        saved.append((f"{key}={str(value).lower()}", whole - plan_memory(changed).peak))
+    return sorted((one for one in saved if one[1] > 0.01 * whole), key=lambda one: -one[1])
 
 
 def refuse_impossible(config: Config) -> None:

@@ -33,20 +33,20 @@ class Lengths:
 @dataclass(frozen=True)
 class StepSize:
     """``gpus``: processes, each with a GPU of its own; ``queries``, ``answers``: of a step, in one
-    of them; ``rewards``: the classifiers in each with their shapes; ``uncounted``: what is left
-    out, in words. ``second_base``: the base is loaded beside the init, to compare with."""
+    of them; ``rewards``: the classifiers in each with their shapes; ``number_bytes``: of a weight;
+    ``uncounted``: what is left out, in words; ``second_base``: whether the base is loaded beside
+    the init, to compare with."""
 
     config: Config
     shape: ModelShape
     rewards: tuple[tuple[OwnModel, ModelShape], ...]
     lengths: Lengths
+    gpus: int
+    queries: int
+    answers: int
+    number_bytes: int
     uncounted: tuple[str, ...]
     second_base: bool
-    gpus: int
-
-    @property
-    def number_bytes(self) -> int:
-        return BYTES_PER_NUMBER[self.config.model.dtype]
 
     @property
     def on_cpu(self) -> bool:
@@ -55,16 +55,9 @@ class StepSize:
         return device == "cpu" or (device == "auto" and self.config.hardware.gpu is None)
 
     @property
-    def queries(self) -> int:
-        return math.ceil(self.config.num_queries / self.gpus)
-
-    @property
-    def answers(self) -> int:
-        return self.queries * self.config.group_size
-
-    @property
-    def is_sharded(self) -> bool:
-        return self.gpus > 1 and self.config.hardware.parallel == "fsdp"
+    def layer_share(self) -> float:
+        """Share of each decoder layer's weights that one GPU holds."""
+        return 1 / self.gpus if self.config.hardware.parallel == "fsdp" else 1.0
 
     def rows_at_once(self, prompt: int, new: int) -> int:
         """Rows that the engine decodes in one chunk (``InProcessEngine.generate``)."""
@@ -85,14 +78,19 @@ def step_size_of(config: Config, lengths: Lengths | None = None) -> StepSize:
     except RunError:  # not there yet, as the plan's line on init says; the base has the same shape
         source = config.model.name
     from_base = source == config.model.name
+    gpus = config.hardware.gpus or Processes.from_environment().size
+    queries = math.ceil(config.num_queries / gpus)
     return StepSize(
         config,
         shape_of(source, config.model.shape if from_base else None, "model.shape"),
         tuple((model, model.shape) for model in models if model.shape is not None),
         lengths or estimated_lengths(config),
+        gpus,
+        queries,
+        queries * config.group_size,
+        BYTES_PER_NUMBER[config.model.dtype],
         tuple(uncounted),
         config.eval is not None and config.init.source != "base",
-        config.hardware.gpus or Processes.from_environment().size,
     )
 
 

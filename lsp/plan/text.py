@@ -5,6 +5,8 @@ python -m lsp.plan               ``scaling_table``, the table of docs/scaling.md
 """
 
 import json
+from itertools import product
+from math import isnan
 from pathlib import Path
 
 from lsp.errors import RunError
@@ -80,17 +82,16 @@ def _memory_lines(size: StepSize) -> list[str]:
 def _hours_lines(size: StepSize) -> list[str]:
     lines = ["  work      a step on each GPU, every completion at its longest"]
     for phase, time in phase_times(size).items():
-        seconds = "" if time.seconds is None else f", {time.seconds:8.1f} s"
+        seconds = "" if isnan(time.seconds) else f", {time.seconds:8.1f} s"
         lines.append(
             f"    {phase:<8}{time.tokens:12,.0f} tokens, {time.flops / 1e12:9.3g} TFLOP{seconds}"
         )
-    hours = total_hours(size)
-    if hours is None:
+    if size.config.hardware.gpu is None:
         return [*lines, "  hours     not known: name a GPU with hardware.gpu"]
     gpu = GPUS[size.config.hardware.gpu]
     return [
         *lines,
-        f"  hours     at most {hours:,.1f} on {size.gpus} × {gpu.label}"
+        f"  hours     at most {total_hours(size):,.1f} on {size.gpus} × {gpu.label}"
         f" ({FLOPS_SHARE:.0%} of its {gpu.tflops(size.config.model.dtype):g} TFLOPS, decoding at"
         f" {BANDWIDTH_SHARE:.0%} of its {gpu.bandwidth:g} TB/s; {gpu.source});"
         " evaluation left out",
@@ -100,11 +101,9 @@ def _hours_lines(size: StepSize) -> list[str]:
 def _init_text(config: Config) -> str:
     try:
         return resolve_init(config).text
-    except NoEarlierRun as error:
-        if config.world.makes_earlier_runs:
-            return f"a run of method={config.init.source}, made first: there is none yet"
-        return f"missing: {error}"
     except RunError as error:
+        if isinstance(error, NoEarlierRun) and config.world.makes_earlier_runs:
+            return f"a run of method={config.init.source}, made first: there is none yet"
         return f"missing: {error}"
 
 
@@ -117,7 +116,6 @@ def _model_text(config: Config) -> str:
     return f"{config.model.name} ({kind}, {size / 1e6:.1f} MB of weights)"
 
 
-MODELS = {"1B": "llama_1b", "3B": "llama_3b", "8B": "llama_8b", "70B": "llama_70b"}
 WAYS = {
     "full": ["model.lora.rank=0", "hardware.parallel=ddp"],
     "full, fsdp": ["model.lora.rank=0", "hardware.parallel=fsdp"],
@@ -132,18 +130,16 @@ def scaling_table() -> str:
         "| model | GPUs | trained | GB on each | hours, H100 80GB | hours, H200 141GB |",
         "|---|---|---|---|---|---|",
     ]
-    for name, model in MODELS.items():
-        for gpus in (1, 8, 64):
-            for way, settings in WAYS.items():
-                if gpus == 1 and "fsdp" in way:
-                    continue
-                cells, peak = [], 0.0
-                for gpu in ("h100", "h200"):
-                    run = ["experiment=paper_v1/lsp", "hardware=gpu_80gb", f"model={model}"]
-                    run += [f"hardware.gpus={gpus}", f"hardware.gpu={gpu}", *settings]
-                    size = step_size_of(compose(run))
-                    peak = plan_memory(size).peak / GB
-                    fits = peak <= GPUS[gpu].memory_gb
-                    cells.append(f"{total_hours(size):,.0f}" if fits else "–")
-                lines.append(f"| {name} | {gpus} | {way} | {peak:.0f} | {' | '.join(cells)} |")
+    for model, gpus, way in product(("1B", "3B", "8B", "70B"), (1, 8, 64), WAYS):
+        if gpus == 1 and "fsdp" in way:
+            continue
+        run = ["experiment=paper_v1/lsp", "hardware=gpu_80gb", f"model=llama_{model.lower()}"]
+        run += [f"hardware.gpus={gpus}", *WAYS[way]]
+        cells, peak = [], 0.0
+        for gpu in ("h100", "h200"):
+            size = step_size_of(compose([*run, f"hardware.gpu={gpu}"]))
+            peak = plan_memory(size).peak / GB
+            fits = peak <= GPUS[gpu].memory_gb
+            cells.append(f"{total_hours(size):,.0f}" if fits else "–")
+        lines.append(f"| {model} | {gpus} | {way} | {peak:.0f} | {' | '.join(cells)} |")
     return "\n".join(lines)

@@ -17,7 +17,6 @@ from pydantic import Field
 
 from lsp.contracts import BuildContext, Evaluator, EvaluatorSettings
 from lsp.pocket.language import FAMILIES, MAX_LENGTH, Task, evaluation_queries, parse
-from lsp.rollout.draw_key import DrawKey
 from lsp.settings.schema import settings
 
 if TYPE_CHECKING:
@@ -144,6 +143,8 @@ class PocketEvaluator(Evaluator):
 
     def challenger(self, model: PreTrainedModel) -> dict[str, float]:
         """What the model asks when it plays Challenger: shares of ``challenger_samples``."""
+        from lsp.types import DrawKey  # loads torch, which no reader of settings needs
+
         key = DrawKey(self.players.config.seed, 0, "eval")
         queries = self.players.ask(model, self.settings.challenger_samples, key)
         tasks = [parse(query.text) if query.played else None for query in queries]

@@ -8,10 +8,9 @@ from transformers import PreTrainedModel
 
 from lsp.contracts import Engine
 from lsp.model.chat import ChatFormat
-from lsp.rollout.draw_key import DrawKey
 from lsp.settings.config import RolloutConfig
 from lsp.settings.prompts import Prompts
-from lsp.types import Query
+from lsp.types import DrawKey, Query
 
 
 def challenger_queries(

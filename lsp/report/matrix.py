@@ -1,8 +1,7 @@
-"""The matrix of a cross-play: one line a (Challenger, Solver) pair, read, printed and drawn."""
+"""The matrix of a cross-play: a folder's crossplay.csv goes in, a text and a heat map come out."""
 
 from __future__ import annotations
 
-import csv
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,6 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lsp.errors import RunError
+from lsp.files import read_csv
+from lsp.tools.text import text_table
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -40,11 +41,10 @@ def read_matrix(folder: Path) -> list[dict[str, Any]]:
     if not path.is_file():
         raise RunError(f"{folder} holds no cross-play; make one with python -m eval.crossplay RUN")
     kinds = {"challenger": str, "solver": str, "queries": int, "played": int}
-    with path.open(encoding="utf-8", newline="") as stream:
-        return [
-            {key: kinds.get(key, float)(value) if value else None for key, value in row.items()}
-            for row in csv.DictReader(stream)
-        ]
+    return [
+        {key: kinds.get(key, float)(value) if value else None for key, value in row.items()}
+        for row in read_csv(path)
+    ]
 
 
 def matrix_of(
@@ -65,14 +65,11 @@ def matrix_text(rows: Sequence[dict[str, Any]]) -> str:
         challengers, solvers, values = matrix_of(rows, key)
         if key == "accuracy" and all(v is None for line in values for v in line):
             continue
-        labels = [f"{number:>2} {name}" for number, name in enumerate(challengers, 1)]
-        width = max(map(len, labels))
-        lines.append(f"{title}: rows ask, columns answer")
-        numbers = "".join(f"{number:>8}" for number in range(1, len(solvers) + 1))
-        lines.append(f"{'':<{width}}  illegal{numbers}")
-        for label, name, line in zip(labels, challengers, values, strict=True):
-            shown = "".join(f"{'-' if v is None else f'{v:.3f}':>8}" for v in line)
-            lines.append(f"{label:<{width}}  {illegal[name]:>7.3f}{shown}")
+        table = [["", "illegal", *map(str, range(1, len(solvers) + 1))]]
+        for number, (name, line) in enumerate(zip(challengers, values, strict=True), 1):
+            shown = ["-" if v is None else f"{v:.3f}" for v in line]
+            table.append([f"{number:>2} {name}", f"{illegal[name]:.3f}", *shown])
+        lines += [f"{title}: rows ask, columns answer", text_table(table)]
     return "\n".join(lines)
 
 

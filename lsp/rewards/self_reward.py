@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import Field
 
 from lsp.contracts import BuildContext, Engine, SelfJudge, SelfJudgeSettings
-from lsp.rollout.draw_key import DrawKey
 from lsp.rollout.settings import unrestricted
 from lsp.settings.prompts import Prompts
 from lsp.settings.schema import settings
@@ -22,6 +21,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from lsp.model.chat import ChatFormat
+    from lsp.types import DrawKey
 
 MINIMUM_DIGIT_MASS = 0.5
 """``expected`` mode: where the digits 0..7 hold less probability, the score is unparsed."""

@@ -17,11 +17,10 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from lsp.contracts import Engine
 from lsp.model.onednn import decoding_weights
-from lsp.rollout.draw_key import DrawKey
 from lsp.rollout.row_cache import RowCache
 from lsp.rollout.sampling import sample
 from lsp.settings.limits import PREFILL_TOKENS
-from lsp.types import Completion
+from lsp.types import Completion, DrawKey
 
 
 def prefill_parts(prompts: Sequence[Sequence[int]]) -> list[slice]:

@@ -1,12 +1,13 @@
 """A name in ``hardware.gpu`` goes in; what the GPU's data sheet says of it comes out. No torch."""
 
+import math
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class Gpu:
     """``memory_gb``: GB of 2^30 bytes; ``bfloat16`` and ``float32``: dense peak of ``model.dtype``,
-    1e12 operations a second; ``bandwidth``: of its memory, 1e12 bytes a second."""
+    1e12 operations a second; ``bandwidth``: of its memory, 1e12 bytes a second. NaN: not known."""
 
     label: str
     memory_gb: float
@@ -29,3 +30,4 @@ GPUS = {
     "h200": Gpu("H200 SXM", 141, 989.4, 66.9, 4.8, "NVIDIA H200 data sheet"),
 }
 """Name in ``hardware.gpu`` -> GPU. fp32 by plain cores: torch takes TF32 on request."""
+NO_GPU = Gpu("no GPU", math.nan, math.nan, math.nan, math.nan, "")

@@ -1,4 +1,4 @@
-"""The phases of a run and of a step: their names, for metrics, plans and messages. No torch here."""
+"""The phases of a run and of a step, by one name each in metrics, plans and messages. No torch."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,5 @@
-"""Text fit to be looked at: model text made safe for pages and terminals, numbers as people say them.
+"""Text fit to be looked at: model text made safe for pages and terminals, numbers as people say
+them, tables.
 
 What a model writes may move the cursor, turn the reading direction or end a document. Characters
 that are not seen are shown as what they are; nothing else changes.

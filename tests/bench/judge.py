@@ -16,7 +16,9 @@ import time
 from pathlib import Path
 
 from eval.cache import VerdictCache
-from eval.judge import ChatJudge, Judge, Pair, Prices
+from eval.judge import ChatClient, ChatJudge
+from eval.spending import UNKNOWN
+from eval.types import Pair
 
 CALLS, SECONDS, IN_FLIGHT = 1610, 0.5, 64
 
@@ -47,7 +49,7 @@ def main(faults: bool) -> None:
     asked = [(pair, first) for pair in pairs for first in (True, False)]
     with tempfile.TemporaryDirectory() as folder:
         cache = VerdictCache(Path(folder) / "verdicts.sqlite")
-        judge = Judge(settings, "key", cache, Prices(None, None))
+        judge = ChatClient(settings, "key", cache, UNKNOWN)
         wall, cpu = time.perf_counter(), time.process_time()
         verdicts = asyncio.run(judge.judge_all(asked, lambda verdict: None))
         wall, cpu = time.perf_counter() - wall, time.process_time() - cpu

@@ -16,9 +16,9 @@ import numpy as np
 import torch
 
 from lsp.model.language_model import load_model
-from lsp.rollout.draw_key import DrawKey
 from lsp.rollout.in_process import InProcessEngine
 from lsp.rollout.sampling import sample
+from lsp.types import DrawKey
 from tests.bench.step import SIZES, build_model, prompts_of
 
 ROWS, VOCABULARY, WIDTH, STEPS = 32, 32_000, 512, 400

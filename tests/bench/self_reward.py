@@ -15,9 +15,9 @@ import torch
 
 from lsp.players import load_players
 from lsp.pocket.language import form_rubric
-from lsp.rollout.draw_key import DrawKey
 from lsp.run.init import resolve_init
 from lsp.settings.compose import compose
+from lsp.types import DrawKey
 
 
 def main() -> None:

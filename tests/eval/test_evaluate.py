@@ -14,11 +14,11 @@ import pytest
 
 from eval.__main__ import evaluate, evaluation_folder, main
 from eval.cache import VerdictCache
-from eval.judge import Prices
+from eval.contracts import EvaluationContext
 from eval.results import results_table
-from eval.settings import EVALUATE, EvaluateConfig, known_judges, shutdown_warning
+from eval.settings import read_settings
+from eval.spending import known_judges, shutdown_warning
 from lsp.errors import ConfigError, RunError
-from lsp.settings.compose import compose_as
 
 SETS = ["koala", "vicuna"]
 
@@ -31,8 +31,8 @@ def command(small_run, data, tmp_path, judge_server, monkeypatch):
     monkeypatch.setenv("JUDGE_KEY", "key-of-the-test")
     return [
         f"run={run}",
-        f"eval.data={data}",
-        "eval.max_new_tokens=8",
+        f"benchmark.data={data}",
+        "benchmark.max_new_tokens=8",
         "judge=compatible",
         f"judge.base_url={server.url}",
         "judge.model=judge-1",
@@ -45,7 +45,7 @@ def command(small_run, data, tmp_path, judge_server, monkeypatch):
 
 
 def run_eval(overrides):
-    return evaluate(compose_as(EvaluateConfig, EVALUATE, overrides))
+    return evaluate(read_settings(overrides))
 
 
 def lines_of(path):
@@ -129,12 +129,12 @@ def test_a_dry_run_says_calls_tokens_and_dollars_and_needs_no_key(command, capsy
         (["run=nowhere.json"], RunError, "there is no file of answers"),
         (["run=./nowhere"], RunError, "neither a run, a model folder nor a file"),
         (["baseline=no-such/model"], RunError, "no-such/model is neither a run nor a model folder"),
-        (["eval.data=hub:no-such/data/set.json"], RunError, "cannot be had from the Hub"),
+        (["benchmark.data=hub:no-such/data/set.json"], RunError, "cannot be had from the Hub"),
         (["judge.base_url=localhost:8000"], ConfigError, "is no http\\(s\\) address"),
         (["judge.base_url=http://host:99999"], ConfigError, "is no http\\(s\\) address"),
         (["run=null"], ConfigError, "run: is missing. Give run="),
         (["run=pocket"], RunError, "is no run, so its base is not known"),
-        (["eval.data=gone.json"], RunError, "cannot be read as JSON"),
+        (["benchmark.data=gone.json"], RunError, "cannot be read as JSON"),
     ],
 )
 def test_bad_input_is_refused_before_any_call(command, change, error, says):
@@ -180,11 +180,12 @@ def test_openais_key_goes_to_openai_alone(tmp_path, monkeypatch, judge_server):
     """The openai client reads another address from the environment; ours does not."""
     server = judge_server()
     monkeypatch.setenv("OPENAI_BASE_URL", server.url)
-    config = compose_as(EvaluateConfig, EVALUATE, ["run=x.json"]).judge
-    judge = config.build("sk-key", VerdictCache(tmp_path / "v.sqlite"), Prices(None, None))
+    config = read_settings(["run=x.json"])
+    context = EvaluationContext(config, "sk-key", VerdictCache(tmp_path / "v.sqlite"))
+    judge = config.judge.build(context)
     assert str(judge.client.base_url) == "https://api.openai.com/v1/"
     same = ["run=x.json", "judge.base_url=https://api.openai.com/v1"]
-    assert compose_as(EvaluateConfig, EVALUATE, same).judge.api_key_env == "OPENAI_API_KEY"
+    assert read_settings(same).judge.api_key_env == "OPENAI_API_KEY"
 
 
 def test_an_earlier_evaluation_that_differs_is_kept(command, data, tmp_path):
@@ -209,7 +210,7 @@ def test_two_evaluations_of_one_run_at_once_are_refused(command, tmp_path):
 def test_the_command_reports_as_plain_text(data):
     code = (
         "import sys\nfrom eval.__main__ import main\n"
-        f"main(['run={data}', 'baseline=pocket', 'eval.data={data}', 'dry_run=true'])"
+        f"main(['run={data}', 'baseline=pocket', 'benchmark.data={data}', 'dry_run=true'])"
     )
     root = Path(__file__).parents[2]
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=root)
@@ -261,7 +262,7 @@ def test_killed_three_times_no_committed_verdict_is_asked_again(data, tmp_path, 
         (tmp_path / f"{name}.json").write_text(json.dumps(answers))
     command = [
         sys.executable, "-m", "eval", f"run={tmp_path / 'long.json'}",
-        f"baseline={tmp_path / 'short.json'}", f"eval.data={tmp_path / 'instructions.json'}",
+        f"baseline={tmp_path / 'short.json'}", f"benchmark.data={tmp_path / 'instructions.json'}",
         "judge=compatible", f"judge.base_url={server.url}", "judge.model=judge-1",
         "judge.api_key_env=JUDGE_KEY", "judge.requests_per_minute=1000000",
         f"judge.concurrency={concurrency}", f"runs_root={tmp_path}",
@@ -304,13 +305,13 @@ def test_length_control_is_printed_and_its_tables_are_checked(command, data, tmp
     table = tmp_path / "difficulty.csv"
     table.write_text("instruction_difficulty\n" + "\n".join(str(i / 4) for i in range(12)))
     before = len(server.requests)
-    noreg = run_eval([*overrides[1:], *sides, f"eval.difficulty={table}"])
+    noreg = run_eval([*overrides[1:], *sides, f"benchmark.difficulty={table}"])
     assert noreg["length_controlled"]["variant"] == "length_controlled_noreg"
     assert len(server.requests) == before
     table.write_text("instruction_difficulty\n1\n")
     for change, says in (
-        ([f"eval.difficulty={table}"], "has difficulties of 1 instructions, and there are 12"),
-        (["eval.difficulty=gone.csv"], "gone.csv is no CSV file with columns"),
+        ([f"benchmark.difficulty={table}"], "has difficulties of 1 instructions, and there are 12"),
+        (["benchmark.difficulty=gone.csv"], "gone.csv is no CSV file with columns"),
     ):
         with pytest.raises(RunError, match=says):
             run_eval([*overrides[1:], *sides, *change])

@@ -10,18 +10,11 @@ from pathlib import Path
 import pytest
 
 from eval.cache import VerdictCache, content_key
-from eval.judge import (
-    GIVE_UP,
-    BudgetReached,
-    ChatJudge,
-    Judge,
-    JudgeRefuses,
-    Pair,
-    Prices,
-    Spending,
-    preference_of,
-)
+from eval.judge import GIVE_UP, ChatClient, ChatJudge, JudgeRefuses
+from eval.reading import preference_of
+from eval.spending import BudgetReached, Prices, Spending
 from eval.template import OWN
+from eval.types import Pair
 from lsp.errors import RunError
 from lsp.tools.retry import retry_after
 
@@ -57,7 +50,7 @@ def pairs_of(count):
 
 
 def judge_all(server, cache, pairs, prices=None, **changes):
-    judge = Judge(config_of(server, **changes), "k", cache, prices or Prices(1.0, 1.0))
+    judge = ChatClient(config_of(server, **changes), "k", cache, prices or Prices(1.0, 1.0))
     asked = [(pair, first) for pair in pairs for first in (True, False)]
     got = []
     verdicts = asyncio.run(judge.judge_all(asked, got.append))
@@ -137,7 +130,7 @@ def test_the_budget_stops_before_it_is_passed_and_keeps_what_was_paid(judge_serv
     server = judge_server(delay=0.01)
     cache = VerdictCache(tmp_path / "v.sqlite")
     prices = Prices(input=100.0, output=100.0)  # a call costs 0.0101, at worst about 0.1
-    judge = Judge(config_of(server, max_usd=0.5, concurrency=4), "k", cache, prices)
+    judge = ChatClient(config_of(server, max_usd=0.5, concurrency=4), "k", cache, prices)
     asked = [(pair, first) for pair in pairs_of(50) for first in (True, False)]
     got = []
     with pytest.raises(BudgetReached):

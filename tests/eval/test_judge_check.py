@@ -1,4 +1,4 @@
-"""``eval=judge_check``: agreement by hand, and a judge on loopback against published verdicts."""
+"""``benchmark=judge_check``: agreement by hand, and a judge on loopback against published verdicts."""
 
 import gzip
 import json
@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from eval.__main__ import evaluate, main
-from eval.judge import Pair
+from eval.contracts import EvaluationContext
 from eval.judge_check import JudgeCheck, agreement, longer_rate
-from eval.settings import EVALUATE, EvaluateConfig
+from eval.settings import read_settings
+from eval.types import Pair
 from lsp.errors import ConfigError, RunError
-from lsp.settings.compose import compose_as
 
 SHARED = Path(__file__).parents[3] / "shared" / "alpaca_eval"
 
@@ -43,11 +43,11 @@ def check(tmp_path, judge_server, monkeypatch):
     def run(rows, *overrides, show=False):
         (tmp_path / "published.json").write_text(json.dumps(rows))
         words = [
-            "eval=judge_check", f"eval.data={tmp_path / 'published.json'}", "judge=compatible",
+            "benchmark=judge_check", f"benchmark.data={tmp_path / 'published.json'}", "judge=compatible",
             f"judge.base_url={server.url}", "judge.model=new/judge", "judge.api_key_env=JUDGE_KEY",
             "judge.requests_per_minute=1000000", f"runs_root={tmp_path}", *overrides,
         ]  # fmt: skip
-        return main(words) if show else evaluate(compose_as(EvaluateConfig, EVALUATE, words))
+        return main(words) if show else evaluate(read_settings(words))
 
     return run, server
 
@@ -84,7 +84,7 @@ def test_a_judge_is_scored_against_published_verdicts(check, tmp_path, capsys):
         in out
     )
     assert len(server.requests) == 8  # nothing was asked again
-    run(rows, "eval.max_pairs=2", "dry_run=true")
+    run(rows, "benchmark.max_pairs=2", "dry_run=true")
     out = capsys.readouterr().out
     assert "new/judge on 2 pairs" in out and "4 calls, " in out and "prompt tokens" in out
 
@@ -106,9 +106,9 @@ def test_bad_files_are_refused_before_any_call(check, rows, says):
 
 def test_bad_settings_of_a_check(check):
     run, _ = check
-    with pytest.raises(RunError, match=r"needs eval\.data="):
-        JudgeCheck("judge_check", None, None).build()
-    with pytest.raises(ConfigError, match="eval=judge_check measures chat judges"):
+    with pytest.raises(RunError, match=r"needs benchmark\.data="):
+        JudgeCheck(name="judge_check", data=None, max_pairs=None).build(EvaluationContext(None))
+    with pytest.raises(ConfigError, match="benchmark=judge_check measures chat judges"):
         run([row(2.0)], "judge=verifier")
     with pytest.raises(ConfigError, match="run=x: is not judge_check's. Leave it out"):
         run([row(2.0)], "run=x")

@@ -20,8 +20,8 @@ import torch
 from lsp import play
 from lsp.loop.launch import start
 from lsp.model.language_model import load_model
-from lsp.rollout.draw_key import DrawKey
 from lsp.run.checkpoint import newest_checkpoint
+from lsp.types import DrawKey
 
 ROOT = Path(__file__).parents[2]
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}

@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 
 from lsp.model.chat import ChatFormat
 from lsp.queries.challenger import parse_query
-from lsp.rewards.self_reward import RubricSelfJudge, parse_quality
-from lsp.rollout.draw_key import DrawKey
+from lsp.rewards.self_reward import parse_quality
 from lsp.settings.compose import compose
 from lsp.settings.config import SelfRewardConfig
 from lsp.settings.prompts import fill
+from lsp.types import DrawKey
 
 PAPER = compose(["world=paper"]).prompts
 ATTACKS = [

@@ -10,10 +10,9 @@ from lsp import players as players_module
 from lsp.errors import RunError
 from lsp.learner import Learner
 from lsp.loop.launch import start
-from lsp.model.out_of_memory import PHASES, OutOfMemory, memory_guard
+from lsp.model.out_of_memory import PHASES, OutOfMemory
 from lsp.players import Players
 from lsp.rewards.reward_model import ClassifierScorer
-from lsp.rewards.self_reward import RubricSelfJudge
 from lsp.settings.compose import compose
 from lsp.tracking.reader import read_metrics, read_trace, trace_steps
 

@@ -39,7 +39,7 @@ def test_sampled_answers_agree_with_the_exact_accuracy(players):
     task = Task("reverse", "abcab")
     (probability,) = measure_skill(players.policy, players, [task]).probability
     prompts = players.chat.encode([[("user", task.query)]])
-    from lsp.rollout.draw_key import DrawKey
+    from lsp.types import DrawKey
 
     (drawn,) = players.engine.generate(
         players.policy, prompts, 2000, 12, 1.0, DrawKey(9, 1, "test")

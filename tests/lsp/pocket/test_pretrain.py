@@ -11,7 +11,7 @@ from lsp.model.chat import ChatFormat
 from lsp.pocket.evaluation import measure_skill
 from lsp.pocket.language import evaluation_queries, parse
 from lsp.pocket.pretrain import BASE_FOLDER, Corpus, SchoolSettings, build_tokenizer, main
-from lsp.rollout.draw_key import DrawKey
+from lsp.types import DrawKey
 
 DOCS = Path(__file__).parents[3] / "docs" / "pocket.md"
 

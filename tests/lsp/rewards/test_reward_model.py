@@ -11,9 +11,8 @@ from lsp.pocket.language import form_rubric
 from lsp.pocket.verifier import PocketVerifier
 from lsp.queries.dataset import InstructionQueries, step_queries
 from lsp.rewards.reward_model import ClassifierReward
-from lsp.rewards.self_reward import RubricSelfJudge
-from lsp.rollout.draw_key import DrawKey
 from lsp.settings.config import SelfRewardConfig
+from lsp.types import DrawKey
 
 KEY = DrawKey(0, 1, "judge")
 PAIRS = [

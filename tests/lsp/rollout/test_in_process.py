@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 from lsp.model.language_model import load_model
 from lsp.model.onednn import OneDnnLinear, available, use_onednn
 from lsp.players import load_players
-from lsp.rollout.draw_key import DrawKey
 from lsp.rollout.in_process import InProcessEngine
 from lsp.rollout.sampling import sample
 from lsp.run.init import resolve_init
 from lsp.settings.compose import compose
+from lsp.types import DrawKey
 
 KEY = DrawKey(0, 1, "solver")
 

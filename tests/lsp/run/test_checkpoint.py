@@ -1,0 +1,121 @@
+"""Checkpoints: whole or not there, damage named, and training that goes on bit for bit."""
+
+import copy
+import shutil
+from dataclasses import replace
+
+import numpy
+import pytest
+import torch
+
+from lsp.errors import RunError
+from lsp.learner import Learner
+from lsp.run.checkpoint import (
+    checkpoint_folders,
+    checkpoint_step,
+    load_training_state,
+    named_checkpoint,
+    newest_checkpoint,
+    save_checkpoint,
+    training_tensors,
+    verified,
+)
+from lsp.types import TrainingRow
+
+COLLAPSE = {"trends": {"a": {"window": 2}}, "raised": ["a"]}
+ROWS = [TrainingRow("solver", (5, 6), (7, 8, 1), (0.0,) * 3, 0.5, 0.1, 1)]
+
+
+@pytest.fixture
+def run_copy(small_run, tmp_path):
+    """A copy of the small run that a test may damage."""
+    return shutil.copytree(small_run[0], tmp_path / "run")
+
+
+def learner_of(players, **model):
+    config = replace(players.config, model=replace(players.config.model, **model))
+    policy = copy.deepcopy(players.policy)
+    if model.get("dtype") == "bfloat16":
+        policy = policy.bfloat16()
+    return Learner(replace(players, policy=policy, config=config), config)
+
+
+def save(run, step, learner, keep=2, best_step=None):
+    players = learner.players
+    signatures = numpy.arange(6, dtype=numpy.uint32).reshape(2, 3) + 2**31
+    state = {"seed": 3, "best": {}, "collapse": {**COLLAPSE, "signatures": signatures}}
+    return save_checkpoint(
+        run,
+        step,
+        players.policy,
+        players.reference,
+        players.chat.tokenizer,
+        training_tensors(players.policy, learner.named, learner.optimizer),
+        state,
+        keep,
+        best_step,
+    )
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_learner_goes_on_from_a_checkpoint_bit_for_bit(players, tmp_path, dtype):
+    """Two updates, or one, a checkpoint and one in another learner: weights, moments, masters."""
+    whole, first = learner_of(players, dtype=dtype), learner_of(players, dtype=dtype)
+    whole.update(ROWS, 1)
+    first.update(ROWS, 1)
+    folder = save(tmp_path, 1, first)
+    second = learner_of(players, dtype=dtype)
+    second.players.policy.load_state_dict(first.players.policy.state_dict())
+    state = load_training_state(folder, second.players.policy, second.named, second.optimizer)
+    signatures = state["collapse"].pop("signatures")
+    assert state == {"seed": 3, "best": {}, "collapse": COLLAPSE}
+    assert signatures.tolist() == [[2**31, 2**31 + 1, 2**31 + 2], [2**31 + 3, 2**31 + 4, 2**31 + 5]]
+    whole.update(ROWS, 2)
+    second.update(ROWS, 2)
+    for name, tensor in whole.named.items():
+        assert torch.equal(tensor, second.named[name]), name
+        moments = whole.optimizer.state[tensor]
+        assert moments.keys() == {"step", "exp_avg", "exp_avg_sq"}
+        for kind, value in second.optimizer.state[second.named[name]].items():
+            assert torch.equal(value, moments[kind]), (name, kind)
+
+
+def test_the_newest_and_the_best_are_kept(players, tmp_path):
+    learner = learner_of(players)
+    for step in (1, 2, 3, 4, 5):
+        best = None if step < 2 else 2
+        assert save(tmp_path, step, learner, keep=2, best_step=best).name == f"step-00000{step}"
+    assert [checkpoint_step(folder) for folder in checkpoint_folders(tmp_path)] == [2, 4, 5]
+    assert not list((tmp_path / "checkpoints").glob(".*"))
+
+
+def test_a_checkpoint_that_is_there_is_not_written_again(players, tmp_path):
+    learner = learner_of(players)
+    before = (save(tmp_path, 1, learner) / "checkpoint.json").stat().st_mtime_ns
+    assert (save(tmp_path, 1, learner) / "checkpoint.json").stat().st_mtime_ns == before
+
+
+def test_a_damaged_checkpoint_is_refused_by_name_and_the_older_offered(run_copy):
+    old, new = checkpoint_folders(run_copy)
+    assert verified(new) == newest_checkpoint(run_copy) == new
+    weights = new / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"x")
+    with pytest.raises(RunError, match=rf"damaged: model.safetensors .*older one is {old}"):
+        newest_checkpoint(run_copy)
+    (new / "config.json").unlink()
+    with pytest.raises(RunError, match="config.json, model.safetensors missing or changed"):
+        newest_checkpoint(run_copy)
+    shutil.rmtree(new)
+    (old / "trainer.safetensors").unlink()
+    with pytest.raises(RunError, match="there is no older one"):
+        newest_checkpoint(run_copy)
+    shutil.rmtree(old)
+    with pytest.raises(RunError, match="has no checkpoint"):
+        newest_checkpoint(run_copy)
+
+
+def test_a_checkpoint_by_its_name(small_run):
+    folder, _ = small_run
+    assert named_checkpoint(folder, "step-000002") == folder / "checkpoints" / "step-000002"
+    with pytest.raises(RunError, match="has no checkpoint 'step-7'; it has step-000002, step-0000"):
+        named_checkpoint(folder, "step-7")
