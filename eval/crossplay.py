@@ -244,7 +244,7 @@ class CrossPlay:
     def ask(self, player: Player) -> list[dict[str, Any]]:
         """A model's queries: ``text``, ``status`` and whether it is ``legal``."""
         from lsp.queries.challenger import challenger_queries
-        from lsp.rollout.draw_key import DrawKey
+        from lsp.types import DrawKey
 
         model, chat, engine = load_player(player, self.config)
         config, count = self.config, self.settings.queries
@@ -272,7 +272,7 @@ class CrossPlay:
         """Per query its ``answers``, their ``rewards`` and the ``probability`` of the right one
         (None where the world knows none). Nothing is loaded where there is no query."""
         from lsp.model.probability import completion_probability
-        from lsp.rollout.draw_key import DrawKey
+        from lsp.types import DrawKey
 
         self.played += 1
         if not texts:

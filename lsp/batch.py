@@ -1,7 +1,5 @@
 """A play goes in, micro-batches come out, pure: merge equal rows, weigh them, pack by length."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 
 import torch

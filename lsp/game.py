@@ -8,8 +8,6 @@ A self-score that could not be read is NaN in ``quality_QG``; no function here r
 where the external rewards are finite, except ``query_quality``, which says so.
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

@@ -10,8 +10,6 @@ Normalisation is one number for each row, its *token weight*: the loss is a weig
 tokens, so any split into micro-batches gives the same gradient.
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

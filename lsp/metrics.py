@@ -1,7 +1,5 @@
 """What a play is recorded as: queries and their play go in, scalars by path and role come out."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch

@@ -1,7 +1,5 @@
 """Settings and an init go in, everything that plays comes out, loaded."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass

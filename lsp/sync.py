@@ -7,8 +7,6 @@ moved, say). So afterwards the server is asked: every metric line, every trace s
 the last checkpoint and the summary. Exits with 1 where something is missing.
 """
 
-from __future__ import annotations
-
 import base64
 import hashlib
 import os

@@ -1,30 +1,33 @@
-"""Methods and controls over seeds and bases: the tables and the picture of README and docs.
+"""Runs of methods and controls, over seeds and bases -> the tables and the picture of the docs.
 
     python -m sweeps.compare                      # part=methods: README's table, picture
     python -m sweeps.compare part=signs           # where a learning Challenger helps
     python -m sweeps.compare seeds=2 workers=1    # smaller
 
-Bases are schooled first where they are missing (seeds that no setting was chosen on). Every
+Bases are pretrained first where they are missing (seeds that no setting was chosen on). Every
 run is ``python run.py`` in a process of its own with ``resume=auto``, so a comparison that was
 stopped goes on where it was. Results: <folder>/<part>.md, .json and, for methods, queries.png.
 """
 
-from __future__ import annotations
-
-import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean, stdev
+from typing import Literal
 
-import numpy as np
+from matplotlib.figure import Figure
+from pydantic import Field
 
+from eval.win_rate import mean_interval
 from lsp.errors import RunError
+from lsp.files import write_json, write_text
 from lsp.report.game import read_index
 from lsp.report.river import draw_river
 from lsp.settings.command import read_settings
+from lsp.settings.schema import settings
+from lsp.tools.text import markdown_table
 from lsp.tracking.reader import read_summary
 from sweeps.parallel import require_all
 
@@ -42,25 +45,35 @@ SIGNS = {
     "lsp": ["method=lsp"],
     "lsp, variance": ["method=lsp", "method.challenger_reward=variance"],
     "lsp, band": ["method=lsp", "method.challenger_reward=band"],
-    "lsp_zero": ["method=lsp_zero"],
-    "untrained_challenger": ["method=untrained_challenger"],
-    "frozen_challenger": ["method=frozen_challenger"],
+    **{name: METHODS[name] for name in ("lsp_zero", "untrained_challenger", "frozen_challenger")},
 }
 CONTROLS = ("untrained_challenger", "frozen_challenger")
+PAIRS = (
+    ("lsp", "grpo"),
+    ("lsp", "lsp_zero"),
+    ("lsp", "untrained_challenger"),
+    ("lsp", "frozen_challenger"),
+    ("lsp_zero", "frozen_challenger"),
+    ("grpo", "frozen_challenger"),
+)
+"""Methods whose exact accuracies are compared, seed by seed."""
 
 
-@dataclass(frozen=True)
+@settings
 class CompareSettings:
-    """``bases``: seeds of schooled bases. ``decays``: how fast the base Challenger's queries
-    thin out with length (for part=signs each decay is a column). ``steps``: of each run."""
+    """What is trained, and where the results go."""
 
-    part: str = "methods"
-    seeds: int = 5
-    bases: tuple[int, ...] = (1, 2)
-    decays: tuple[float, ...] = (0.7,)
-    steps: tuple[int, ...] = (150,)
-    workers: int = os.cpu_count() or 1
-    folder: str = "outputs/compare"
+    part: Literal["methods", "signs"] = Field(
+        default="methods", description="README's table, or where a learning Challenger helps"
+    )
+    seeds: int = Field(default=5, ge=1, le=1000, description="of each variant")
+    bases: tuple[int, ...] = Field(default=(1, 2), description="seeds of pretrained bases")
+    decays: tuple[float, ...] = Field(
+        default=(0.7,), description="how fast the base Challenger's queries thin out with length"
+    )
+    steps: tuple[int, ...] = Field(default=(150,), description="of each run")
+    workers: int = Field(default=os.cpu_count() or 1, ge=1, le=1024, description="runs at once")
+    folder: str = Field(default="outputs/compare", description="of bases, runs and results")
 
 
 @dataclass(frozen=True)
@@ -84,7 +97,10 @@ class Run:
 
 
 def main(arguments: Sequence[str]) -> None:
-    settings = read_arguments(arguments)
+    try:
+        settings = read_settings(CompareSettings, arguments)
+    except RunError as error:
+        sys.exit(f"error: {error}")
     variants = METHODS if settings.part == "methods" else SIGNS
     runs = [
         Run(variant, tuple(overrides), base, decay, steps, seed)
@@ -94,36 +110,24 @@ def main(arguments: Sequence[str]) -> None:
         for seed in range(settings.seeds)
         for variant, overrides in variants.items()
     ]
-    school_bases(runs, settings)
-    summaries = train_all(runs, settings)
-    rows = {run: summary for run, summary in zip(runs, summaries, strict=True)}
-    folder = Path(settings.folder)
+    pretrain_bases(runs, settings)
+    rows = dict(zip(runs, train_all(runs, settings), strict=True))
+    table = Path(settings.folder) / f"{settings.part}.md"
     text = methods_text(rows) if settings.part == "methods" else signs_text(rows)
-    (folder / f"{settings.part}.md").write_text(text, encoding="utf-8")
-    record = [{**vars(run), "summary": summary} for run, summary in rows.items()]
-    (folder / f"{settings.part}.json").write_text(json.dumps(record, indent=1), encoding="utf-8")
+    write_text(table, text)
+    write_json(table.with_suffix(".json"), [{**vars(r), "summary": s} for r, s in rows.items()])
     print(text)
     if settings.part == "methods":
         print(f"picture: {draw_queries(runs, settings)}")
-    print(f"table: {folder / (settings.part + '.md')}")
+    print(f"table: {table}")
 
 
-def read_arguments(arguments: Sequence[str]) -> CompareSettings:
-    """Ends the command with one message for anything that is no setting."""
-    try:
-        settings = read_settings(CompareSettings, arguments)
-    except RunError as error:
-        sys.exit(f"error: {error}")
-    if settings.part not in ("methods", "signs"):
-        sys.exit(f"error: part={settings.part}: it is methods or signs")
-    return settings
-
-
-def school_bases(runs: Sequence[Run], settings: CompareSettings) -> None:
-    needed = {run.base_folder(settings): run for run in runs}
+def pretrain_bases(runs: Sequence[Run], settings: CompareSettings) -> None:
+    """Those that are not there yet."""
+    bases = {run.base_folder(settings): run for run in runs}
     commands = [
         ["-m", "lsp.pocket.pretrain", f"seed={run.base}", f"decay={run.decay}", f"out={folder}"]
-        for folder, run in needed.items()
+        for folder, run in bases.items()
         if not (folder / "pretrain.json").is_file()
     ]
     require_all(commands, settings.workers)
@@ -154,83 +158,62 @@ def from_length(summary: dict, shortest: int, prefix: str = "final") -> float:
     return mean(summary[f"{prefix}/accuracy/length_{n}"] for n in range(shortest, 9))
 
 
-def methods_text(rows: dict[Run, dict]) -> str:
+def methods_text(rows: Mapping[Run, dict]) -> str:
     """Markdown: a line a variant, then paired differences."""
-    variants = list(dict.fromkeys(run.variant for run in rows))
-    lines = [
-        "| | exact accuracy | lengths 5-8 | greedy | wins / ties / losses | valid queries"
-        " | distinct | argument length |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
-    base = list({(run.base, run.decay): summary for run, summary in rows.items()}.values())
-    lines.append(
-        f"| base | {spread([s['base/accuracy'] for s in base])}"
-        f" | {spread([from_length(s, 5, 'base') for s in base])}"
-        f" | {spread([s['base/greedy_accuracy'] for s in base])} | "
-        f" | {spread([s['base/valid_query_frac'] for s in base], 2)}"
-        f" | {spread([s['base/distinct_query_frac'] for s in base], 2)}"
-        f" | {spread([s['base/argument_length'] for s in base], 1)} |"
+    heading = ["", "exact accuracy", "lengths 5-8", "greedy", "wins / ties / losses",
+               "valid queries", "distinct", "argument length"]  # fmt: skip
+
+    def line(label: str, summaries: Sequence[dict], side: str, record: str = "") -> list[str]:
+        def cell(key: str, digits: int = 3) -> str:
+            return spread([summary[f"{side}/{key}"] for summary in summaries], digits)
+
+        long_ones = spread([from_length(summary, 5, side) for summary in summaries])
+        shares = [cell(f"{key}_query_frac", 2) for key in ("valid", "distinct")]
+        return [label, cell("accuracy"), long_ones, cell("greedy_accuracy"), record, *shares,
+                cell("argument_length", 1)]  # fmt: skip
+
+    by_base = {(run.base, run.decay): summary for run, summary in rows.items()}
+    lines = [line("base", list(by_base.values()), "base")]
+    for variant in dict.fromkeys(run.variant for run in rows):
+        summaries = [summary for run, summary in rows.items() if run.variant == variant]
+        counts = [mean(s[f"final/{key}"] for s in summaries) for key in ("wins", "ties", "losses")]
+        record = " / ".join(f"{count:.0f}" for count in counts)
+        lines.append(line(variant, summaries, "final", record))
+    differences = []
+    for one, other in PAIRS:
+        if values := paired(rows, one, other, 1):
+            low, high = mean_interval(values)
+            positive = f"{sum(value > 0 for value in values)} of {len(values)}"
+            interval = f"{low:+.3f} to {high:+.3f}"
+            differences.append([f"{one} - {other}", f"{mean(values):+.3f}", interval, positive])
+    return (
+        markdown_table(heading, lines)
+        + "\nPaired differences in exact accuracy, over the same seeds and bases:\n\n"
+        + markdown_table(["", "mean", "95 % bootstrap interval", "positive"], differences)
     )
-    for variant in variants:
-        own = [summary for run, summary in rows.items() if run.variant == variant]
-        record = [mean(s[f"final/{key}"] for s in own) for key in ("wins", "ties", "losses")]
-        lines.append(
-            f"| {variant} | {spread([s['final/accuracy'] for s in own])}"
-            f" | {spread([from_length(s, 5) for s in own])}"
-            f" | {spread([s['final/greedy_accuracy'] for s in own])}"
-            f" | {record[0]:.0f} / {record[1]:.0f} / {record[2]:.0f}"
-            f" | {spread([s['final/valid_query_frac'] for s in own], 2)}"
-            f" | {spread([s['final/distinct_query_frac'] for s in own], 2)}"
-            f" | {spread([s['final/argument_length'] for s in own], 1)} |"
-        )
-    lines += ["", "Paired differences in exact accuracy, over the same seeds and bases:", ""]
-    lines += ["| | mean | 95 % bootstrap interval | positive |", "|---|---|---|---|"]
-    for one, other in (
-        ("lsp", "grpo"),
-        ("lsp", "lsp_zero"),
-        ("lsp", "untrained_challenger"),
-        ("lsp", "frozen_challenger"),
-        ("lsp_zero", "frozen_challenger"),
-        ("grpo", "frozen_challenger"),
-    ):
-        differences = paired(rows, one, other, 1)
-        if differences:
-            low, high = bootstrap_interval(differences)
-            positive = sum(d > 0 for d in differences)
-            lines.append(
-                f"| {one} - {other} | {mean(differences):+.3f} | {low:+.3f} to {high:+.3f}"
-                f" | {positive} of {len(differences)} |"
-            )
-    return "\n".join(lines) + "\n"
 
 
-def signs_text(rows: dict[Run, dict]) -> str:
+def signs_text(rows: Mapping[Run, dict]) -> str:
     """Markdown: a learning Challenger against each control, by decay, steps and test length."""
-    lines = [
-        "| base Challenger's decay (mean length) | steps | learning Challenger | control"
-        " | all lengths | lengths 5-8 | lengths 7-8 |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    places = list(dict.fromkeys((run.decay, run.steps) for run in rows))
-    learners = [variant for variant in SIGNS if variant not in CONTROLS]
-    for decay, steps in places:
+    heading = ["base Challenger's decay (mean length)", "steps", "learning Challenger", "control",
+               "all lengths", "lengths 5-8", "lengths 7-8"]  # fmt: skip
+    lines = []
+    for decay, steps in dict.fromkeys((run.decay, run.steps) for run in rows):
         here = {r: s for r, s in rows.items() if (r.decay, r.steps) == (decay, steps)}
-        length = mean(s["base/argument_length"] for s in here.values())
-        for learner in learners:
+        length = mean(summary["base/argument_length"] for summary in here.values())
+        for learner in (variant for variant in SIGNS if variant not in CONTROLS):
             for control in CONTROLS:
                 cells = []
                 for shortest in (1, 5, 7):
                     differences = paired(here, learner, control, shortest)
-                    low, high = bootstrap_interval(differences)
+                    low, high = mean_interval(differences)
                     sign = "+" if low > 0 else "-" if high < 0 else "0"
                     cells.append(f"{sign} ({mean(differences):+.3f})")
-                lines.append(
-                    f"| {decay:g} ({length:.1f}) | {steps} | {learner} | {control} | "
-                    + " | ".join(cells)
-                    + " |"
-                )
-    lines += ["", "Sign: of the 95 % bootstrap interval over seeds and bases; 0 holds zero."]
-    return "\n".join(lines) + "\n"
+                lines.append([f"{decay:g} ({length:.1f})", str(steps), learner, control, *cells])
+    return (
+        markdown_table(heading, lines)
+        + "\nSign: of the 95 % bootstrap interval over seeds and bases; 0 holds zero.\n"
+    )
 
 
 def spread(values: Sequence[float], digits: int = 3) -> str:
@@ -239,34 +222,23 @@ def spread(values: Sequence[float], digits: int = 3) -> str:
     return f"{mean(values):.{digits}f} ± {deviation:.{digits}f}"
 
 
-def paired(rows: dict[Run, dict], one: str, other: str, shortest: int) -> list[float]:
+def paired(rows: Mapping[Run, dict], one: str, other: str, shortest: int) -> list[float]:
     """Differences in exact accuracy on lengths from ``shortest``, same seed and base."""
-    found = {
+    accuracy = {
         (run.variant, run.base, run.decay, run.steps, run.seed): from_length(summary, shortest)
         for run, summary in rows.items()
     }
     return [
-        value - found[(other, *place)]
-        for (variant, *place), value in found.items()
-        if variant == one and (other, *place) in found
+        value - accuracy[other, *place]
+        for (variant, *place), value in accuracy.items()
+        if variant == one and (other, *place) in accuracy
     ]
-
-
-def bootstrap_interval(values: Sequence[float], draws: int = 10_000) -> tuple[float, float]:
-    """95 % percentile interval of the mean; resampling is seeded."""
-    sample = np.random.default_rng(0).choice(np.asarray(values), (draws, len(values)))
-    low, high = np.percentile(sample.mean(axis=1), [2.5, 97.5])
-    return float(low), float(high)
 
 
 def draw_queries(runs: Sequence[Run], settings: CompareSettings) -> Path:
     """The Challenger's queries over steps, LSP-Zero beside LSP: the first base's first seed."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    figure, axes = pyplot.subplots(2, 2, figsize=(10, 5.6), sharex=True, layout="constrained")
+    figure = Figure(figsize=(10, 5.6), layout="constrained")
+    axes = figure.subplots(2, 2, sharex=True)
     titles = {"lsp_zero": "LSP-Zero", "lsp": "LSP"}
     for column, (variant, title) in enumerate(titles.items()):
         run = next(run for run in runs if run.variant == variant)
@@ -278,11 +250,10 @@ def draw_queries(runs: Sequence[Run], settings: CompareSettings) -> Path:
                 axis.set_ylabel("share of queries")
             else:
                 axis.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False, reverse=True)
-    axes[0, 0].set_xlabel("")
-    axes[0, 1].set_xlabel("")
+    for axis in axes[0]:
+        axis.set_xlabel("")
     path = Path(settings.folder) / "queries.png"
     figure.savefig(path, dpi=110)
-    pyplot.close(figure)
     return path
 
 

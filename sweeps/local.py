@@ -1,4 +1,4 @@
-"""A W&B sweep file without a server: the same points, run here, ending in a table and a plot.
+"""A W&B sweep file goes in, its points run here without a server, a table and a plot come out.
 
     python -m sweeps.local sweeps/beta.yaml workers=2
     python -m sweeps.local sweeps/beta.yaml num_steps=50 folder=outputs/quick
@@ -9,30 +9,32 @@ uses. Each point has its own run folder and ``resume=auto``: a finished one ends
 was stopped goes on, and one that was run with other settings is refused.
 """
 
-from __future__ import annotations
-
 import itertools
-import json
 import math
 import os
 import random
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
 import yaml
+from matplotlib.figure import Figure
+from pydantic import Field
 
+from lsp.errors import RunError
+from lsp.files import write_json, write_text
+from lsp.settings.command import read_command, split_settings
+from lsp.settings.schema import settings
+from lsp.tools.text import markdown_table
 from lsp.tracking.reader import read_summary
 from sweeps.parallel import run_all
 
+Outcome = tuple[dict[str, Any], float]
+"""A point of the sweep, and the metric of its run."""
 DISTRIBUTIONS = ("uniform", "log_uniform_values", "int_uniform")
-
-
-class SweepError(ValueError):
-    """A sweep file or command line that cannot be run; the text says why and what instead."""
 
 
 @dataclass(frozen=True)
@@ -50,37 +52,37 @@ class Sweep:
         return [name for name, spec in self.parameters.items() if "value" not in spec]
 
 
-@dataclass
+@settings
 class LocalSettings:
-    """This command's own settings, and the overrides that go to every run."""
+    """This command's own settings, beside those that go to every run."""
 
-    file: str
-    workers: int = 1
-    folder: str | None = None
-    count: int | None = None
-    draw_seed: int = 0
-    overrides: list[str] = field(default_factory=list)
+    workers: int = Field(default=1, ge=1, le=1024, description="runs at once")
+    folder: str | None = Field(default=None, description="of runs; null: outputs/sweep-<name>")
+    count: int | None = Field(
+        default=None, ge=1, le=100_000, description="points of a random sweep"
+    )
+    draw_seed: int = Field(default=0, ge=0, le=2**32 - 1, description="of a random sweep's points")
 
 
 def read_sweep(path: Path) -> Sweep:
-    """A sweep file in W&B's format. Raises SweepError."""
+    """A sweep file in W&B's format. Raises RunError."""
     try:
         tree = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise SweepError(f"there is no file {path}; sweep files are in sweeps/") from error
+        raise RunError(f"there is no file {path}; sweep files are in sweeps/") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise SweepError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
+        raise RunError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(tree, dict) or not isinstance(tree.get("parameters"), dict):
-        raise SweepError(f"{path} has no 'parameters'; see sweeps/beta.yaml for one that works")
+        raise RunError(f"{path} has no 'parameters'; see sweeps/beta.yaml for one that works")
     method = tree.get("method")
     if method not in ("grid", "random"):
         more = "; bayes needs W&B's server: wandb sweep, wandb agent" if method == "bayes" else ""
-        raise SweepError(f"{path}: method={method} is neither grid nor random{more}")
+        raise RunError(f"{path}: method={method} is neither grid nor random{more}")
     metric = tree.get("metric")
     if not isinstance(metric, dict) or not metric.get("name"):
-        raise SweepError(f"{path} has no metric.name; for instance eval/pocket/win_rate")
+        raise RunError(f"{path} has no metric.name; for instance eval/pocket/win_rate")
     if tree.get("program") != "run.py":
-        raise SweepError(f"{path}: program={tree.get('program')}; runs here are of run.py")
+        raise RunError(f"{path}: program={tree.get('program')}; runs here are of run.py")
     for name, spec in tree["parameters"].items():
         _check_parameter(path, method, name, spec)
     goal = metric.get("goal", "minimize")
@@ -90,24 +92,24 @@ def read_sweep(path: Path) -> Sweep:
 def _check_parameter(path: Path, method: str, name: str, spec: Any) -> None:
     where = f"{path}: parameter {name}"
     if not isinstance(spec, dict):
-        raise SweepError(f"{where} is {spec!r}; write 'value: …', 'values: […]' or 'min', 'max'")
+        raise RunError(f"{where} is {spec!r}; write 'value: …', 'values: […]' or 'min', 'max'")
     if "value" in spec:
         return
     if "values" in spec:
         if not isinstance(spec["values"], list) or not spec["values"]:
-            raise SweepError(f"{where} has no list of values")
+            raise RunError(f"{where} has no list of values")
         return
     if method == "grid":
-        raise SweepError(f"{where} has no values, and a grid needs them; or choose method: random")
+        raise RunError(f"{where} has no values, and a grid needs them; or choose method: random")
     kind = spec.get("distribution", "uniform")
     if kind not in DISTRIBUTIONS:
-        raise SweepError(f"{where}: distribution={kind} is none of {', '.join(DISTRIBUTIONS)}")
+        raise RunError(f"{where}: distribution={kind} is none of {', '.join(DISTRIBUTIONS)}")
     low, high = spec.get("min"), spec.get("max")
     numbers = all(isinstance(v, (int, float)) and not isinstance(v, bool) for v in (low, high))
     if not numbers or low > high:
-        raise SweepError(f"{where} needs numbers min <= max, and has min={low}, max={high}")
+        raise RunError(f"{where} needs numbers min <= max, and has min={low}, max={high}")
     if kind == "log_uniform_values" and low <= 0:
-        raise SweepError(f"{where}: a log scale needs min above 0, and has min={low}")
+        raise RunError(f"{where}: a log scale needs min above 0, and has min={low}")
 
 
 def points(sweep: Sweep, count: int | None, seed: int) -> list[dict[str, Any]]:
@@ -119,16 +121,16 @@ def points(sweep: Sweep, count: int | None, seed: int) -> list[dict[str, Any]]:
             for values in itertools.product(*options)
         ]
     if count is None:
-        raise SweepError("a random sweep has no end: say count=<number of points>")
+        raise RunError("a random sweep has no end: say count=<number of points>")
     source = random.Random(f"sweep {seed}")
-    found: list[dict[str, Any]] = []
+    drawn: list[dict[str, Any]] = []
     for _ in range(1000 * count):  # a point drawn before is drawn again
         point = {name: _draw(spec, source) for name, spec in sweep.parameters.items()}
-        if point not in found:
-            found.append(point)
-        if len(found) == count:
-            return found
-    raise SweepError(f"the sweep has {len(found)} different points, fewer than count={count}")
+        if point not in drawn:
+            drawn.append(point)
+        if len(drawn) == count:
+            return drawn
+    raise RunError(f"the sweep has {len(drawn)} different points, fewer than count={count}")
 
 
 def _draw(spec: dict[str, Any], source: random.Random) -> Any:
@@ -153,51 +155,36 @@ def arguments_of(point: dict[str, Any]) -> list[str]:
     return create_sweep_command_args(command)["args_no_hyphens"]
 
 
-def read_command_line(arguments: Sequence[str]) -> LocalSettings:
-    if not arguments or "=" in arguments[0]:
-        raise SweepError("say which sweep: python -m sweeps.local sweeps/beta.yaml [workers=2 …]")
-    settings = LocalSettings(arguments[0])
-    for text in arguments[1:]:
-        key, separator, value = text.partition("=")
-        if not separator:
-            raise SweepError(f"{text!r} is no setting; write key=value")
-        if key in ("workers", "count", "draw_seed"):
-            if not value.isdigit() or (key != "draw_seed" and int(value) == 0):
-                raise SweepError(f"{key}={value} must be a whole number, 1 or more")
-            setattr(settings, key, int(value))
-        elif key == "folder":
-            settings.folder = value
-        else:
-            settings.overrides.append(text)
-    return settings
-
-
 def main(arguments: Sequence[str]) -> None:
     try:
-        settings = read_command_line(arguments)
-        sweep = read_sweep(Path(settings.file))
+        ours, overrides = split_settings(LocalSettings, arguments)
+        files, settings = read_command(LocalSettings, ours)
+        if len(files) != 1:
+            raise RunError("name one sweep: python -m sweeps.local sweeps/beta.yaml [workers=2 …]")
+        sweep = read_sweep(Path(files[0]))
         drawn = points(sweep, settings.count, settings.draw_seed)
-    except SweepError as error:
+    except RunError as error:
         sys.exit(f"error: {error}")
     folder = Path(settings.folder or f"outputs/sweep-{sweep.name}")
     folders = [folder / _slug(point, sweep.swept) for point in drawn]
     commands = [
-        ["run.py", *arguments_of(point), *settings.overrides, f"run_dir={place}", "resume=auto"]
+        ["run.py", *arguments_of(point), *overrides, f"run_dir={place}", "resume=auto"]
         for point, place in zip(drawn, folders, strict=True)
     ]
-    ends = run_all(commands, settings.workers)
-    failures = [text for text in ends if text]
-    outcomes = [
-        (point, read_summary(place).get(f"last/{sweep.metric}"))
-        for point, place, failure in zip(drawn, folders, ends, strict=True)
-        if failure is None
-    ]
-    outcomes = [(point, value) for point, value in outcomes if value is not None]
+    failures: list[str] = []
+    outcomes: list[Outcome] = []
+    for point, place, failure in zip(
+        drawn, folders, run_all(commands, settings.workers), strict=True
+    ):
+        if failure is not None:
+            failures.append(failure)
+        elif (value := read_summary(place).get(f"last/{sweep.metric}")) is not None:
+            outcomes.append((point, value))
     if not outcomes:
         sys.exit(f"error: no run gave {sweep.metric}" + "".join(f"\n{text}" for text in failures))
     table = outcome_table(sweep, outcomes)
-    (folder / "outcome.md").write_text(table, encoding="utf-8")
-    (folder / "outcome.json").write_text(json.dumps(outcomes, indent=1), encoding="utf-8")
+    write_text(folder / "outcome.md", table)
+    write_json(folder / "outcome.json", outcomes)
     print(table)
     print(f"table: {folder / 'outcome.md'}\nplot: {draw(sweep, outcomes, folder)}")
     if failures:
@@ -209,63 +196,50 @@ def _slug(point: dict[str, Any], swept: Sequence[str]) -> str:
     return text.replace(os.sep, "-")
 
 
-def by_setting(
-    sweep: Sweep, outcomes: Sequence[tuple[dict[str, Any], float]]
-) -> dict[tuple, list[float]]:
-    """Outcomes over seeds, for each combination of the other swept values."""
+def outcome_table(sweep: Sweep, outcomes: Sequence[Outcome]) -> str:
+    """Markdown: a line for each combination of swept values, over its seeds; the best is marked."""
     keys = [name for name in sweep.swept if name != "seed"]
-    found: dict[tuple, list[float]] = {}
-    for point, value in outcomes:
-        found.setdefault(tuple(point[key] for key in keys), []).append(value)
-    return found
-
-
-def outcome_table(sweep: Sweep, outcomes: Sequence[tuple[dict[str, Any], float]]) -> str:
-    """Markdown: a line a setting, the best one marked."""
-    keys = [name for name in sweep.swept if name != "seed"]
-    rows = by_setting(sweep, outcomes)
+    values_of = grouped((tuple(point[key] for key in keys), value) for point, value in outcomes)
     pick = min if sweep.goal == "minimize" else max
-    best = pick(rows, key=lambda setting: mean(rows[setting]))
-    lines = [
-        f"| {' | '.join(keys)} | {sweep.metric} | standard deviation | runs | |",
-        "|---" * (len(keys) + 4) + "|",
-    ]
-    for setting, values in rows.items():
-        spread = f"{stdev(values):.4f}" if len(values) > 1 else ""
-        cells = " | ".join(f"{value:g}" if isinstance(value, float) else str(value)
-                           for value in setting)  # fmt: skip
-        mark = "best" if setting == best else ""
-        lines.append(f"| {cells} | {mean(values):.4f} | {spread} | {len(values)} | {mark} |")
-    return "\n".join(lines) + "\n"
+    best = pick(values_of, key=lambda combination: mean(values_of[combination]))
+    lines = []
+    for combination, values in values_of.items():
+        cells = [f"{x:g}" if isinstance(x, float) else str(x) for x in combination]
+        deviation = f"{stdev(values):.4f}" if len(values) > 1 else ""
+        mark = "best" if combination == best else ""
+        lines.append([*cells, f"{mean(values):.4f}", deviation, str(len(values)), mark])
+    return markdown_table([*keys, sweep.metric, "standard deviation", "runs", ""], lines)
 
 
-def draw(sweep: Sweep, outcomes: Sequence[tuple[dict[str, Any], float]], folder: Path) -> Path:
+def grouped(pairs: Iterable[tuple[Any, float]]) -> dict[Any, list[float]]:
+    """The values under each key."""
+    values_of: dict[Any, list[float]] = {}
+    for key, value in pairs:
+        values_of.setdefault(key, []).append(value)
+    return values_of
+
+
+def draw(sweep: Sweep, outcomes: Sequence[Outcome], folder: Path) -> Path:
     """The metric over the first swept value: every run a point, the means a line."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
     keys = [name for name in sweep.swept if name != "seed"] or sweep.swept
-    figure, axis = pyplot.subplots(figsize=(6, 4), layout="constrained")
+    figure = Figure(figsize=(6, 4), layout="constrained")
+    axis = figure.add_subplot()
     if keys:
-        pairs = [(point[keys[0]], value) for point, value in outcomes]
-        numeric = all(isinstance(x, (int, float)) for x, _ in pairs)
-        xs = [x if numeric else str(x) for x, _ in pairs]
-        axis.plot(xs, [value for _, value in pairs], "o", color="#1f6fb4", alpha=0.5)
-        means: dict[Any, list[float]] = {}
-        for x, (_, value) in zip(xs, pairs, strict=True):
-            means.setdefault(x, []).append(value)
-        ordered = sorted(means) if numeric else list(means)
-        axis.plot(ordered, [mean(means[x]) for x in ordered], "-", color="#1f6fb4")
-        positive = numeric and min(xs) > 0
-        if positive and max(xs) / min(xs) >= 20:
+        xs = [point[keys[0]] for point, _ in outcomes]
+        if numeric := all(isinstance(x, (int, float)) for x in xs):
+            order: Any = sorted
+        else:
+            xs, order = list(map(str, xs)), list
+        values = [value for _, value in outcomes]
+        means = {x: mean(group) for x, group in grouped(zip(xs, values, strict=True)).items()}
+        axis.plot(xs, values, "o", color="#1f6fb4", alpha=0.5)
+        axis.plot(order(means), [means[x] for x in order(means)], "-", color="#1f6fb4")
+        if numeric and min(xs) > 0 and max(xs) / min(xs) >= 20:
             axis.set_xscale("log")
         axis.set_xlabel(keys[0])
     axis.set_ylabel(sweep.metric)
     path = folder / "outcome.png"
     figure.savefig(path, dpi=110)
-    pyplot.close(figure)
     return path
 
 

@@ -1,4 +1,4 @@
-"""``python -m sweeps.paper figure=2``: every bar of a figure, every seed, and the picture.
+"""``python -m sweeps.paper figure=2``: bars of a figure and seeds go in, the picture comes out.
 
     python -m sweeps.paper figure=2 world=pocket seeds=3             # minutes on a laptop
     python -m sweeps.paper figure=3 world=pocket seeds=3 num_steps=50
@@ -10,46 +10,49 @@ Settings that begin with ``judge`` go to the evaluations, everything else that i
 goes to the runs. Runs resume and evaluations are cached, so a command that was stopped goes on.
 """
 
-from __future__ import annotations
-
 import os
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Literal
 
-from eval.bars import COPY, FIGURES, paper_values
+from pydantic import Field
+
+from eval.bars import COPY, FIGURES
 from eval.figures import FigureSettings, make_figures
 from lsp.errors import RunError
-from lsp.settings.command import read_settings
+from lsp.settings.command import read_settings, split_settings
 from lsp.settings.compose import CONF
+from lsp.settings.schema import settings
 from sweeps.parallel import require_all
 
 EXPERIMENTS = CONF / "experiment"
 OURS = ("seed", "run_dir", "runs_root", "resume", "experiment", "method", "init", "init.run")
 
 
-@dataclass
+@settings
 class PaperSettings:
-    """``folder``: of runs, answers and pictures; null is outputs/paper-<world>, so that the two
-    figures share their runs."""
+    """Which figure is made, and how."""
 
-    figure: int = 2
-    paper: str = "v1"
-    world: str = "pocket"
-    benchmark: str = "pocket"
-    seeds: int = 3
-    workers: int = os.cpu_count() or 1
-    folder: str | None = None
+    figure: Literal[2, 3] = Field(default=2, description="the paper's number of it")
+    paper: Literal["v1", "v3"] = Field(
+        default="v1", description="the version whose numbers stand beside ours"
+    )
+    world: str = Field(default="pocket", description="a file of conf/world")
+    benchmark: str = Field(default="pocket", description="what the runs are evaluated on")
+    seeds: int = Field(default=3, ge=1, le=1000, description="of each bar")
+    workers: int = Field(default=os.cpu_count() or 1, ge=1, le=1024, description="runs at once")
+    folder: str | None = Field(
+        default=None,
+        description="of runs, answers and pictures; null: outputs/paper-<world>, so that the two"
+        " figures share their runs",
+    )
 
 
 def main(arguments: Sequence[str]) -> None:
-    own = {field.name for field in fields(PaperSettings)}
-    ours = [text for text in arguments if text.partition("=")[0] in own]
-    overrides = [text for text in arguments if text not in ours]
     try:
-        settings = read_settings(PaperSettings, ours)
-        print(run_figure(settings, overrides))
+        ours, overrides = split_settings(PaperSettings, arguments)
+        print(run_figure(read_settings(PaperSettings, ours), overrides))
     except RunError as error:
         sys.exit(f"error: {error}")
 
@@ -57,14 +60,11 @@ def main(arguments: Sequence[str]) -> None:
 def run_figure(settings: PaperSettings, overrides: Sequence[str]) -> str:
     """Train, evaluate, draw; what ``eval.figures`` says. Raises RunError, and ends the command
     where a run fails."""
-    paper_values(settings.paper, settings.figure)  # refuses what is not there
     for text in overrides:
         if text.partition("=")[0] in OURS:
             raise RunError(f"{text} is set by this command for each run; leave it out")
     judged = [text for text in overrides if text.startswith("judge")]
     trained = [text for text in overrides if text not in judged]
-    if settings.seeds < 1 or settings.workers < 1:
-        raise RunError("seeds and workers must be 1 or more")
     folder = Path(settings.folder or f"outputs/paper-{settings.world}").resolve()
     places = {
         (bar, seed): folder / f"{bar}-seed-{seed}"

@@ -1,6 +1,4 @@
-"""Many runs of this project's commands as processes of one thread each, several at a time."""
-
-from __future__ import annotations
+"""Commands of this project go in, several run at a time, one thread each; what failed comes out."""
 
 import os
 import subprocess
@@ -15,12 +13,7 @@ ROOT = Path(__file__).parents[1]
 def run_all(commands: Sequence[Sequence[str]], workers: int) -> list[str | None]:
     """Run ``python <command>`` for each; None for one that ended well, else the end of what it
     said. A failure does not stop the others. Progress goes to stderr."""
-    environment = {
-        **os.environ,
-        "OMP_NUM_THREADS": "1",
-        "OMP_WAIT_POLICY": "PASSIVE",
-        "GOMP_SPINCOUNT": "0",
-    }
+    one_thread = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "0"}
     done = 0
 
     def run(command: Sequence[str]) -> str | None:
@@ -28,7 +21,7 @@ def run_all(commands: Sequence[Sequence[str]], workers: int) -> list[str | None]
         result = subprocess.run(
             [sys.executable, *command],
             cwd=ROOT,
-            env=environment,
+            env={**os.environ, **one_thread},
             capture_output=True,
             text=True,
             errors="replace",

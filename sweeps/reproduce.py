@@ -1,4 +1,4 @@
-"""``make reproduce``: run the pocket rows of docs/reproduce.md and say PASS or FAIL for each.
+"""``make reproduce``: the pocket rows of docs/reproduce.md are run, PASS or FAIL comes out for each.
 
 ``python -m sweeps.reproduce table`` prints the rows for the docs. A value is what this project
 measured; bits are promised on one machine only, so a tolerance is what another machine, or another
@@ -6,9 +6,6 @@ version of torch, may move it by. Runs that are there are gone on with, whatever
 ``outputs/reproduce/`` for a fresh start. Runs of another commit are pointed out.
 """
 
-from __future__ import annotations
-
-import csv
 import json
 import shlex
 import sys
@@ -16,8 +13,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from lsp.files import read_csv
 from lsp.run.folder import read_run
 from lsp.run.provenance import provenance
+from lsp.tools.text import markdown_table
 from sweeps.parallel import ROOT, require_all
 
 
@@ -48,9 +47,8 @@ class Claim:
         if path.suffix == ".json":
             return float(json.loads(path.read_text(encoding="utf-8"))[self.key])
         bar, _, name = self.key.partition("/")
-        with path.open(encoding="utf-8", newline="") as stream:
-            rows = {(row["bar"], row["set"]): row["win_rate"] for row in csv.DictReader(stream)}
-        return float(rows[bar, name])
+        rates = {(row["bar"], row["set"]): row["win_rate"] for row in read_csv(path)}
+        return float(rates[bar, name])
 
     def holds(self, measured: float) -> bool:
         """False for NaN too."""
@@ -58,38 +56,26 @@ class Claim:
 
 
 PLACE = "outputs/reproduce"
+BOTH = "seeds=3 tracker=none eval.every=0 folder=outputs/reproduce"
 STEPS = (
-    Step(
-        "sweeps.paper figure=2 paper=v1 seeds=3 tracker=none eval.every=0 folder=outputs/reproduce",
-        minutes=3,
-    ),
-    Step(
-        "sweeps.paper figure=3 paper=v3 seeds=3 tracker=none eval.every=0 folder=outputs/reproduce",
-        minutes=3,
-    ),
+    Step(f"sweeps.paper figure=2 paper=v1 {BOTH}", minutes=3),
+    Step(f"sweeps.paper figure=3 paper=v3 {BOTH}", minutes=3),
 )
+LSP, LSP_ZERO, GRPO = (f"{name}-seed-0/summary.json" for name in ("lsp", "lsp_zero", "grpo"))
 CLAIMS = (
-    Claim("The base's exact accuracy", "lsp-seed-0/summary.json", "base/accuracy", 0.539, 0.002),
-    Claim(
-        "LSP learns without data (exact accuracy)",
-        "lsp-seed-0/summary.json",
-        "final/accuracy",
-        0.84,
-        0.03,
-    ),
-    Claim(
-        "GRPO on data (exact accuracy)", "grpo-seed-0/summary.json", "final/accuracy", 0.84, 0.03
-    ),
+    Claim("The base's exact accuracy", LSP, "base/accuracy", 0.539, 0.002),
+    Claim("LSP learns without data (exact accuracy)", LSP, "final/accuracy", 0.84, 0.03),
+    Claim("GRPO on data (exact accuracy)", GRPO, "final/accuracy", 0.84, 0.03),
     Claim(
         "LSP's Challenger stays in the language (share of legal queries)",
-        "lsp-seed-0/summary.json",
+        LSP,
         "final/valid_query_frac",
         0.98,
         0.05,
     ),
     Claim(
         "LSP-Zero's Challenger leaves it (share of legal queries)",
-        "lsp_zero-seed-0/summary.json",
+        LSP_ZERO,
         "final/valid_query_frac",
         0.1,
         0.15,
@@ -104,13 +90,13 @@ CLAIMS = (
 
 def claims_table(steps: Sequence[Step] = STEPS, claims: Sequence[Claim] = CLAIMS) -> str:
     """Markdown of both, as docs/reproduce.md has it."""
-    lines = ["| command | minutes on two cores |", "|---|---|"]
-    lines += [f"| `python -m {step.command}` | {step.minutes:g} |" for step in steps]
-    lines += ["", "| claim | value | tolerance | file, key |", "|---|---|---|---|"]
-    lines += [
-        f"| {c.text} | {c.value:g} | {c.tolerance:g} | `{c.file}`, `{c.key}` |" for c in claims
-    ]
-    return "\n".join(lines) + "\n"
+    commands = [[f"`python -m {step.command}`", f"{step.minutes:g}"] for step in steps]
+    rows = [[c.text, f"{c.value:g}", f"{c.tolerance:g}", f"`{c.file}`, `{c.key}`"] for c in claims]
+    return (
+        markdown_table(["command", "minutes on two cores"], commands)
+        + "\n"
+        + markdown_table(["claim", "value", "tolerance", "file, key"], rows)
+    )
 
 
 def verdicts(claims: Sequence[Claim], root: Path) -> tuple[list[str], bool]:

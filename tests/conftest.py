@@ -1,5 +1,6 @@
 """Shared by all tests: no network, one thread, the shipped pocket model, small runs made once."""
 
+import copy
 import importlib.util
 import os
 import signal
@@ -24,6 +25,7 @@ from lsp.model.processes import ALONE  # noqa: E402
 from lsp.players import load_players  # noqa: E402
 from lsp.run.init import resolve_init  # noqa: E402
 from lsp.run.spec import RunSpec  # noqa: E402
+from lsp.settings import compose as composing  # noqa: E402
 from lsp.settings.compose import compose  # noqa: E402
 from lsp.train import train  # noqa: E402
 
@@ -50,6 +52,37 @@ def players():
     """The shipped base as policy and reference."""
     config = compose(["tracker=none"])
     return load_players(config, resolve_init(config))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def files_are_composed_once():
+    """Hydra reads the same files of conf/ a thousand times in these tests, a tenth of a second each;
+    what a choice of files comes to is kept. Single settings are still put over it by Hydra."""
+    real, kept = composing._compose, {}
+
+    def compose_once(root, overrides, problems):
+        if root != composing.CONF:
+            return real(root, overrides, problems)
+        key = tuple(overrides)
+        if key not in kept:
+            count = len(problems)
+            tree = real(root, overrides, problems)
+            if len(problems) > count:
+                return tree
+            kept[key] = tree
+        return copy.deepcopy(kept[key])
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(composing, "_compose", compose_once)
+        yield
+
+
+@pytest.fixture
+def without_pictures(monkeypatch):
+    """Runs end without curves.png and report.html, which take longer than three steps; for tests
+    of a run that do not look at them."""
+    monkeypatch.setattr("lsp.loop.finish.draw_curves", lambda folder: None)
+    monkeypatch.setattr("lsp.report.page.write_report", lambda records, path: path)
 
 
 class InMemory(Recorder):
@@ -91,8 +124,8 @@ def train_in_memory():
 
 @pytest.fixture(scope="session")
 def interrupted_run(tmp_path_factory):
-    """(folder, what it said) of a run that SIGTERM stopped after its second step of five; its only
-    checkpoint is that of step 2. Nothing is tracked or evaluated, the last step's alone."""
+    """(folder, what it said) of a run that SIGTERM stopped after the second of five steps; nothing
+    was evaluated, and its only checkpoint is that of step 2."""
     folder = tmp_path_factory.mktemp("runs") / "interrupted"
     shown = Progress.step
 

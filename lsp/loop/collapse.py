@@ -5,8 +5,6 @@ both are measured. Memory is bounded: of the last ``memory`` queries a MinHash s
 kept (A. Broder, 1997), ``HASHES`` numbers of 4 bytes, and nothing else.
 """
 
-from __future__ import annotations
-
 import math
 import re
 import zlib

@@ -1,7 +1,5 @@
 """What the other processes record to: nothing; they do as the first one says between steps."""
 
-from __future__ import annotations
-
 import signal
 from collections.abc import Callable
 from typing import Any

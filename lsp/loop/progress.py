@@ -1,16 +1,20 @@
-"""One live line on a terminal; in a log file, a line every so often; never a minute of silence."""
+"""What a run says while it goes: phases, steps and notes come in, lines on stderr go out.
 
-from __future__ import annotations
+On a terminal one live line; in a log file, plain text, a line every so often. Never a minute of
+silence.
+"""
 
+import shutil
 import sys
 import threading
 import time
 
 from lsp.tools.text import duration
+from lsp.tracking.labels import LABELS
 
 
 class Progress:
-    """Rate, time left, mean reward of both roles, KL, share of distinct queries."""
+    """Rate, time left, and every metric that has a short name."""
 
     LOG_SECONDS = 10.0
     """Between lines where the output is no terminal."""
@@ -18,27 +22,31 @@ class Progress:
     """After so long without a line, one says what is going on."""
 
     def __init__(self, num_steps: int, done: int):
-        self.num_steps = num_steps
-        self.done = done
-        self.activity = "loading"
-        self.started = time.monotonic()
-        self.last_line = self.started
+        self.num_steps, self.done = num_steps, done
         self.live = sys.stderr.isatty()
+        self.newest = ""
+        self.first_done = self.last_line = time.monotonic()
+        self.phase("loading")
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._heartbeat, name="heartbeat", daemon=True)
         self._thread.start()
 
+    def phase(self, name: str, step: int | None = None) -> None:
+        """What begins now, for a heartbeat."""
+        self._began = time.monotonic()
+        self._doing = name if step is None else f"step {step}/{self.num_steps}, {name}"
+
     def step(self, step: int, metrics: dict[str, float]) -> None:
-        now = time.monotonic()
-        if self.activity == "loading":
-            self.started = now
-        self.activity = f"step {step + 1}/{self.num_steps}"
-        line = self.line(step, metrics, now - self.started)
-        last = step == self.num_steps
-        if self.live:
-            self._print(f"\r\033[K{line}", end="\n" if last else "")
-        elif step == self.done + 1 or now - self.last_line >= self.LOG_SECONDS or last:
-            self._print(line)
+        """The line of a step that is done."""
+        now, first, last = time.monotonic(), step == self.done + 1, step == self.num_steps
+        if first:
+            self.first_done = now
+        self.newest = self.line(step, metrics, now - self.first_done)
+        if self.live and not last:
+            self._redraw()
+        elif first or last or now - self.last_line >= self.LOG_SECONDS:
+            self.note(self.newest)
+            self.live = False if last else self.live
 
     def line(self, step: int, metrics: dict[str, float], elapsed: float) -> str:
         """The line of one step; ``elapsed`` seconds since the first one was done."""
@@ -47,34 +55,37 @@ class Progress:
         if since > 0 and elapsed > 0:
             rate = since / elapsed
             parts += [f"{rate:.2f} steps/s", f"{duration((self.num_steps - step) / rate)} left"]
-        for label, key, form in (
-            ("R", "reward/external/mean", "{:.3f}"),
-            ("R_Q", "quality/mean", "{:.2f}"),
-            ("Solver", "reward/solver/mean", "{:.3f}"),
-            ("Challenger", "reward/challenger/mean", "{:+.3f}"),
-            ("KL", "kl/solver/k2", "{:.4f}"),
-            ("KL_Ch", "kl/challenger/k2", "{:.4f}"),
-            ("distinct", "rollout/distinct_query_frac", "{:.0%}"),
-        ):
-            if key in metrics:
-                parts.append(f"{label} {form.format(metrics[key])}")
+        for key, label in LABELS.items():
+            if label.short and key in metrics:
+                parts.append(f"{label.short} {metrics[key]:.{label.digits}f}")
         return "  ".join(parts)
 
     def note(self, text: str) -> None:
         """A line of its own."""
-        self._print(f"\r\033[K{text}" if self.live else text)
+        self._print(text, "\n")
 
     def close(self) -> None:
         """No more heartbeats."""
         self._closed.set()
         self._thread.join(timeout=1)
+        if self.live:
+            self.note(self.newest)
 
-    def _print(self, text: str, end: str = "\n") -> None:
+    def _activity(self) -> str:
+        return f"{self._doing}: {duration(time.monotonic() - self._began)} so far"
+
+    def _redraw(self) -> None:
+        """The live line: the newest step and what is going on, cut where the terminal ends."""
+        text = f"{self.newest}  {self._activity()}".strip()
+        self._print(text[: shutil.get_terminal_size().columns - 1], "")
+
+    def _print(self, text: str, end: str) -> None:
         self.last_line = time.monotonic()
-        print(text, end=end, file=sys.stderr, flush=True)
+        print(f"\r\033[K{text}" if self.live else text, end=end, file=sys.stderr, flush=True)
 
     def _heartbeat(self) -> None:
-        while not self._closed.wait(self.SILENT_SECONDS / 10):
-            silent = time.monotonic() - self.last_line
-            if silent >= self.SILENT_SECONDS:
-                self.note(f"{self.activity}: {duration(silent)} so far")
+        while not self._closed.wait(min(1.0, self.SILENT_SECONDS / 10)):
+            if self.live:
+                self._redraw()
+            elif time.monotonic() - self.last_line >= self.SILENT_SECONDS:
+                self.note(self._activity())

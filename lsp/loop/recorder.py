@@ -1,7 +1,5 @@
 """The first process's record: steps come in, folder, trackers and terminal are written."""
 
-from __future__ import annotations
-
 import math
 import shlex
 import time

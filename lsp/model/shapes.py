@@ -14,7 +14,7 @@ class UnknownShape(ValueError):
 
 def shape_of(name: str, shipped: ModelShape | None, key: str) -> ModelShape:
     """The shape of a model: from its folder's config.json, or ``shipped`` where that is of this Hub
-    id. Raises UnknownShape; its text names the setting ``key`` (``model.shape``) to give instead."""
+    id. Raises UnknownShape; its text names the setting ``key`` (``model.shape``) to give."""
     folder = local_model_folder(name)
     if folder is None:
         if shipped is not None and shipped.of == name:

@@ -69,12 +69,11 @@ def plan_memory(size: StepSize) -> Memory:
     phases: dict[str, Parts] = {}
     if method.queries == "challenger":
         asks = reference if method.challenger == "reference" else {}
-        limit = config.rollout.max_query_tokens
-        written = _generate(size, size.queries, 1, lengths.challenger, limit)
+        new = config.rollout.max_query_tokens
+        written = _generate(size, size.queries, 1, lengths.challenger, new)
         phases["queries"] = playing | asks | written
-    limit = config.rollout.max_new_tokens
-    written = _generate(size, size.answers, size.queries, lengths.solver, limit)
-    phases["answers"] = playing | written
+    new = config.rollout.max_new_tokens
+    phases["answers"] = playing | _generate(size, size.answers, size.queries, lengths.solver, new)
     if size.rewards:
         phases["reward"] = always | reward | {"activations": activations}
     if method.scores_quality:
@@ -141,10 +140,7 @@ def _generate(size: StepSize, rows: int, prompts: int, prompt: int, new: int) ->
     repeated = 2 * shape.heads * shape.head_size * number_bytes * (shape.heads != shape.kv_heads)
     # The logits, their exponentials, the same in blocks, and the difference that is gathered from.
     decode = at_once * (shape.vocabulary * 4 * 4 + (prompt + new) * repeated)
-    return {
-        "KV cache": at_once * (prompt + new) * cached,
-        "activations": max(prefill, decode),
-    }
+    return {"KV cache": at_once * (prompt + new) * cached, "activations": max(prefill, decode)}
 
 
 def _forward(shape: ModelShape, tokens: int, longest: int, number_bytes: int) -> float:
@@ -167,11 +163,10 @@ def _update(size: StepSize) -> Parts:
     config, shape, number_bytes = size.config, size.shape, size.number_bytes
     rank, share = config.model.lora.rank, size.layer_share
     lengths, rollout, budget = size.lengths, config.rollout, config.optim.micro_batch_tokens
-    new, group = rollout.max_new_tokens, config.group_size
-    batches = [_batch(budget, size.answers, group, lengths.solver, new)]
+    roles = [(size.answers, config.group_size, lengths.solver, rollout.max_new_tokens)]
     if config.method.trains_challenger:
-        new, group = rollout.max_query_tokens, size.queries
-        batches.append(_batch(budget, size.queries, group, lengths.challenger, new))
+        roles.append((size.queries, size.queries, lengths.challenger, rollout.max_query_tokens))
+    batches = [_batch(budget, *role) for role in roles]
     prompt, completion, rows, context = max(batches, key=lambda batch: batch[0] + batch[1])
     tokens = prompt + completion
     one_layer = layer_saves(shape, number_bytes, rank, prompt)

@@ -34,8 +34,8 @@ class Lengths:
 class StepSize:
     """``gpus``: processes, each with a GPU of its own; ``queries``, ``answers``: of a step, in one
     of them; ``rewards``: the classifiers in each with their shapes; ``number_bytes``: of a weight;
-    ``uncounted``: what is left out, in words; ``second_base``: whether the base is loaded beside
-    the init, to compare with."""
+    ``layer_share``: of each decoder layer's weights, on one GPU; ``second_base``: whether the base
+    is loaded beside the init, to compare with; ``uncounted``: what is left out, in words."""
 
     config: Config
     shape: ModelShape
@@ -45,19 +45,10 @@ class StepSize:
     queries: int
     answers: int
     number_bytes: int
-    uncounted: tuple[str, ...]
+    layer_share: float
+    on_cpu: bool
     second_base: bool
-
-    @property
-    def on_cpu(self) -> bool:
-        """``auto`` without a named GPU may be a CPU, which packs weights."""
-        device = self.config.runtime.device
-        return device == "cpu" or (device == "auto" and self.config.hardware.gpu is None)
-
-    @property
-    def layer_share(self) -> float:
-        """Share of each decoder layer's weights that one GPU holds."""
-        return 1 / self.gpus if self.config.hardware.parallel == "fsdp" else 1.0
+    uncounted: tuple[str, ...]
 
     def rows_at_once(self, prompt: int, new: int) -> int:
         """Rows that the engine decodes in one chunk (``InProcessEngine.generate``)."""
@@ -78,19 +69,23 @@ def step_size_of(config: Config, lengths: Lengths | None = None) -> StepSize:
     except RunError:  # not there yet, as the plan's line on init says; the base has the same shape
         source = config.model.name
     from_base = source == config.model.name
-    gpus = config.hardware.gpus or Processes.from_environment().size
+    hardware, device = config.hardware, config.runtime.device
+    gpus = hardware.gpus or Processes.from_environment().size
     queries = math.ceil(config.num_queries / gpus)
     return StepSize(
-        config,
-        shape_of(source, config.model.shape if from_base else None, "model.shape"),
-        tuple((model, model.shape) for model in models if model.shape is not None),
-        lengths or estimated_lengths(config),
-        gpus,
-        queries,
-        queries * config.group_size,
-        BYTES_PER_NUMBER[config.model.dtype],
-        tuple(uncounted),
-        config.eval is not None and config.init.source != "base",
+        config=config,
+        shape=shape_of(source, config.model.shape if from_base else None, "model.shape"),
+        rewards=tuple((model, model.shape) for model in models if model.shape is not None),
+        lengths=lengths or estimated_lengths(config),
+        gpus=gpus,
+        queries=queries,
+        answers=queries * config.group_size,
+        number_bytes=BYTES_PER_NUMBER[config.model.dtype],
+        layer_share=1 / gpus if hardware.parallel == "fsdp" else 1.0,
+        # ``auto`` without a named GPU may be a CPU, which packs weights.
+        on_cpu=device == "cpu" or (device == "auto" and hardware.gpu is None),
+        second_base=config.eval is not None and config.init.source != "base",
+        uncounted=tuple(uncounted),
     )
 
 

@@ -55,14 +55,13 @@ def _needs(config: Config) -> list[str]:
         size = step_size_of(config)
     except UnknownShape as error:
         return [f"  memory    not known: {error}"]
-    trained, whole = trained_numbers(size), parameters(size.shape)
-    lines = [f"  weights   {whole:,} parameters, {trained:,} trained, {config.model.dtype}"]
-    return [*lines, *_memory_lines(size), *_hours_lines(size)]
+    weights = f"{parameters(size.shape):,} parameters, {trained_numbers(size):,} trained"
+    first = f"  weights   {weights}, {config.model.dtype}"
+    return [first, *_memory_lines(size), *_hours_lines(size)]
 
 
 def _memory_lines(size: StepSize) -> list[str]:
-    hardware = size.config.hardware
-    memory = plan_memory(size)
+    hardware, memory = size.config.hardware, plan_memory(size)
     where = "a CPU's process, imports left out" if size.on_cpu else "each GPU"
     if size.gpus > 1:
         where += f" of {size.gpus} ({hardware.parallel})"

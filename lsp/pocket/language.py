@@ -7,8 +7,6 @@ has exactly one right answer and a known place in a split. Difficulty grows with
 Pure Python, no torch: configuration checks and readers of traces import this too.
 """
 
-from __future__ import annotations
-
 import hashlib
 import itertools
 from collections.abc import Callable, Iterator

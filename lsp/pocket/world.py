@@ -1,7 +1,5 @@
 """The pocket world's queries: texts go in, legality, answers and kinds come out."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from lsp.contracts import QueryKinds, World

@@ -1,7 +1,5 @@
 """Queries from the Challenger: the model and its prompt go in, a step's queries come out."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from transformers import PreTrainedModel

@@ -18,13 +18,9 @@ from lsp.settings.schema import settings
 class ReportSettings:
     """What to write, and where."""
 
-    out: str | None = Field(
-        default=None, description="the file; null: report.html in the run's folder, or here"
-    )
+    out: str | None = Field(default=None, description="file; null: in the run's folder, or here")
     runs_root: str = Field(default="outputs", description="where run ids are looked up")
-    trust: str | None = Field(
-        default=None, description="a world of your own to import, by its dotted path"
-    )
+    trust: str | None = Field(default=None, description="path of a world of your own to import")
 
 
 def main(arguments: Sequence[str]) -> None:

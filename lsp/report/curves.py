@@ -6,18 +6,19 @@ from __future__ import annotations
 
 import io
 import itertools
+import math
 import re
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import mean, stdev
 from typing import TYPE_CHECKING, NamedTuple
 
 import matplotlib
+import numpy as np
 from matplotlib.figure import Figure
 
-from lsp.contracts import QueryKinds
+from lsp.contracts import World
 from lsp.files import replacing
 from lsp.report.matrix import draw_matrix, read_matrix
 from lsp.report.record import Record
@@ -40,9 +41,8 @@ STYLE = {
     "legend.frameon": False,
     "legend.fontsize": 8,
 }
-IN_INK = dict.fromkeys(
-    ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), INK
-)
+INKED = ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color")
+for_the_page = matplotlib.rc_context(STYLE | dict.fromkeys(INKED, INK))
 PANELS = {
     "Reward of each role": ("reward/solver/mean", "reward/challenger/mean"),
     "External reward R": ("reward/external/mean",),
@@ -54,13 +54,12 @@ PANELS = {
 }
 """Title -> the metrics in it; beside these there is the evaluation's first number."""
 
+DASHES = ("-", "--", ":")
 Points = list[tuple[int, float, float]]
 """(step, mean, standard deviation) over seeds."""
 
 
 class Line(NamedTuple):
-    """One line of a panel."""
-
     label: str
     colour: str
     dashes: str
@@ -74,31 +73,31 @@ class Chart(NamedTuple):
     svg: str
 
 
-def panels(records: Sequence[Record]) -> dict[str, dict[str, Label]]:
-    """Title -> key -> label of what is drawn of some runs."""
-    drawn = {title: {key: LABELS[key] for key in keys} for title, keys in PANELS.items()}
-    for record in records:
+def panels(groups: Mapping[str, Sequence[Record]]) -> dict[str, list[Line]]:
+    """Title -> lines. One group: both roles in their colours. Several: a panel a metric, in which
+    each has a colour. What nobody measured is left out."""
+    shown = {title: {key: LABELS[key] for key in keys} for title, keys in PANELS.items()}
+    for record in itertools.chain(*groups.values()):
         for key, label in itertools.islice(record.labels.items(), 1):
             title = f"{label[:1].upper()}{label[1:]}, dev split"
-            drawn[title] = {f"eval/{record.evaluation}/{key}": Label(label, 3, "solver")}
-    return drawn
-
-
-def role_lines(members: Sequence[Record], labels: Mapping[str, Label]) -> list[Line]:
-    """A panel of one experiment: each role in its colour, further lines of that colour dashed."""
-    lines: list[Line] = []
-    for key, label in labels.items():
-        colour = COLOURS[label.role]
-        dashes = "--" if label.role is None or any(colour == o.colour for o in lines) else "-"
-        lines.append(Line(label.text, colour, dashes, mean_curve(members, key)))
-    return [line for line in lines if line.points]
-
-
-def group_lines(groups: Mapping[str, Sequence[Record]], key: str) -> list[Line]:
-    """One metric of several experiments, each in a colour of its own."""
-    colours = zip(itertools.cycle(GROUP_COLOURS), groups.items(), strict=False)
-    lines = [Line(name, colour, "-", mean_curve(own, key)) for colour, (name, own) in colours]
-    return [line for line in lines if line.points]
+            shown[title] = {f"eval/{record.evaluation}/{key}": Label(label, 3, "solver")}
+    drawn: dict[str, list[Line]] = {}
+    for title, labels in shown.items():
+        if len(groups) == 1:
+            (members,) = groups.values()
+            drawn[title] = [
+                Line(label.text, COLOURS[label.role], dashes, mean_curve(members, key))
+                for (key, label), dashes in zip(labels.items(), DASHES, strict=False)
+            ]
+            continue
+        for key, label in labels.items():
+            colours = zip(groups.items(), itertools.cycle(GROUP_COLOURS), strict=False)
+            drawn[title if len(labels) == 1 else label.text] = [
+                Line(name, colour, "-", mean_curve(members, key))
+                for (name, members), colour in colours
+            ]
+    measured = {title: [line for line in lines if line.points] for title, lines in drawn.items()}
+    return {title: lines for title, lines in measured.items() if lines}
 
 
 def mean_curve(members: Sequence[Record], key: str) -> Points:
@@ -116,12 +115,11 @@ def draw_panel(axis: Axes, title: str, lines: Sequence[Line]) -> str:
     """Means with bands of one standard deviation; the same in words."""
     words = []
     for label, colour, dashes, points in lines:
-        steps, means, deviations = zip(*points, strict=True)
+        steps, means, deviations = np.array(points).T
         marker = "o" if len(steps) < 12 else ""
         axis.plot(steps, means, dashes, marker=marker, markersize=3, color=colour, label=label)
-        if any(deviations):
-            low = [m - d for m, d in zip(means, deviations, strict=True)]
-            high = [m + d for m, d in zip(means, deviations, strict=True)]
+        if deviations.any():
+            low, high = means - deviations, means + deviations
             axis.fill_between(steps, low, high, color=colour, alpha=0.2, linewidth=0)
         words.append(f"{label} from {means[0]:.3g} to {means[-1]:.3g}")
     _finish(axis, title)
@@ -131,74 +129,59 @@ def draw_panel(axis: Axes, title: str, lines: Sequence[Line]) -> str:
     return f"{title} over steps {ends[0]} to {ends[1]}: {'; '.join(words)}"
 
 
+@for_the_page
 def curve_charts(groups: Mapping[str, Sequence[Record]]) -> list[Chart]:
-    """One group: a chart a panel. Several: a chart a metric. What nobody measured is left out."""
-    records = [record for members in groups.values() for record in members]
-    drawn: dict[str, list[Line]] = {}
-    for title, labels in panels(records).items():
-        if len(groups) == 1:
-            drawn[title] = role_lines(records, labels)
-        else:
-            drawn |= {
-                title if len(labels) == 1 else label.text: group_lines(groups, key)
-                for key, label in labels.items()
-            }
+    """The panels as charts of a page."""
     charts = []
-    for title, lines in drawn.items():
-        if lines:
-            with for_the_page(4.2, 2.5) as (figure, axis):
-                charts.append(Chart(draw_panel(axis, title, lines), inline_svg(figure)))
+    for title, lines in panels(groups).items():
+        figure = Figure(figsize=(4.2, 2.5), layout="constrained")
+        words = draw_panel(figure.subplots(), title, lines)
+        charts.append(Chart(words, inline_svg(figure)))
     return charts
 
 
+@matplotlib.rc_context(STYLE)
 def save_curves(record: Record, path: Path) -> None:
     """The panels of one run as a picture."""
-    drawn = {title: role_lines([record], labels) for title, labels in panels([record]).items()}
-    drawn = {title: lines for title, lines in drawn.items() if lines}
-    rows = -(-len(drawn) // 3)
-    with matplotlib.rc_context(STYLE), replacing(path) as temporary:
-        figure = Figure(figsize=(12, 3 * rows), layout="constrained")
-        axes = figure.subplots(rows, 3, squeeze=False).flat
-        for axis, (title, lines) in zip(axes, drawn.items(), strict=False):
-            draw_panel(axis, title, lines)
-        for axis in axes:  # those that are left over
-            axis.set_axis_off()
+    drawn = panels({"": [record]})
+    rows = math.ceil(len(drawn) / 3)
+    figure = Figure(figsize=(12, 3 * rows), layout="constrained")
+    axes = figure.subplots(rows, 3, squeeze=False).flat
+    for axis, (title, lines) in zip(axes, drawn.items(), strict=False):
+        draw_panel(axis, title, lines)
+    for axis in axes[len(drawn) :]:
+        axis.set_axis_off()
+    with replacing(path) as temporary:
         figure.savefig(temporary, dpi=110)
 
 
-def river_charts(queries: Asked, kinds: Sequence[QueryKinds]) -> list[Chart]:
-    """What was asked, sorted in each of a world's ways."""
+@for_the_page
+def river_charts(queries: Asked, world: World) -> list[Chart]:
+    """What was asked, sorted in each of the world's ways."""
     charts = []
-    for kind in kinds:
-        with for_the_page(6.4, 2.9) as (figure, axis):
-            draw_river(axis, queries, kind)
-            title = f"The Challenger's queries by {kind.title}"
-            _finish(axis, title)
-            axis.set_ylabel("share of queries")
-            axis.legend(loc="center left", bbox_to_anchor=(1, 0.5), reverse=True)
-            charts.append(Chart(f"{title}, as shares of each step", inline_svg(figure)))
+    legal = [text for step in queries.values() for text, is_legal in step if is_legal]
+    for kind in world.kinds(legal):
+        figure = Figure(figsize=(6.4, 2.9), layout="constrained")
+        axis = figure.subplots()
+        draw_river(axis, queries, kind)
+        title = f"The Challenger's queries by {kind.title}"
+        _finish(axis, title)
+        axis.set_ylabel("share of queries")
+        axis.legend(loc="center left", bbox_to_anchor=(1, 0.5), reverse=True)
+        charts.append(Chart(f"{title}, as shares of each step", inline_svg(figure)))
     return charts
 
 
+@for_the_page
 def crossplay_chart(folder: Path) -> Chart:
     """The matrix of a cross-play in its folder."""
     rows = read_matrix(folder)
-    with matplotlib.rc_context(STYLE | IN_INK):
-        svg = inline_svg(draw_matrix(rows))
     words = "; ".join(
         f"{row['challenger']} asks {row['solver']}: {row['reward_mean']:.2f}"
         for row in rows
         if row["reward_mean"] is not None
     )
-    return Chart(f"Cross-play, mean reward R. {words}", svg)
-
-
-@contextmanager
-def for_the_page(width: float, height: float) -> Iterator[tuple[Figure, Axes]]:
-    """A figure with one axis in the page's colours."""
-    with matplotlib.rc_context(STYLE | IN_INK):
-        figure = Figure(figsize=(width, height), layout="constrained")
-        yield figure, figure.subplots()
+    return Chart(f"Cross-play, mean reward R. {words}", inline_svg(draw_matrix(rows)))
 
 
 def _finish(axis: Axes, title: str) -> None:

@@ -2,7 +2,7 @@
 
 import math
 import shlex
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from statistics import mean, variance
 from typing import Any, NamedTuple
 
@@ -19,31 +19,17 @@ WINDOW = 20
 FEWEST = 5
 """Steps at each end below which an interval would say nothing."""
 REWARD = "reward/external/mean"
-TRAINING = (
-    REWARD,
-    "quality/mean",
-    "reward/solver/mean",
-    "reward/challenger/mean",
-    "kl/solver/k2",
-    "kl/challenger/k2",
-    "entropy/solver",
-    "entropy/challenger",
-    "rollout/played_query_frac",
-    "rollout/distinct_query_frac",
-    "rollout/answer_length/mean",
-    "rollout/answer_truncated_frac",
-)
-"""Metrics whose ends are compared."""
 WATCHED = {
-    "rollout/distinct_query_frac": "min_distinct_query_frac",
-    "rollout/played_query_frac": "min_played_query_frac",
-    "entropy/challenger": "min_challenger_entropy",
-    "collapse/near_duplicate_frac": "max_near_duplicate_frac",
-    "quality/unparsed_frac": "max_unparsed_frac",
-    "collapse/unasked_code_frac": "max_unasked_code_frac",
+    "rollout/distinct_query_frac": ("at least", "min_distinct_query_frac"),
+    "rollout/played_query_frac": ("at least", "min_played_query_frac"),
+    "entropy/challenger": ("at least", "min_challenger_entropy"),
+    "collapse/near_duplicate_frac": ("at most", "max_near_duplicate_frac"),
+    "quality/unparsed_frac": ("at most", "max_unparsed_frac"),
+    "collapse/unasked_code_frac": ("at most", "max_unasked_code_frac"),
+    "reward hacking": ("quality falls by at most", "max_quality_drop"),
 }
-"""Metric -> the setting under ``collapse`` that is its limit."""
-WITHOUT_CHALLENGER = ("quality/unparsed_frac", "collapse/unasked_code_frac")
+"""What the text of an alarm names -> its limit: in words, and the setting under ``collapse``."""
+OF_ANSWERS = ("quality/unparsed_frac", "collapse/unasked_code_frac", "reward hacking")
 """What is watched where a data set asks."""
 
 
@@ -113,8 +99,8 @@ def evaluated_numbers(record: Record) -> list[Number]:
 
 
 def training_numbers(record: Record) -> list[Number]:
-    """Means over both ends of the training."""
-    return [number for key in TRAINING if (number := windows(record, key)) is not None]
+    """Means over both ends of the training, of every metric that has a label."""
+    return [number for key in LABELS if (number := windows(record, key)) is not None]
 
 
 def windows(record: Record, key: str) -> Number | None:
@@ -147,28 +133,19 @@ class Light(NamedTuple):
 
 def lights(record: Record) -> list[Light]:
     """The alarms on collapse, those that never rang included."""
-    asks = record.settings["method.queries"] != "dataset"
+    window, asks = record.settings["collapse.window"], record.settings["method.queries"]
     found = []
-    for key, name in WATCHED.items():
-        measured = asks or key in WITHOUT_CHALLENGER
-        values = [value for _, value in record.series(key)] if measured else []
-        bound = "at least" if name.startswith("min") else "at most"
-        limit = f"{bound} {record.settings[f'collapse.{name}']:g}"
-        steps = (step for step, text in record.alerts if text.startswith(key))
-        found.append(_light(record, LABELS[key].text, values, limit, steps))
-    limit = f"quality falls by at most {record.settings['collapse.max_quality_drop']:g}"
-    steps = (step for step, text in record.alerts if "reward hacking" in text)
-    values = [value for _, value in record.series("quality/mean")]
-    return [*found, _light(record, "reward hacking", values, limit, steps)._replace(value=None)]
-
-
-def _light(
-    record: Record, label: str, values: Sequence[float], limit: str, alarms: Iterable[int]
-) -> Light:
-    window, step = record.settings["collapse.window"], next(iter(alarms), None)
-    few = "too few steps" if values else "not measured"
-    state = "alarm" if step is not None else "ok" if len(values) > window else few
-    return Light(label, mean(values[-window:]) if values else None, limit, state, step)
+    for name, (words, setting) in WATCHED.items():
+        label = LABELS.get(name)  # reward hacking has none: it is seen in the quality
+        measured = asks == "challenger" or name in OF_ANSWERS
+        series = record.series(name if label else "quality/mean") if measured else []
+        step = next((step for step, text in record.alerts if name in text), None)
+        few = "too few steps" if series else "not measured"
+        state = "alarm" if step is not None else "ok" if len(series) > window else few
+        value = mean(value for _, value in series[-window:]) if series and label else None
+        limit = f"{words} {record.settings[f'collapse.{setting}']:g}"
+        found.append(Light(label.text if label else name, value, limit, state, step))
+    return found
 
 
 def command_again(record: Record) -> str:
@@ -181,46 +158,22 @@ def command_again(record: Record) -> str:
         return command
     own = ("run_dir", "runs_root", "resume", "num_steps")
     kept = [word for word in words if word.partition("=")[0] not in own]
-    if any(d.key == "num_steps" for d in differences(record)):
+    if any(key == "num_steps" for key, _, _ in differences(record)):
         kept.append(f"num_steps={record.settings['num_steps']}")
     return shlex.join(kept)
 
 
-class Difference(NamedTuple):
-    key: str
-    default: Any
-    here: Any
-
-
-def differences(record: Record) -> list[Difference]:
-    """Settings that are not the defaults of the run's world. A setting that only one side knows (of
-    another version) has None on the other."""
+def differences(record: Record) -> list[tuple[str, Any, Any]]:
+    """(setting, default, here) where they are not the defaults of the run's world. A setting that
+    only this version does not know has the default None."""
     try:
         defaults = flat(compose([f"world={record.run['world']}"]))
     except ConfigError:  # a world of the user's own that this checkout does not have
         defaults = {}
     return [
-        Difference(key, defaults.get(key), value)
+        (key, defaults.get(key), value)
         for key, value in record.settings.items()
         if key not in ("run_dir", "resume", "dry_run") and value != defaults.get(key)
-    ]
-
-
-def provenance(record: Record) -> list[tuple[str, str]]:
-    run = record.run
-    packages = ", ".join(f"{name} {version}" for name, version in run.get("packages", {}).items())
-    diff = record.folder / "code.diff"
-    changed = diff.is_file() and diff.stat().st_size > 0
-    commit = run.get("git_commit") or "no git"
-    return [
-        ("run", run["id"]),
-        ("base model", f"{run['model']}, {run['base']}"),
-        ("start", run["init"].get("text", "")),
-        ("seed", str(record.settings.get("seed"))),
-        ("code", commit + (", changed: code.diff has how" if changed else "")),
-        ("python", run.get("python", "unknown")),
-        ("packages", packages or "unknown"),
-        ("machine", f"{run.get('machine', 'unknown')}, {run.get('device', 'device unknown')}"),
     ]
 
 

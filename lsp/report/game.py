@@ -1,4 +1,4 @@
-"""The game as it was played: a run's trace goes in, each step's queries with their answers come out.
+"""The game as it was played: a trace goes in, each step's queries with their answers come out.
 
 ``read_plays`` gives a step whole. ``sample`` chooses what a report of limited size holds: all of a
 small run; of a large one evenly spaced steps, each with its best, worst and most repeated queries
@@ -165,22 +165,13 @@ def read_plays(
     return sorted(queries, key=lambda query: -query.rank)
 
 
-@dataclass(frozen=True)
-class Sample:
-    """What a report shows: queries by step, their texts made visible and cut, and whether that is
-    all there is."""
-
-    plays: dict[int, list[PlayedQuery]]
-    whole: bool
-
-    @property
-    def shown(self) -> int:
-        return sum(len(query.answers) for queries in self.plays.values() for query in queries)
-
-
-def sample(run: Path, index: Index, world: World, budget: int) -> Sample:
-    """Plays that take at most about ``budget`` bytes of the page."""
-    steps, plays, left = list(index.queries), {}, budget
+def sample(
+    run: Path, index: Index, world: World, budget: int
+) -> tuple[dict[int, list[PlayedQuery]], bool]:
+    """(queries by step, their texts made visible and cut, which take at most about ``budget`` bytes
+    of the page; whether that is all there is)."""
+    steps, left = list(index.queries), budget
+    plays: dict[int, list[PlayedQuery]] = {}
     if BYTES_OF_NUMBERS * index.rows <= budget:
         for step in steps:
             queries = read_plays(run, step, world, index.asked)
@@ -189,13 +180,13 @@ def sample(run: Path, index: Index, world: World, budget: int) -> Sample:
             if left < 0:
                 break
         else:
-            return Sample(plays, True)
+            return plays, True
     chosen = sorted({*_spaced(steps, MAX_STEPS), *index.extremes})
     plays = {}
     for step in chosen:
         queries = read_plays(run, step, world, index.asked)
         plays[step] = _fitting(queries, index.asked, budget // len(chosen))
-    return Sample(plays, False)
+    return plays, False
 
 
 def _fitting(

@@ -1,4 +1,6 @@
 "use strict";
+// A query: step, id, text, finish, tokens, V, reward, advantage, legal, V_Q, answers, times in the step,
+// first step. An answer: text, R, R_Q, advantage, tokens, finish.
 // Plays of one step as cards. Model text goes in as text nodes alone.
 const data = JSON.parse(document.getElementById("data").textContent);
 const byId = (id) => document.getElementById(id);
@@ -57,7 +59,7 @@ function answerOf(a) {
 function cardOf(q, step) {
   const card = element("details", q[10].length ? "card" : "card unplayed");
   const summary = element("summary");
-  const text = element("span", "text", data.texts[q[0]] || "(empty)");
+  const text = element("span", "text", data.texts[q[2]] || "(empty)");
   text.dir = "auto";
   summary.append(text);
   if (q[7] !== null) {
@@ -66,12 +68,12 @@ function cardOf(q, step) {
     summary.append(bars);
   }
   const facts = element("span", "facts");
-  facts.append(element("span", "", "V " + number(q[4])), element("span", "", "V_Q " + number(q[5], 2)));
+  facts.append(element("span", "", "V " + number(q[5])), element("span", "", "V_Q " + number(q[9], 2)));
   if (q[6] !== null) facts.append(element("span", "", "reward " + number(q[6])));
-  if (q[3] !== null) facts.append(element("span", "", q[3] + " tokens"));
-  facts.append(q[2] ? element("span", "mark", "valid") : element("span", "mark bad", q[1] === "stop" ? "not legal" : "not played: " + q[1]));
-  if (q[8] > 1) facts.append(element("span", "mark", "× " + q[8] + " in this step"));
-  if (q[9] < step) facts.append(element("span", "mark", "asked before, in step " + q[9]));
+  if (q[4] !== null) facts.append(element("span", "", q[4] + " tokens"));
+  facts.append(q[8] ? element("span", "mark", "legal") : element("span", "mark bad", q[3] === "stop" ? "not legal" : "not played: " + q[3]));
+  if (q[11] > 1) facts.append(element("span", "mark", "× " + q[11] + " in this step"));
+  if (q[12] < step) facts.append(element("span", "mark", "asked before, in step " + q[12]));
   summary.append(facts);
   card.append(summary);
   card.addEventListener("toggle", () => {
@@ -86,7 +88,7 @@ function cardOf(q, step) {
 
 function matches(q, wanted) {
   const holds = (i) => data.texts[i].toLowerCase().includes(wanted);
-  return !wanted || holds(q[0]) || q[10].some((a) => holds(a[0]));
+  return !wanted || holds(q[2]) || q[10].some((a) => holds(a[0]));
 }
 
 function fill(board, at, wanted) {

@@ -20,11 +20,6 @@ ILLEGAL = "illegal"
 GREY = "#9a9a9a"
 
 
-def legal_texts(queries: Asked) -> list[str]:
-    """Of all steps, repeats included: what a world's ``kinds`` sorts."""
-    return [text for step in queries.values() for text, legal in step if legal]
-
-
 def query_shares(queries: Asked, kinds: QueryKinds) -> dict[str, list[float]]:
     """For each kind its share of every step's queries; the shares of a step sum to 1. Queries that
     were not played, or are not legal, are the kind ``illegal``, the last one."""

@@ -1,7 +1,5 @@
 """What somebody else's code returned goes in, finite rewards or an error come out."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from numbers import Real
 from typing import Any

@@ -5,8 +5,6 @@ values live in one preallocated buffer; a row leaves the batch when it is done. 
 common to all rows (prompts are padded on the left), so a decode step writes one column.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Collection, Sequence
 

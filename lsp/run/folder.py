@@ -10,8 +10,6 @@
 <run>/wandb/           everything of W&B
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os

@@ -1,7 +1,5 @@
 """``init=<base, a method, checkpoint>`` goes in, a model folder and its origin come out."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -52,7 +50,7 @@ def resolve_init(config: Config) -> Init:
     raise NoEarlierRun(
         f"init={method}: there is no finished run of method={method} from this base under"
         f" {config.runs_root}/; make one with `python run.py method={method}"
-        f" world={config.world}`, or name one with init.run=…"
+        f" world={config.world.name}`, or name one with init.run=…"
     )
 
 

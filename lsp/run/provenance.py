@@ -1,7 +1,5 @@
 """A command line goes in; what it ran on (commit, versions, machine) comes out, without secrets."""
 
-from __future__ import annotations
-
 import os
 import platform
 import subprocess

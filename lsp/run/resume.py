@@ -7,8 +7,6 @@ past the checkpoint moves to ``superseded-K/``, so ``trace/``, ``metrics.jsonl``
 the rows that follow are those of a run that was never stopped.
 """
 
-from __future__ import annotations
-
 import json
 import shutil
 from collections.abc import Mapping, Sequence

@@ -1,7 +1,5 @@
 """A command line goes in, settings come out: Hydra composes, every mistake is reported at once."""
 
-from __future__ import annotations
-
 import difflib
 from collections.abc import Sequence
 from pathlib import Path

@@ -1,10 +1,9 @@
 """The phases of a run and of a step, by one name each in metrics, plans and messages. No torch."""
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 
-@dataclass(frozen=True)
-class Phase:
+class Phase(NamedTuple):
     """``words``: what is done in it; ``memory_settings``: what its peak memory follows from, the
     strongest first."""
 

@@ -159,7 +159,8 @@ class _Reader:
         if kind is None:
             return None
         if lack := broken_contract(kind, contract):
-            fix = f"mend the class; lsp/contracts.py says what {contract.__name__} must have"
+            place = contract.__module__.replace(".", "/")
+            fix = f"mend the class; {place}.py says what {contract.__name__} must have"
             self.problem(f"{path}._target_", target, lack, fix)
             return None
         return self.node(kind, tree, path)
@@ -190,7 +191,7 @@ def broken_contract(kind: Any, contract: type) -> str:
     if not (isinstance(kind, type) and dataclasses.is_dataclass(kind)):
         return "is no class of settings (lsp.settings.schema.settings)"
     if not issubclass(kind, contract):
-        return f"does not inherit lsp.contracts.{contract.__name__}"
+        return f"does not inherit {contract.__module__}.{contract.__name__}"
     if lacks := getattr(kind, "__abstractmethods__", None):
         return f"lacks {', '.join(sorted(lacks))}"
     if not hasattr(contract, "build"):
@@ -199,7 +200,8 @@ def broken_contract(kind: Any, contract: type) -> str:
     if wanted is None or built is None or built is wanted:  # which of them is open
         return ""
     if not issubclass(built, wanted):
-        return f"builds a {built.__name__}, which does not inherit lsp.contracts.{wanted.__name__}"
+        needs = f"{wanted.__module__}.{wanted.__name__}"
+        return f"builds a {built.__name__}, which does not inherit {needs}"
     if lacks := getattr(built, "__abstractmethods__", None):
         return f"builds a {built.__name__}, which lacks {', '.join(sorted(lacks))}"
     return ""

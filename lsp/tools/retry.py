@@ -1,7 +1,5 @@
 """How long to wait before a server is asked again."""
 
-from __future__ import annotations
-
 import math
 import random
 import time

@@ -1,7 +1,5 @@
 """Text goes in, and comes out without secrets, before it is stored or sent."""
 
-from __future__ import annotations
-
 import os
 import re
 from collections.abc import Mapping

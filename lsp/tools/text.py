@@ -5,8 +5,6 @@ What a model writes may move the cursor, turn the reading direction or end a doc
 that are not seen are shown as what they are; nothing else changes.
 """
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Iterable, Sequence

@@ -1,7 +1,5 @@
 """Steps go in; metrics.jsonl, trace shards and summary.json of the run's folder come out."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""The one reader of run folders: a folder goes in, its rows, metrics, alarms and summary come out."""
+"""The one reader of run folders: a folder goes in, its rows and metrics come out."""
 
 import json
 import re

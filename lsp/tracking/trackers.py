@@ -7,8 +7,6 @@ again in the loop at its next call: a run never loses its record silently. An er
 tracker never ends a run: it is printed once, and that tracker is left out.
 """
 
-from __future__ import annotations
-
 import queue
 import sys
 import threading

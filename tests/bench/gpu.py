@@ -30,8 +30,8 @@ import torch
 from lsp.batch import training_rows
 from lsp.learner import Learner
 from lsp.model.shapes import cache_bytes, parameters
-from lsp.plan.hours import work_of
-from lsp.plan.step_size import job_of
+from lsp.plan.hours import phase_times
+from lsp.plan.step_size import step_size_of
 from lsp.players import load_players
 from lsp.run.init import resolve_init
 from lsp.settings.compose import compose
@@ -163,15 +163,19 @@ def report(config, phases: Phases, device: torch.device, tokens: int) -> None:
         held = f"{peak:8.1f} GB at most" if phases.cuda else ""
         print(f"  {phase:<24}{seconds:8.2f} s{held}")
     print(f"  {'a step':<24}{sum(seconds for seconds, _ in phases.found.values()):8.2f} s")
-    job = job_of(config)
-    width, new = job.width, config.rollout.max_new_tokens
-    size = 2**28 if device.type == "cuda" else 2**24
-    block = torch.empty(size, dtype=torch.float32, device=device)
+    size, new = step_size_of(config), config.rollout.max_new_tokens
+    numbers = 2**28 if device.type == "cuda" else 2**24
+    block = torch.empty(numbers, dtype=torch.float32, device=device)
     other = torch.empty_like(block)
     bandwidth = 2 * block.nbytes / seconds_of(device, lambda: other.copy_(block))
-    chunks = math.ceil(job.answers / job.rows_at_once(job.lengths.solver, new))
-    read = chunks * new * parameters(job.shape) * width
-    read += job.answers * new * (job.lengths.solver + new / 2) * cache_bytes(job.shape, width)
+    chunks = math.ceil(size.answers / size.rows_at_once(size.lengths.solver, new))
+    read = chunks * new * parameters(size.shape) * size.number_bytes
+    read += (
+        size.answers
+        * new
+        * (size.lengths.solver + new / 2)
+        * cache_bytes(size.shape, size.number_bytes)
+    )
     seconds = phases.found["the Solver writes"][0]
     print(
         f"  decoding {tokens / seconds:,.0f} tokens a second, {read / bandwidth / seconds:.0%} of"
@@ -181,7 +185,7 @@ def report(config, phases: Phases, device: torch.device, tokens: int) -> None:
     dtype = getattr(torch, config.model.dtype)
     square = torch.randn(side, side, device=device).to(dtype)
     flops = 2 * side**3 / seconds_of(device, lambda: square @ square)
-    training = work_of(job)["training"].flops / phases.found["update"][0]
+    training = phase_times(size)["update"].flops / phases.found["update"][0]
     print(
         f"  training {training / 1e12:.1f} TFLOPS, {training / flops:.0%} of a large product's"
         f" {flops / 1e12:.1f}"

@@ -11,8 +11,6 @@ go back at once (MALLOC_MMAP_THRESHOLD_). The last column is the peak without th
 has it.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import os
@@ -55,15 +53,15 @@ CASES = [
 
 def planned(folder: str, case: Case):
     """The plan's ``Memory`` of a step, prompts as long as they are."""
-    from lsp.plan.memory import memory_of
-    from lsp.plan.step_size import Lengths, job_of
+    from lsp.plan.memory import plan_memory
+    from lsp.plan.step_size import Lengths, step_size_of
 
     config = step.our_config(folder, case.size, case.lora, case.lsp, case.checkpointing, case.dtype)
     prompt = step.SIZES[case.size]["prompt"]
     lengths = Lengths(prompt, prompt, prompt)
     if case.lsp:
         lengths = Lengths(*prompt_lengths(folder, config))
-    return memory_of(job_of(config, lengths))
+    return plan_memory(step_size_of(config, lengths))
 
 
 def prompt_lengths(folder: str, config) -> tuple[int, int, int]:

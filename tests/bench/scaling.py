@@ -7,8 +7,6 @@ Cost: CPU-seconds a step, and the ratio for twice as much (2 is linear). Memory:
 beyond the weights that V adds (embedding, its copy in the reference, gradient and two moments).
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import os

@@ -11,12 +11,14 @@ import pytest
 import yaml
 
 from eval.crossplay import main
+from lsp.contracts import BuildContext
 from lsp.errors import RunError
 from lsp.loop.launch import start
 from lsp.model import language_model as models
 from lsp.players import load_players
 from lsp.pocket.evaluation import measure_skill
 from lsp.pocket.language import parse, verify
+from lsp.pocket.pretrain import BASE_FOLDER
 from lsp.report.matrix import draw_matrix, read_matrix
 from lsp.run.folder import update_run, weights_identity
 from lsp.run.init import Init
@@ -102,8 +104,9 @@ def test_a_cell_by_hand(played):
 
 
 def test_the_data_set_asks_its_own_queries_all_legal(played):
+    config = compose([])
     texts = {q["text"] for q in read(played, "queries", "data.json")["queries"]}
-    assert texts <= set(compose([]).data.build()) and len(texts) == 12
+    assert texts <= set(config.data.build(BuildContext(config))) and len(texts) == 12
     assert cell_of(played, "data", "base")["illegal_frac"] == "0.0"
 
 
@@ -185,7 +188,7 @@ def test_a_challenger_without_a_legal_query_has_empty_cells(tmp_path, loads, cap
     assert (row["played"], row["illegal_frac"], row["reward_mean"]) == ("0", "1.0", "")
     assert (row["reward_se"], row["accuracy"], row["accuracy_se"]) == ("", "", "")
     assert read_matrix(run / "crossplay")[0]["reward_mean"] is None
-    assert " 2 step-000001    1.000       -       -" in capsys.readouterr().out
+    assert " 2 step-000001 1.000 - - " in " ".join(capsys.readouterr().out.split())
     # Without the data set nothing is left to answer, and nothing but grey to draw.
     (run / "crossplay" / "cells" / "base__base.json").unlink()
     loads.clear()
@@ -219,9 +222,13 @@ def test_adapters_are_played_merged(tmp_path):
         ([], "error: name the runs: python -m eval.crossplay RUN"),
         (["nowhere"], "error: there is no run 'nowhere'"),
         (["{run}", "{run}"], "error: the run .* is named twice; name each run once"),
-        (["{run}", "queries=0"], "error: queries=0: it must be at least 1"),
-        (["{run}", "seed=-1"], "error: seed=-1: it must be at least 0 and at most 4294967295"),
-        (["{run}", "colour=red"], "settings are queries, samples, seed"),
+        (
+            ["{run}", "queries=0", "seed=-1", "samples=1e9"],
+            "error: 3 problems in the settings\n  queries=0: must be at least 1. .*\n"
+            "  samples=1000000000.0: must be a whole number. .*\n  seed=-1: must be at least 0. ",
+        ),
+        (["{run}", "seed=4294967296"], "seed=4294967296: must be at most 4294967295"),
+        (["{run}", "colour=red"], "colour=red: no such setting. Known here: data, folder, last_o"),
         (["{run}", "folder={run}/run.json"], "cannot be made: .*; name another folder"),
     ],
 )
@@ -268,7 +275,15 @@ def test_runs_that_differ_stand_in_no_matrix(run, tmp_path):
     refuse(
         rf"run and .*other cannot stand .*: base is 'sha256:.*' and 'sha256:.*'{out}", other_base
     )
-    refuse(f"world is 'pocket' and 'mine'{out}", lambda _, tree: tree.update(world="mine"))
+
+    def other_world(_, tree):
+        tree["world"] = {"_target_": "lsp.paper.world.PaperWorld"}
+        tree["model"]["name"] = str(BASE_FOLDER)
+
+    refuse(
+        f"world._target_ is 'lsp.pocket.world.PocketWorld' and 'lsp.paper.world.PaperWorld'{out}",
+        other_world,
+    )
     refuse(
         r"prompts.challenger is 'ask' and 'say' \(they differ in prompts.challenger, rollout.temp",
         lambda _, tree: (

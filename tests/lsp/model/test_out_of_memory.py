@@ -10,10 +10,12 @@ from lsp import players as players_module
 from lsp.errors import RunError
 from lsp.learner import Learner
 from lsp.loop.launch import start
-from lsp.model.out_of_memory import PHASES, OutOfMemory
+from lsp.model.out_of_memory import OutOfMemory, memory_guard
 from lsp.players import Players
 from lsp.rewards.reward_model import ClassifierScorer
+from lsp.rewards.self_reward import RubricSelfJudge
 from lsp.settings.compose import compose
+from lsp.settings.phases import PHASES, STEP_PHASES
 from lsp.tracking.reader import read_metrics, read_trace, trace_steps
 
 GPU = "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has 1.00 GiB free.\nmore lines"
@@ -23,12 +25,12 @@ def failing(call, error, at):
     """``call``, but its ``at``-th call raises."""
     count = 0
 
-    def wrapped(*given, **more):
+    def wrapped(*arguments, **options):
         nonlocal count
         count += 1
         if count == at:
             raise error
-        return call(*given, **more)
+        return call(*arguments, **options)
 
     return wrapped
 
@@ -37,7 +39,7 @@ WHERE = {
     "queries": (Players, "step_queries", 3, "generation of the queries"),
     "answers": (Players, "answers", 3, "generation of the answers"),
     "reward": (ClassifierScorer, "__call__", 3, "the external reward"),
-    "quality": (SelfJudge, "score", 3, "the quality self-reward"),
+    "quality": (RubricSelfJudge, "score", 3, "the quality self-reward"),
     "update": (Learner, "_backward", 3, "the update"),
 }
 NAMED = {
@@ -66,7 +68,7 @@ def shape(llama_folder, classifier_folder, tmp_path):
 
 @pytest.mark.parametrize("phase", WHERE)
 def test_a_phase_that_runs_out_of_memory_is_named(shape, tmp_path, monkeypatch, phase):
-    owner, name, at, called = WHERE[phase]
+    owner, name, at, words = WHERE[phase]
     with monkeypatch.context() as patch:
         error = torch.OutOfMemoryError(GPU)
         patch.setattr(owner, name, failing(getattr(owner, name), error, at))
@@ -74,7 +76,7 @@ def test_a_phase_that_runs_out_of_memory_is_named(shape, tmp_path, monkeypatch, 
             start(shape)
     first, _, *lines = str(raised.value).splitlines()
     # The third call is the third step's, so two are done.
-    assert first == f"out of memory in {called}: {GPU.splitlines()[0]}"
+    assert first == f"out of memory in {words}: {GPU.splitlines()[0]}"
     assert [line.strip().partition(": ")[0] for line in lines[:3]] == NAMED[phase]
     assert lines[3].startswith("everything up to the last checkpoint is kept; go on with resume=")
     assert len(lines) == 4 and "Traceback" not in str(raised.value)
@@ -103,11 +105,16 @@ def test_the_way_out_goes_on_with_smaller_parts_of_the_same_game(shape, tmp_path
         [(row["query"], row["answer"]) for row in read_trace(folder)]
         for folder in (whole, tmp_path / "run")
     )
-    assert rows == again and len(read_metrics(tmp_path / "run")) == 3
+    metrics = read_metrics(tmp_path / "run")
+    assert rows == again and len(metrics) == 3
+    assert list(WHERE) == list(STEP_PHASES)  # one word each in metrics, messages and plans
+    for line in metrics:
+        timed = [key for key in line if key.startswith("time/")]
+        assert sorted(timed) == sorted(f"time/{phase}" for phase in STEP_PHASES)
 
 
 def test_the_cpus_memory_is_told_too(shape, tmp_path, monkeypatch):
-    def load(*given):
+    def load(*arguments, **options):
         torch.empty(2**50)
 
     monkeypatch.setattr(players_module, "load_model", load)
@@ -131,7 +138,7 @@ def test_it_is_not_taken_for_a_model_that_is_unfit(shape, monkeypatch, place):
 
 
 def test_other_errors_pass_unchanged():
-    with pytest.raises(RuntimeError, match="shape"), memory_of("update"):
+    with pytest.raises(RuntimeError, match="shape"), memory_guard("update"):
         raise RuntimeError("shape mismatch")
 
 

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from unittest import mock
 
 import pytest
 import torch
@@ -18,12 +19,14 @@ from lsp.loop.launch import start
 from lsp.model.logprobs import completion_hidden
 from lsp.model.lora import add_lora
 from lsp.model.shapes import lora_parameters, parameters, shape_of
-from lsp.plan.memory import GB, layer_saves, memory_of, refuse_impossible, savings
-from lsp.plan.step_size import Lengths, job_of
-from lsp.plan.text import hours_of, plan, scaling_table
+from lsp.plan.hours import phase_times, total_hours
+from lsp.plan.memory import GB, layer_saves, plan_memory, refuse_impossible, savings
+from lsp.plan.step_size import Lengths, step_size_of
+from lsp.plan.text import plan, scaling_table
 from lsp.settings.compose import CONF, compose
 from lsp.settings.config import LoraSettings
 from lsp.settings.gpus import GPUS
+from lsp.settings.phases import STEP_PHASES
 from lsp.types import TrainingRow
 
 ROOT = Path(__file__).parents[3]
@@ -35,6 +38,7 @@ PUBLISHED = {
     "qwen_0.5b": 494_032_768,
 }
 """What the models' pages on the Hub count."""
+PAPER = ["experiment=paper_v1/lsp"]
 EXPERIMENTS = sorted(
     path.relative_to(CONF / "experiment").with_suffix("").as_posix()
     for path in (CONF / "experiment").rglob("*.yaml")
@@ -64,7 +68,7 @@ def test_parameters_are_the_published_ones(name):
     assert count(model) == PUBLISHED[name]
     assert (CONF / "model" / f"{name}.yaml").read_text().startswith(f"# {PUBLISHED[name]:,} ")
     if name == "qwen_0.5b":
-        add_lora(model, LoraSettings(4, 8.0))
+        add_lora(model, LoraSettings(rank=4, alpha=8.0))
         added = sum(p.numel() for n, p in model.named_parameters() if ".lora_" in n)
         assert lora_parameters(shape, 4) == added
 
@@ -95,12 +99,52 @@ def test_what_a_layer_keeps_is_what_autograd_saves(dtype, rank):
             model_config(shape, attn_implementation="sdpa"), dtype=getattr(torch, dtype)
         ).eval()
         if rank:
-            add_lora(model, LoraSettings(rank, 8.0))
+            add_lora(model, LoraSettings(rank=rank, alpha=8.0))
         kept.append(saved_bytes(model, rows, prompt, new))
     width = {"float32": 4, "bfloat16": 2}[dtype]
     planned = layer_saves(shape, width, rank, prompt)
     planned += layer_saves(shape, width, rank, rows * new, rows, prompt + new)
     assert planned == pytest.approx(kept[1] - kept[0], rel=0.01)
+
+
+def test_a_step_has_the_same_phases_in_memory_and_in_hours():
+    """Those of the metrics ``time/<phase>``: tests/lsp/model/test_out_of_memory.py."""
+    lsp = step_size_of(compose([*PAPER, "hardware=gpu_80gb"]))
+    assert list(plan_memory(lsp).phases) == list(phase_times(lsp)) == list(STEP_PHASES)
+    grpo = step_size_of(compose(["method=grpo"]))  # a verifier holds no model
+    assert list(plan_memory(grpo).phases) == list(phase_times(grpo)) == ["answers", "update"]
+    text = plan(lsp.config)
+    for phase in STEP_PHASES:
+        assert len(re.findall(rf"^    {phase} .*(?:weights|tokens)", text, re.MULTILINE)) == 2
+    documented = (ROOT / "docs" / "scaling.md").read_text()
+    assert all(f"`{phase}`" in documented for phase in STEP_PHASES)
+
+
+def test_each_role_writes_in_a_phase_of_its_own():
+    shape = compose(PAPER).model.shape
+    small = [*PAPER, "hardware=gpu_80gb", "rollout.max_rows=8"]
+    phases = plan_memory(step_size_of(compose(small), Lengths(100, 300, 400))).phases
+    token = 2 * 28 * 8 * 128 * 2  # keys and values of 28 layers, 8 heads of 128 numbers, 2 bytes
+    assert (shape.layers, shape.kv_heads, shape.head_size) == (28, 8, 128)
+    assert phases["queries"]["KV cache"] == 8 * (100 + 256) * token
+    assert phases["answers"]["KV cache"] == 8 * (300 + 1024) * token
+    asks = plan_memory(step_size_of(compose(
+        [*small, "method=frozen_challenger", "hardware.offload=true"]
+    ))).phases  # fmt: skip
+    assert "reference" in asks["queries"] and "reference" not in asks["answers"]
+
+
+def test_an_engine_elsewhere_is_named_and_not_counted(monkeypatch):
+    given = [*PAPER, "hardware=gpu_80gb"]
+    here = plan_memory(step_size_of(compose(given))).phases
+    monkeypatch.setattr("lsp.rollout.settings.InProcess.in_process", False)
+    size = step_size_of(compose(given))
+    there = plan_memory(size).phases
+    written = {"KV cache": here["answers"]["KV cache"], "activations": mock.ANY}
+    assert here["answers"] == there["answers"] | written
+    assert here["update"] == there["update"]
+    assert list(phase_times(size)) == ["reward", "quality", "update"]
+    assert "not counted: memory and hours of InProcess, which writes elsewhere" in plan(size.config)
 
 
 def replace_layers(shape, layers):
@@ -129,20 +173,17 @@ def saved_bytes(model, rows, prompt, new):
     return sum(kept.values())
 
 
-PAPER = ["experiment=paper_v1/lsp"]
-
-
-def test_the_3b_experiment_fits_a_24_gb_card_by_lora_and_an_80_gb_card_in_full():
+def test_the_3b_experiment_fits_a_24_gb_gpu_by_lora_and_an_80_gb_gpu_in_full():
     small, large = (compose([*PAPER, f"hardware=gpu_{gb}gb"]) for gb in (24, 80))
     assert small.model.lora.rank > 0 and large.model.lora.rank == 0
     for config in (small, large):
         refuse_impossible(config)
         assert config.hardware.gpu_memory_gb < GPUS[config.hardware.gpu].memory_gb
-    parts = memory_of(job_of(large)).phases["update"]
+    parts = plan_memory(step_size_of(large)).phases["update"]
     n = 3_212_749_824
     assert parts["weights"] == 2 * n and parts["optimizer"] == 8 * n and parts["gradients"] == 4 * n
     assert parts["fp32 masters"] == 4 * n and parts["reference"] == 2 * n
-    assert "reference" not in memory_of(job_of(small)).phases["update"]
+    assert "reference" not in plan_memory(step_size_of(small)).phases["update"]
 
 
 def test_hardware_is_above_the_world_and_the_command_line_above_hardware():
@@ -168,29 +209,29 @@ def test_what_cannot_fit_is_refused_with_what_each_setting_saves(tmp_path, capsy
     # What a setting is said to save is what it saves.
     config = compose(given)
     (best, saved), *_ = savings(config)
-    peak = memory_of(job_of(config)).peak
-    assert peak - memory_of(job_of(compose([*given, best]))).peak == saved
+    peak = plan_memory(step_size_of(config)).peak
+    assert peak - plan_memory(step_size_of(compose([*given, best]))).peak == saved
 
 
 def test_sharding_and_offload_lower_what_they_say():
     full = [*PAPER, "hardware=gpu_80gb", "hardware.gpus=8"]
-    whole = memory_of(job_of(compose(full))).phases
-    fsdp = memory_of(job_of(compose([*full, "hardware.parallel=fsdp"]))).phases
+    whole = plan_memory(step_size_of(compose(full))).phases
+    fsdp = plan_memory(step_size_of(compose([*full, "hardware.parallel=fsdp"]))).phases
     embedding = 8 * 128_256 * 3072
     assert fsdp["update"]["optimizer"] == pytest.approx(
         (whole["update"]["optimizer"] - embedding) / 8 + embedding, rel=1e-3
     )
-    assert fsdp["play"]["gathered weights"] > fsdp["update"]["gathered weights"]
-    away = memory_of(job_of(compose([*full, "hardware.offload=true"]))).phases
-    assert {"reference", "reward model"}.isdisjoint(away["play"])
+    assert fsdp["answers"]["gathered weights"] > fsdp["update"]["gathered weights"]
+    away = plan_memory(step_size_of(compose([*full, "hardware.offload=true"]))).phases
+    assert {"reference", "reward model"}.isdisjoint(away["answers"])
     assert "reference" in away["update"] and "reward model" not in away["update"]
 
 
 def test_a_plan_is_for_the_processes_that_are_there(monkeypatch):
     given = [*PAPER, "hardware=gpu_80gb", "hardware.parallel=fsdp"]
-    eight = memory_of(job_of(compose([*given, "hardware.gpus=8"])))
+    eight = plan_memory(step_size_of(compose([*given, "hardware.gpus=8"])))
     monkeypatch.setenv("WORLD_SIZE", "8")
-    assert memory_of(job_of(compose(given))) == eight
+    assert plan_memory(step_size_of(compose(given))) == eight
     assert "in each GPU of 8 (fsdp)" in plan(compose(given))
     here, there = (plan(compose([f"hardware={name}"])) for name in ("cpu", "gpu_80gb"))
     assert "not counted: what the C library keeps" in here and "C library" not in there
@@ -201,10 +242,10 @@ def test_what_is_not_known_is_named_and_not_guessed():
     assert "not known: someone/model is a Hub model whose shape is not known" in text
     text = plan(compose([*PAPER, "reward.name=someone/reward"]))
     assert "not counted: the reward model: someone/reward is a Hub model" in text
-    assert "hours     not known: name a card with hardware.gpu" in text
+    assert "hours     not known: name a GPU with hardware.gpu" in text
     own = compose([*PAPER, "model.name=mine/tuned", "model.shape.of=mine/tuned"])
     assert "3,212,749,824 parameters" in plan(own)
-    with pytest.raises(ValueError, match="hardware.gpu=rtx9999: is no card"):
+    with pytest.raises(ValueError, match="hardware.gpu=rtx9999: is no GPU of"):
         compose(["hardware.gpu=rtx9999"])
 
 
@@ -212,15 +253,15 @@ def test_what_is_not_known_is_named_and_not_guessed():
 def test_each_experiment_says_its_command_and_what_it_costs(name):
     text = (CONF / "experiment" / f"{name}.yaml").read_text()
     assert f"#   python run.py experiment={name}" in text
-    told = re.findall(
+    costs = re.findall(
         r"([\d.]+) GB, at most ([\d.,]+) hours(?=[^;]*hardware=(\w+))", text.replace("\n# ", " ")
     )
-    assert told
-    for gigabytes, hours, hardware in told:
-        job = job_of(compose([f"experiment={name}", f"hardware={hardware}"]))
-        refuse_impossible(job.config)
-        assert memory_of(job).peak / GB == pytest.approx(float(gigabytes), rel=0.05)
-        assert hours_of(job) == pytest.approx(float(hours.replace(",", "")), rel=0.1)
+    assert costs
+    for gigabytes, hours, hardware in costs:
+        size = step_size_of(compose([f"experiment={name}", f"hardware={hardware}"]))
+        refuse_impossible(size.config)
+        assert plan_memory(size).peak / GB == pytest.approx(float(gigabytes), rel=0.05)
+        assert total_hours(size) == pytest.approx(float(hours.replace(",", "")), rel=0.1)
     assert name.startswith("paper") == ("The paper gives no learning rate" in text)
 
 
@@ -234,19 +275,19 @@ def test_each_experiment_is_planned_where_nothing_else_is(name, tmp_path, capsys
 
 
 def test_a_plan_imports_no_torch():
-    code = "import sys; from lsp.loop.launch import start; start(['experiment=small/lsp', 'dry_run=true'])"
-    code += "; assert 'torch' not in sys.modules"
+    code = "import sys; from lsp.loop.launch import start;"
+    code += " start(['experiment=small/lsp', 'dry_run=true']); assert 'torch' not in sys.modules"
     environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment, check=True,
                    capture_output=True)  # fmt: skip
 
 
-def test_the_docs_show_the_table_and_the_cards():
+def test_the_docs_show_the_table_and_the_gpus():
     text = (ROOT / "docs" / "scaling.md").read_text()
     assert scaling_table() in text
-    for name, card in GPUS.items():
-        numbers = f"{card.memory_gb:g} | {card.tflops['bfloat16']:g} | {card.tflops['float32']:g}"
-        assert f"| `{name}` | {numbers} | {card.bandwidth:g} | {card.source} |" in text
+    for name, gpu in GPUS.items():
+        numbers = f"{gpu.memory_gb:g} | {gpu.bfloat16:g} | {gpu.float32:g} | {gpu.bandwidth:g}"
+        assert f"| `{name}` | {numbers} | {gpu.source} |" in text
 
 
 @pytest.mark.slow
@@ -265,8 +306,8 @@ def test_a_process_peaks_where_the_plan_says(case, tmp_path, monkeypatch):
 
 def test_lengths_that_are_known_replace_the_estimate():
     config = compose([*PAPER, "hardware=gpu_80gb"])
-    short = memory_of(job_of(config, Lengths(10, 10, 10))).phases["play"]["KV cache"]
-    assert short < memory_of(job_of(config)).phases["play"]["KV cache"]
+    short = plan_memory(step_size_of(config, Lengths(10, 10, 10))).phases["answers"]["KV cache"]
+    assert short < plan_memory(step_size_of(config)).phases["answers"]["KV cache"]
 
 
 @pytest.mark.slow

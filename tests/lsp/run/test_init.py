@@ -12,6 +12,7 @@ from lsp.run.folder import read_run
 from lsp.run.init import Init, NoEarlierRun, resolve_init
 from lsp.settings.compose import compose
 
+pytestmark = pytest.mark.usefixtures("without_pictures")
 SHAPE = ["num_steps=1", "num_queries=3", "group_size=2", "eval=none", "tracker=none"]
 
 
