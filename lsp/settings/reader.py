@@ -17,6 +17,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from pydantic import ValidationError
+from pydantic.dataclasses import is_pydantic_dataclass
 
 from lsp.errors import ConfigError, Problem
 from lsp.settings.schema import CODE, CONSENT, PLUGGABLE, Hint, Settings, hints_of, join
@@ -70,7 +71,7 @@ class _Reader:
             self.problem(path, tree, "is one value", f"it is a group: {path}.<setting>=…")
             return None
         hints = hints_of(kind)
-        values = {key: value for key, value in tree.items() if key != "_target_"}
+        values = {str(key): value for key, value in tree.items() if key != "_target_"}
         whole = True
         for name, hint in hints.items():
             full, value = join(path, name), values.get(name)
@@ -175,7 +176,7 @@ class _Reader:
             return None
         try:
             named = imported(target)
-        except (ImportError, AttributeError, ValueError) as error:
+        except Exception as error:  # a module of somebody else's may raise anything
             self.problem(path, target, f"cannot be imported ({error})", "correct the path")
             return None
         if not callable(named):
@@ -188,7 +189,7 @@ def broken_contract(kind: Any, contract: type) -> str:
     """Why a class cannot serve as a part of a contract, for instance for want of a method that what
     it builds must have; empty where it can. It is a class of settings, whose ``build`` says in its
     annotation what it returns."""
-    if not (isinstance(kind, type) and dataclasses.is_dataclass(kind)):
+    if not (isinstance(kind, type) and is_pydantic_dataclass(kind)):
         return "is no class of settings (lsp.settings.schema.settings)"
     if not issubclass(kind, contract):
         return f"does not inherit {contract.__module__}.{contract.__name__}"
@@ -218,50 +219,42 @@ def _returned(kind: Any) -> type | None:
 
 
 NOUNS = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
+BOUNDS = {
+    "greater_than_equal": ("ge", "at least", "{path}={limit} or more", 0),
+    "less_than_equal": ("le", "at most", "{path}={limit} or less", 0),
+    "greater_than": ("gt", "above", "a value above {limit}", 1),
+    "less_than": ("lt", "below", "a value below {limit}", -1),
+}
+"""pydantic's name of an error -> its limit's name, in words, the way out, how far off fits."""
 
 
 def _described(path: str, value: Any, kind: Any, detail: Any) -> tuple[Any, str, str]:
     """(value, reason, way out) of one of pydantic's errors."""
-    context = detail.get("ctx", {})
-    match detail["type"]:
-        case "greater_than_equal":
-            limit = context["ge"]
-            return value, f"must be at least {limit:g}", f"choose {path}={limit:g} or more"
-        case "less_than_equal":
-            limit = context["le"]
-            return value, f"must be at most {limit:.10g}", f"choose {path}={limit:.10g} or less"
-        case "greater_than":
-            limit = context["gt"]
-            return value, f"must be above {limit:g}", f"choose a value above {limit:g}"
-        case "less_than":
-            limit = context["lt"]
-            return value, f"must be below {limit:g}", f"choose a value below {limit:g}"
-        case "finite_number":
-            return value, "must be finite", "write a plain number"
+    if detail["type"] in BOUNDS:
+        name, words, fix, _ = BOUNDS[detail["type"]]
+        limit = f"{detail['ctx'][name]:.10g}"
+        return value, f"must be {words} {limit}", f"choose {fix.format(path=path, limit=limit)}"
+    if detail["type"] == "finite_number":
+        return value, "must be finite", "write a plain number"
     if typing.get_origin(kind) is typing.Literal:
         names = ", ".join(map(str, typing.get_args(kind)))
         return value, "is no choice here", f"choose one of {names}"
     if typing.get_origin(kind) is tuple:
         noun = NOUNS.get(typing.get_args(kind)[0], "values")
         return value, f"must be a list of {noun}", f"write {path}=[…]"
-    noun = NOUNS.get(kind, getattr(kind, "__name__", str(kind)))
-    name = getattr(kind, "__name__", "value")
+    noun, name = NOUNS.get(kind, str(kind)), getattr(kind, "__name__", "value")
     return "null" if value is None else value, f"must be {noun}", f"write {path}=<{name}>"
 
 
 def _fitting(kind: Any, detail: Any) -> Any:
     """A value that stands in for one that does not fit."""
-    context = detail.get("ctx", {})
+    if detail["type"] in BOUNDS:
+        name, _, _, further = BOUNDS[detail["type"]]
+        return kind(detail["ctx"][name] + further)
     if typing.get_origin(kind) is typing.Literal:
         return typing.get_args(kind)[0]
-    if typing.get_origin(kind) is tuple:
-        return ()
-    for limit in ("ge", "le"):
-        if limit in context:
-            return kind(context[limit])
-    if "gt" in context:
-        return kind(context["gt"] + 1)
-    return {int: 2, float: 0.5, bool: False}.get(kind, "")
+    stand_ins: dict[Any, Any] = {int: 2, float: 0.5, bool: False, str: ""}
+    return stand_ins.get(kind, ())
 
 
 TRANSLATIONS = {
@@ -290,10 +283,15 @@ TRANSLATIONS = {
 }
 """Names that other trainers give to our settings: refused with a translation, never aliases."""
 
+MOVED = {"tracker.role_gradients_every": "optim.role_gradients_every"}
+"""Keys of earlier versions."""
+
 
 def unknown_key(key: str, value: Any, known: Collection[str]) -> Problem:
     """The problem of a key that does not exist, with the best way out that can be told."""
     name = key.rpartition(".")[2]
+    if key in MOVED:
+        return Problem(key, value, "has moved", f"write {MOVED[key]}={value}")
     if name in TRANSLATIONS and TRANSLATIONS[name] != key:
         ours = TRANSLATIONS[name]
         if "×" in ours:
