@@ -141,7 +141,7 @@ def side_answers(plan: Plan, number: int) -> list[str]:
 
 def ask_judge(config: EvaluateConfig, pairs: Sequence[Pair], key: str) -> Judged:
     """Verdicts of every pair whose answers differ, in the orders asked for."""
-    asked = [
+    questions = [
         (pair, first)
         for pair in pairs
         if not pair.identical
@@ -150,8 +150,8 @@ def ask_judge(config: EvaluateConfig, pairs: Sequence[Pair], key: str) -> Judged
     with closing(VerdictCache(Path(config.runs_root) / "verdicts.sqlite")) as cache:
         context = EvaluationContext(config, key, cache, prices(config.judge.model))
         judge = config.judge.build(context)
-        verdicts = asyncio.run(judge.judge_all(asked, Progress(judge, len(asked))))
-        calls, usd = judge.totals(asked)
+        verdicts = asyncio.run(judge.judge_all(questions, Progress(judge, len(questions))))
+        calls, usd = judge.totals(questions)
         return Judged(verdicts, judge.usd, usd, calls)
 
 

@@ -231,16 +231,18 @@ def write_answers(
     Raises ValueError where the model cannot be loaded."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with lock(path.with_suffix(".lock")):
-        done = answers_so_far(path)
-        missing = [instruction for instruction in instructions if instruction.index not in done]
+        answers = answers_so_far(path)
+        missing = [instruction for instruction in instructions if instruction.index not in answers]
         if missing:
             cut_torn_line(path)
             with path.open("a", encoding="utf-8") as stream:
-                for instruction, text in _generated(side, missing, sampling):
-                    done[instruction.index] = text
-                    stream.write(_line(instruction, text, side))
+                for i, text in _generated(side, missing, sampling):
+                    answers[i.index] = text
+                    row = {"index": i.index, "dataset": i.source, "instruction": i.text}
+                    row |= {"output": text, "generator": side.name}
+                    stream.write(json.dumps(row) + "\n")
                     stream.flush()
-    return [done[instruction.index] for instruction in instructions]
+    return [answers[instruction.index] for instruction in instructions]
 
 
 def answers_so_far(path: Path) -> dict[int, str]:
@@ -258,17 +260,6 @@ def cut_torn_line(path: Path) -> None:
         whole = path.read_bytes().rfind(b"\n") + 1
         with path.open("r+b") as stream:
             stream.truncate(whole)
-
-
-def _line(instruction: Instruction, output: str, side: Side) -> str:
-    row = {
-        "index": instruction.index,
-        "dataset": instruction.source,
-        "instruction": instruction.text,
-        "output": output,
-        "generator": side.name,
-    }
-    return json.dumps(row, ensure_ascii=True) + "\n"
 
 
 def _generated(

@@ -127,7 +127,8 @@ def read_control(folders: Sequence[Path], benchmark: str) -> Evaluation:
             return read_evaluation(place)
     raise RunError(
         "no run has the control that the bars are read against, the base against a second sample"
-        f" of itself; make it with `python -m eval run={folders[0]} eval={benchmark} control=true`"
+        f" of itself; make it with `python -m eval run={folders[0]} benchmark={benchmark}"
+        " control=true`"
     )
 
 

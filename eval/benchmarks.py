@@ -13,6 +13,7 @@ from eval.length_control import GamedRows, length_controlled_win_rate
 from eval.types import Instruction, Pair
 from eval.win_rate import by_source, weighted_win_rate
 from lsp.errors import RunError
+from lsp.files import read_csv
 from lsp.pocket.language import evaluation_queries
 from lsp.settings.schema import settings
 
@@ -23,17 +24,12 @@ GAMED_COLUMNS = ("preference", "std_delta_len", DIFFICULTY)
 @settings
 class AlpacaEval(BenchmarkSettings):
     """AlpacaEval's 805 instructions, or any file of the same columns. ``gamed`` with a column
-    ``index`` tells the difficulties too; without both tables the minimal variant is fitted."""
+    ``index`` tells the instructions' difficulties too; without both tables length control is the
+    minimal variant."""
 
-    data: str = Field(
-        description="a .json / .jsonl file with columns instruction and dataset, here or hub:…"
-    )
-    difficulty: str | None = Field(
-        default=None, description="a CSV with each instruction's difficulty, for length control"
-    )
-    gamed: str | None = Field(
-        default=None, description="a CSV of gamed outputs: length control's published variant"
-    )
+    data: str = Field(description="rows of instruction and dataset: .json, .jsonl, hub:…")
+    difficulty: str | None = Field(default=None, description="a CSV, for length control")
+    gamed: str | None = Field(default=None, description="a CSV: length control as published")
 
     def build(self, context: EvaluationContext) -> list[Instruction]:
         """Refuses a table that cannot be used, before anything is paid for."""
@@ -66,10 +62,12 @@ class AlpacaEval(BenchmarkSettings):
     ) -> dict[str, dict[str, Any]]:
         """AlpacaEval's length-controlled rates, by set from the one fit over all."""
         difficulties, gamed = self._tables(len(pairs))
-        ours = [len(pair.model_output) for pair in pairs]
-        theirs = [len(pair.base_output) for pair in pairs]
+        model_lengths = [len(pair.model_output) for pair in pairs]
+        base_lengths = [len(pair.base_output) for pair in pairs]
         try:
-            fit = length_controlled_win_rate(preferences, ours, theirs, difficulties, gamed)
+            fit = length_controlled_win_rate(
+                preferences, model_lengths, base_lengths, difficulties, gamed
+            )
         except ValueError as error:
             rate = {"variant": None, "reason": str(error), "win_rate": None}
         else:
@@ -101,8 +99,7 @@ class PocketBenchmark(BenchmarkSettings):
 def read_columns(file: str, names: Sequence[str]) -> dict[str, list[float]]:
     """Columns of numbers of a CSV file. Raises RunError where one is missing or no number."""
     try:
-        with local_file(file).open(encoding="utf-8", newline="") as stream:
-            rows = list(csv.DictReader(stream))
+        rows = read_csv(local_file(file))
         return {name: [float(row[name]) for row in rows] for name in names}
     except (OSError, UnicodeDecodeError, csv.Error, KeyError, TypeError, ValueError) as error:
         raise RunError(

@@ -68,7 +68,7 @@ def read_evaluation(folder: Path) -> Evaluation:
     if not (folder / "results.json").is_file():
         raise RunError(
             f"{folder} holds no evaluation; make one with `python -m eval"
-            f" run={folder.parent.parent} eval={folder.name}`"
+            f" run={folder.parent.parent} benchmark={folder.name}`"
         )
     try:
         results = json.loads((folder / "results.json").read_text(encoding="utf-8"))

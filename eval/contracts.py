@@ -82,7 +82,7 @@ class JudgeSettings(PartSettings):
     """Its prompt's name in results, where it has one."""
     chat: ClassVar[bool] = False
     """Its calls are chat completions with ``tokenizer`` and ``max_tokens``: a dry run counts them,
-    and judge_check can measure it."""
+    and judge_check can measure it. Any other judge costs nothing."""
 
     @property
     def key_variable(self) -> str | None:
@@ -101,11 +101,11 @@ class Judge(ABC):
 
     @abstractmethod
     async def judge_all(
-        self, asked: Sequence[Question], on_verdict: Callable[[Verdict], None]
+        self, questions: Sequence[Question], on_verdict: Callable[[Verdict], None]
     ) -> list[Verdict]:
         """A verdict for each question, each handed to ``on_verdict`` when it comes. Raises
         RunError, for the user, where going on is of no use; verdicts that came are kept then."""
 
-    def totals(self, asked: Sequence[Question]) -> tuple[int, float]:
+    def totals(self, questions: Sequence[Question]) -> tuple[int, float]:
         """(calls, dollars) ever spent on these questions, by killed processes too."""
         return 0, 0.0

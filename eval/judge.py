@@ -42,19 +42,11 @@ class ChatJudge(JudgeSettings):
 
     chat = True
     model: str = Field(description="the judge's name at the server; OpenAI's with its date")
-    base_url: str | None = Field(
-        description="of the server, such as http://host:8000/v1; null: OpenAI's"
-    )
+    base_url: str | None = Field(description="such as http://host:8000/v1; null: OpenAI's")
     api_key_env: str = Field(description="the name of the environment variable that holds the key")
-    template: Literal["own", "alpaca_eval"] = Field(
-        description="the judge's prompt: own, or the official one from an installed alpaca_eval"
-    )
-    tokenizer: str | None = Field(
-        description="a folder or Hub id that counts a dry run's tokens; null: tiktoken"
-    )
-    logprobs: bool = Field(
-        description="ask for log-probs; without, or where a server sends none, the text decides"
-    )
+    template: Literal["own", "alpaca_eval"] = Field(description="whose prompt (eval/template.py)")
+    tokenizer: str | None = Field(description="counts a dry run's tokens; null: tiktoken")
+    logprobs: bool = Field(description="ask for log-probs; the text decides where there are none")
     max_tokens_name: Literal["max_tokens", "max_completion_tokens"] = Field(
         description="what the server calls the limit of an answer"
     )
@@ -62,11 +54,7 @@ class ChatJudge(JudgeSettings):
     order_seed: int = Field(ge=0, le=2**32 - 1, description="of the seeded order")
     concurrency: int = Field(ge=1, le=4096, description="calls at a time")
     requests_per_minute: int = Field(ge=1, le=10_000_000, description="calls a minute, at most")
-    max_usd: float | None = Field(
-        gt=0,
-        le=1e6,
-        description="stop before more dollars could be spent, calls in flight at worst",
-    )
+    max_usd: float | None = Field(gt=0, le=1e6, description="stop before more could be spent")
     timeout_seconds: float = Field(gt=0, le=86_400, description="of a call")
     max_tries: int = Field(ge=1, le=100, description="of one question, the first included")
     max_tokens: int = Field(ge=1, le=65_536, description="of the judge's answer")
@@ -78,9 +66,9 @@ class ChatJudge(JudgeSettings):
 
     def problems(self, config: EvaluateConfig) -> list[tuple[str, str]]:
         entry, price = known_judges().get(self.model, {}), prices(self.model)
-        elsewhere = self.base_url is not None and not self.base_url.startswith(OPENAI_URL)
+        other_host = self.base_url is not None and not self.base_url.startswith(OPENAI_URL)
         problems = []
-        if elsewhere and self.api_key_env == OPENAI_KEY:
+        if other_host and self.api_key_env == OPENAI_KEY:
             reason = (
                 f"api_key_env={OPENAI_KEY}: another host than OpenAI's does not get OpenAI's key"
             )
@@ -93,7 +81,7 @@ class ChatJudge(JudgeSettings):
         if self.base_url is not None and not _is_url(self.base_url):
             fix = "write it whole, such as http://host:8000/v1"
             problems.append((f"base_url={scrub(self.base_url)} is no http(s) address", fix))
-        if "shutdown" in entry and not elsewhere and day() >= entry["shutdown"]:
+        if "shutdown" in entry and not other_host and day() >= entry["shutdown"]:
             reason = f"model={self.model} was shut down {entry['shutdown']}"
             problems.append((reason, f"use {entry['instead']}"))
         if self.max_usd is not None and price.input is None:
@@ -166,17 +154,17 @@ class ChatClient(Judge):
         """Dollars that this process spent; calls whose answer was lost at their worst."""
         return self.spending.spent
 
-    def totals(self, asked: Sequence[Question]) -> tuple[int, float]:
-        return self.cache.totals([self.key(self.request(*question)) for question in asked])
+    def totals(self, questions: Sequence[Question]) -> tuple[int, float]:
+        return self.cache.totals([self.key(self.request(*question)) for question in questions])
 
     async def judge_all(
-        self, asked: Sequence[Question], on_verdict: Callable[[Verdict], None]
+        self, questions: Sequence[Question], on_verdict: Callable[[Verdict], None]
     ) -> list[Verdict]:
         """Raises BudgetReached once nothing more may be asked, counting what was spent on these
         questions before, and JudgeRefuses; every verdict that came is in the cache then."""
         gate = asyncio.Semaphore(self.settings.concurrency)
         end: RunError | None = None
-        _, self.spending.before = self.totals(asked)
+        _, self.spending.before = self.totals(questions)
 
         async def one(pair: Pair, model_first: bool) -> Verdict | None:
             nonlocal end
@@ -192,12 +180,12 @@ class ChatClient(Judge):
                 return verdict
 
         async with self.client:
-            answers = await asyncio.gather(*(one(pair, first) for pair, first in asked))
+            answers = await asyncio.gather(*(one(pair, first) for pair, first in questions))
         verdicts = [verdict for verdict in answers if verdict is not None]
         if isinstance(end, BudgetReached):
             raise BudgetReached(
                 f"judge.max_usd={self.settings.max_usd} is reached after {len(verdicts)} of"
-                f" {len(asked)} verdicts; they are kept, so the same command with a higher limit"
+                f" {len(questions)} verdicts; they are kept, so the same command with a higher limit"
                 " goes on"
             )
         if end is not None:

@@ -34,14 +34,12 @@ class Published:
 
 @settings
 class JudgeCheck(MeasurementSettings):
-    """A judge is measured, on pairs whose verdicts are published."""
+    """A judge is measured, on rows of instruction, output_1, output_2 and the published preference
+    ([1, 2], 2 where output_2 is preferred, null where there is no verdict)."""
 
     measures = "judge"
     name: str = Field(description="of the check; results go to <runs_root>/eval/<name>/<judge>/")
-    data: str | None = Field(
-        description="a .json / .jsonl file of instruction, output_1, output_2 and preference:"
-        " [1, 2], 2 where output_2 is preferred, null without a verdict"
-    )
+    data: str | None = Field(description="a .json or .jsonl file of published verdicts")
     max_pairs: int | None = Field(ge=1, le=10_000_000, description="the first so many; null: all")
 
     def build(self, context: EvaluationContext) -> Published:
@@ -105,8 +103,11 @@ def agreement(judged: Sequence[float | None], published: Sequence[float]) -> Agr
     if not n:
         return Agreement(math.nan, math.nan, 0, len(judged))
     observed = sum(one == other for one, other in both) / n
-    ours, theirs = Counter(one for one, _ in both), Counter(other for _, other in both)
-    expected = sum(ours[kind] * theirs[kind] for kind in ours) / n**2
+    judge_counts, published_counts = (
+        Counter(one for one, _ in both),
+        Counter(other for _, other in both),
+    )
+    expected = sum(judge_counts[kind] * published_counts[kind] for kind in judge_counts) / n**2
     kappa = (observed - expected) / (1 - expected) if expected < 1 else math.nan
     return Agreement(100 * observed, kappa, n, len(judged) - n)
 

@@ -1,6 +1,6 @@
 """Settings go in, what an evaluation will do comes out, before anything loads or is paid for."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -45,10 +45,10 @@ def make_plan(config: EvaluateConfig) -> Plan:
     """Raises RunError for sides, benchmarks and templates that cannot be used."""
     look_up, benchmark = not config.dry_run, config.benchmark
     model = resolve_side(config.run, config.runs_root, look_up)
-    if config.baseline:
-        base = resolve_side(config.baseline, config.runs_root, look_up)
-    else:
-        base = base_side(model, look_up)
+    baseline = config.baseline
+    base = (
+        resolve_side(baseline, config.runs_root, look_up) if baseline else base_side(model, look_up)
+    )
     trust = config.trust_remote_code
     model, base = (replace(side, trust_remote_code=trust) for side in (model, base))
     instructions = benchmark.build(EvaluationContext(config))
@@ -56,7 +56,7 @@ def make_plan(config: EvaluateConfig) -> Plan:
         read_template(config.judge.template)
     shared = Path(config.runs_root) / "answers"
     place = model.run or Path(config.runs_root) / "eval" / model.name.replace("/", "--")
-    ours = folder = place / "eval" / benchmark.name
+    answers_folder = folder = place / "eval" / benchmark.name
     sampling = Sampling(
         benchmark.temperature,
         benchmark.max_new_tokens,
@@ -75,13 +75,16 @@ def make_plan(config: EvaluateConfig) -> Plan:
             )
         model = replace(base, name=f"{base.name}, a second sample")
         samplings = (replace(sampling, seed=1), sampling)
-        ours, folder = shared, folder / "control"
+        answers_folder, folder = shared, folder / "control"
     for side in (model, base):
         if side.file is not None:
             ready_answers(side.file, instructions)
     files = tuple(
         side.file or answers_file(side, instructions, how, where)
-        for side, how, where in ((model, samplings[0], ours), (base, samplings[1], shared))
+        for side, how, where in (
+            (model, samplings[0], answers_folder),
+            (base, samplings[1], shared),
+        )
     )
     return Plan(instructions, model, base, folder, files, samplings)
 
@@ -115,33 +118,30 @@ def _costs(config: EvaluateConfig, plan: Plan) -> list[str]:
     differing = [p for p in plan.pairs(*sides) if not p.identical or p.model_output is guess]
     lines = [cost_text(config.judge, differing)]
     if guessed:
-        lines.append(
-            f"  {guessed} answers are not written yet: taken as half of the limit's length"
-        )
+        lines.append(f"  {guessed} answers are not written yet: taken as half the limit's length")
     return lines
 
 
 def cost_text(judge: JudgeSettings, pairs: Sequence[Pair]) -> str:
     """Calls, tokens and dollars of judging these pairs."""
     template = read_template(judge.template)
-    asked = [
+    prompts = [
         "\n".join(message["content"] for message in template.messages(*pair.shown(first)))
         for pair in pairs
         for first in orders_of(judge, pair)
     ]
-    count, how = token_counter(judge)
-    tokens = count(asked)
+    tokens, how = count_tokens(judge, prompts)
     price = prices(judge.model)
     if price.input is None:
         dollars = "dollars unknown: the judge is not in conf/evaluate/judges.json"
     else:
-        dollars = f"{price.usd(tokens, len(asked) * judge.max_tokens):.2f} dollars (judges.json)"
-    return f"  {len(asked)} calls, {tokens:,} prompt tokens ({how}), {dollars}"
+        dollars = f"{price.usd(tokens, len(prompts) * judge.max_tokens):.2f} dollars (judges.json)"
+    return f"  {len(prompts)} calls, {tokens:,} prompt tokens ({how}), {dollars}"
 
 
-def token_counter(judge: JudgeSettings) -> tuple[Callable[[Sequence[str]], int], str]:
-    """(a function that counts the tokens of texts, how it does): the judge's own tokenizer where it
-    is named or known and can be loaded, else four characters a token."""
+def count_tokens(judge: JudgeSettings, texts: Sequence[str]) -> tuple[int, str]:
+    """(tokens of texts, how they were counted): by the judge's own tokenizer where it is named or
+    known and can be loaded, else four characters a token."""
     if judge.tokenizer is not None:
         from transformers import AutoTokenizer
 
@@ -151,29 +151,19 @@ def token_counter(judge: JudgeSettings) -> tuple[Callable[[Sequence[str]], int],
             raise RunError(
                 f"judge.tokenizer={judge.tokenizer} cannot be loaded: {error}"
             ) from error
-
-        def count(texts: Sequence[str]) -> int:
-            encoded = (
-                tokenizer(list(texts), add_special_tokens=False) if texts else {"input_ids": []}
-            )
-            return sum(map(len, encoded["input_ids"]))
-
-        return count, f"counted with {judge.tokenizer}"
-
-    def estimate(texts: Sequence[str]) -> int:
-        return sum(map(len, texts)) // 4
-
+        rows = tokenizer(list(texts), add_special_tokens=False)["input_ids"] if texts else []
+        return sum(map(len, rows)), f"counted with {judge.tokenizer}"
     try:
         import tiktoken
 
-        encoding = tiktoken.encoding_for_model(judge.model)
+        rows = tiktoken.encoding_for_model(judge.model).encode_batch(
+            list(texts), disallowed_special=()
+        )
+        return sum(map(len, rows)), "counted with tiktoken"
     except ImportError:
-        return estimate, "four characters a token; pip install '.[judge]' counts OpenAI's"
+        why = "pip install '.[judge]' counts OpenAI's"
     except KeyError:
-        return estimate, "four characters a token; judge.tokenizer=… counts them"
+        why = "judge.tokenizer=… counts them"
     except OSError as error:  # its vocabulary is a download
-        return estimate, f"four characters a token; the vocabulary did not load: {error!r:.80}"
-    return (
-        lambda texts: sum(map(len, encoding.encode_batch(list(texts), disallowed_special=()))),
-        "counted with tiktoken",
-    )
+        why = f"the vocabulary did not load: {error!r:.80}"
+    return sum(map(len, texts)) // 4, f"four characters a token; {why}"

@@ -18,7 +18,6 @@ from eval.types import Pair, Verdict
 from eval.win_rate import (
     OVERALL,
     TIE,
-    OrderEffect,
     bootstrap_interval,
     both_orders,
     by_source,
@@ -49,9 +48,19 @@ class Judged:
         """By (index of the pair, whether the model's answer was shown first)."""
         return {(v.index, v.model_first): v.preference for v in self.verdicts}
 
-    def record(self) -> dict[str, Any]:
-        """What results.json says of them."""
+    def record(self, config: EvaluateConfig, pairs: Sequence[Pair]) -> dict[str, Any]:
+        """What every results.json says of them."""
+        differing = [pair for pair in pairs if not pair.identical]
+        orders = (
+            [self.preferences.get((pair.index, first)) for pair in differing]
+            for first in (True, False)
+        )
         return {
+            "judge": config.judge.model,
+            "template": config.judge.template,
+            "date": day(),
+            "order": config.judge.order,
+            "order_effect": asdict(order_effect(*orders)),
             "verdict_dates": sorted({v.date for v in self.verdicts if v.date}),
             "problems": Counter(v.problem for v in self.verdicts if v.problem),
             "calls_ever": self.calls_ever,
@@ -108,10 +117,10 @@ def summarise(
             "discrete": asdict(discrete_win_rate(values, config.tie_rule)),
         }
 
-    def lengths(own: Sequence[Pair]) -> dict[str, float]:
+    def lengths(pairs_of_set: Sequence[Pair]) -> dict[str, float]:
         return {
-            "model": mean_length([pair.model_output for pair in own]),
-            "baseline": mean_length([pair.base_output for pair in own]),
+            "model": mean_length([pair.model_output for pair in pairs_of_set]),
+            "baseline": mean_length([pair.base_output for pair in pairs_of_set]),
         }
 
     further = config.benchmark.further_rates(pairs, joint)
@@ -124,31 +133,17 @@ def summarise(
         "baseline_answers": digest([pair.base_output for pair in pairs]),
         "temperature": config.benchmark.temperature,
         "max_new_tokens": config.benchmark.max_new_tokens,
-        "judge": config.judge.model,
-        "template": config.judge.template,
-        "date": day(),
-        "order": config.judge.order,
         "n_identical": sum(row["identical"] for row in rows),
-        "n_missing": sum(value is None for value in joint),
+        "n_missing": joint.count(None),
         "win_rate": by_source(sources, joint, rates),
         "alpaca_eval_order": by_source(
             sources, [row["alpaca_eval_preference"] for row in rows], rates
         ),
-        "order_effect": asdict(_order_effect(pairs, judged)),
         "mean_length": by_source(sources, pairs, lengths),
-        **judged.record(),
+        **judged.record(config, pairs),
         "further_rates": list(further),
         **further,
     }
-
-
-def _order_effect(pairs: Sequence[Pair], judged: Judged) -> OrderEffect:
-    differing = [pair for pair in pairs if not pair.identical]
-    orders = [
-        [judged.preferences.get((pair.index, first)) for pair in differing]
-        for first in (True, False)
-    ]
-    return order_effect(*orders)
 
 
 def results_table(results: dict[str, Any]) -> str:
@@ -188,31 +183,23 @@ def results_table(results: dict[str, Any]) -> str:
 def check_results(
     config: EvaluateConfig, published: Published, rows: Sequence[dict[str, Any]], judged: Judged
 ) -> dict[str, Any]:
-    joint = [row["preference"] for row in rows]
-    compared = list(zip(joint, published.preferences, strict=True))
+    pairs, joint = published.pairs, [row["preference"] for row in rows]
     return {
-        "judge": config.judge.model,
-        "template": config.judge.template,
-        "date": day(),
         "data": config.benchmark.data,
-        "answers": digest(
-            [[p.instruction, p.model_output, p.base_output] for p in published.pairs]
-        ),
-        "order": config.judge.order,
+        "answers": digest([[p.instruction, p.model_output, p.base_output] for p in pairs]),
         "agreement": by_source(
-            [pair.source for pair in published.pairs],
-            compared,
+            [pair.source for pair in pairs],
+            list(zip(joint, published.preferences, strict=True)),
             lambda both: asdict(agreement(*zip(*both, strict=True))),
         ),
-        "order_effect": asdict(_order_effect(published.pairs, judged)),
         "longer_rate": {
-            "judge": longer_rate(published.pairs, joint),
-            "published": longer_rate(published.pairs, published.preferences),
+            "judge": longer_rate(pairs, joint),
+            "published": longer_rate(pairs, published.preferences),
         },
         "n_identical": published.n_identical,
         "n_unpublished": published.n_missing,
-        "n_missing": sum(preference is None for preference in joint),
-        **judged.record(),
+        "n_missing": joint.count(None),
+        **judged.record(config, pairs),
     }
 
 

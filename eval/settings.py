@@ -19,28 +19,17 @@ EVALUATE = CONF / "evaluate"
 class EvaluateConfig:
     """Whose answers are judged, on what, by whom."""
 
-    run: str | None = Field(
-        description="whose answers: a run's folder or id, a model folder, a Hub id, a W&B artifact"
-        " or a file of answers"
-    )
-    baseline: str | None = Field(
-        description="against whose; null: the base model that the run started from"
-    )
-    control: bool = Field(
-        description="judge the baseline against a second sample of itself instead"
-    )
+    run: str | None = Field(description="whose answers: a run, a model or a file of answers")
+    baseline: str | None = Field(description="against whose; null: the run's base model")
+    control: bool = Field(description="judge the baseline against a second sample of itself")
     benchmark: Annotated[MeasurementSettings, PLUGGABLE] = Field(description="what is asked")
     judge: Annotated[JudgeSettings, PLUGGABLE] = Field(description="who compares answers")
     runs_root: str = Field(description="where runs are looked for, and answers and verdicts kept")
     dry_run: bool = Field(description="print calls, tokens and dollars, and stop")
-    tie_rule: Literal["half", "loss", "drop"] = Field(
-        description="what a tie counts as in the discrete rate"
-    )
+    tie_rule: Literal["half", "loss", "drop"] = Field(description="of the discrete rate's ties")
     dtype: Literal["float32", "bfloat16"] = Field(description="of the weights that answer")
     device: str = Field(description="where they compute: auto, cpu or cuda")
-    date_string: str | None = Field(
-        description="pins the date that some chat templates insert; null: the template's own"
-    )
+    date_string: str | None = Field(description="the date in chat templates; null: their own")
     trust_remote_code: Consent = Field(description="run Python files that came with a model")
     max_rows: int = Field(ge=1, le=65_536, description="rows decoded at once")
 

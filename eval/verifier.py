@@ -38,9 +38,9 @@ class VerifierJudge(JudgeSettings, Judge):
         return Verdict(pair.index, pair.source, model_first, TIE + (right - other_right) / 2)
 
     async def judge_all(
-        self, asked: Sequence[Question], on_verdict: Callable[[Verdict], None]
+        self, questions: Sequence[Question], on_verdict: Callable[[Verdict], None]
     ) -> list[Verdict]:
-        verdicts = [self.verdict(*question) for question in asked]
+        verdicts = [self.verdict(*question) for question in questions]
         for verdict in verdicts:
             on_verdict(verdict)
         return verdicts

@@ -34,16 +34,10 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel
 
-    from lsp.types import Completion, DrawKey, Play, Query
+    from lsp.types import Completion, DrawKey
 
-Config = Any
-"""lsp.settings.config.Config: it is made of the classes below, so they cannot name it."""
-Players = Any
-"""lsp.players.Players, for the same reason."""
-ChatFormat = Any
-"""lsp.model.chat.ChatFormat."""
-ModelShape = Any
-"""lsp.settings.config.ModelShape."""
+Config = Players = ChatFormat = ModelShape = Any
+"""Classes of rooms that are built on this one, which can only name them."""
 
 Rows = Sequence[dict[str, Any]]
 """Trace rows of a step: lsp/tracking/rows.py has their columns."""
@@ -328,35 +322,6 @@ class QueryKinds:
     names: Sequence[str]
     kind_of: Callable[[str], str]
     ordered: bool = False
-
-
-class Recorder(ABC):
-    """What ``lsp.train.train`` records to. The first process's keeps the record; the others' hear
-    from it when to stop."""
-
-    @abstractmethod
-    def begin(self) -> None:
-        """Before the first step."""
-
-    @abstractmethod
-    def record(
-        self,
-        step: int,
-        queries: list[Query],
-        play: Play,
-        metrics: dict[str, float],
-        make_rows: Callable[[], Rows],
-    ) -> bool:
-        """Everything of one step; whether the run stops here. ``make_rows`` is called in another
-        thread."""
-
-    @abstractmethod
-    def interrupt(self, step: int) -> dict[str, Any]:
-        """Save and leave after ``step``. Raises Interrupted where a person should know."""
-
-    @abstractmethod
-    def end(self) -> dict[str, Any]:
-        """After the last step; the summary."""
 
 
 BUILT: dict[type, type] = {

@@ -19,7 +19,7 @@ def play_metrics(
         "rollout/distinct_query_frac": len({query.text for query in queries}) / count,
         **{
             f"rollout/query_{status}_frac": sum(q.status == status for q in queries) / count
-            for status in ("length", "empty", "invalid")
+            for status in ("length", "empty", "malformed")
         },
     }
     lengths = [len(q.completion.ids) for q in queries if q.completion is not None]

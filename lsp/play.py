@@ -1,4 +1,4 @@
-"""Talk to a trained model: its answers beside those of its base, each with R and R_Q.
+"""Talk to a trained model: queries go in, its answers beside its base's come out, with R and R_Q.
 
     python -m lsp.play outputs/<run id>
 
@@ -13,13 +13,13 @@ import argparse
 import math
 import shutil
 import sys
-import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lsp.contracts import World
 from lsp.errors import RunError
 from lsp.model.out_of_memory import OutOfMemory, memory_guard
 from lsp.queries.challenger import parse_query
@@ -28,8 +28,7 @@ from lsp.run.folder import find_run, read_run
 from lsp.run.init import Init
 from lsp.run.resume import saved_config
 from lsp.settings.compose import written
-from lsp.settings.config import Config
-from lsp.tools.text import visible
+from lsp.tools.text import folded, visible
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -44,7 +43,7 @@ COMMANDS = {
 UNPLAYED = {
     "length": "cut at the token limit of queries",
     "empty": "the Challenger wrote nothing",
-    "invalid": "it holds a tag of the Challenger's template",
+    "malformed": "it holds a tag of the Challenger's template",
 }
 NARROW = 60
 """Terminals with fewer columns show the two answers one below the other."""
@@ -93,16 +92,16 @@ class Table:
         players = self.players
         prompts = players.chat.encode([players.prompts.solver_messages(query)])
         limit, key = players.config.rollout.max_new_tokens, DrawKey(self.seed, turn, "solver")
-        written = [
+        completions = [
             players.engine.generate(model, prompts, 1, limit, self.temperature, key)[0][0]
             for model in (self.base, players.policy)
         ]
-        asked, texts = [query] * 2, [completion.text for completion in written]
-        rewards = players.reward(asked, texts)
-        qualities, _ = players.judge.score(asked, texts, DrawKey(self.seed, turn, "judge"))
+        queries, texts = [query] * 2, [completion.text for completion in completions]
+        rewards = players.reward(queries, texts)
+        qualities, _ = players.self_judge.score(queries, texts, DrawKey(self.seed, turn, "judge"))
         base, trained = (
             Answer(completion.text, completion.finish_reason == "length", reward, quality)
-            for completion, reward, quality in zip(written, rewards, qualities, strict=True)
+            for completion, reward, quality in zip(completions, rewards, qualities, strict=True)
         )
         return base, trained
 
@@ -128,10 +127,7 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def read_options(arguments: Sequence[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m lsp.play",
-        description="Talk to a trained model: its answers beside those of its base.",
-    )
+    parser = argparse.ArgumentParser(prog="python -m lsp.play", description=__doc__.splitlines()[0])
     parser.add_argument("run", metavar="RUN", help="a run's folder or id")
     parser.add_argument("--runs-root", default="outputs", help="where ids are looked for (outputs)")
     parser.add_argument("--checkpoint", help="for instance step-000050 (the newest)")
@@ -197,18 +193,17 @@ def lines() -> Iterator[str]:
         prompt = "> "
     while True:
         try:
-            line = input(prompt)
+            yield input(prompt)
         except EOFError:
             if prompt:
                 print()  # Ctrl-D leaves the cursor behind the prompt
             return
-        yield line
 
 
 def typed(table: Table, text: str, turn: int) -> None:
     """A person's query, read as a Challenger's is."""
-    query, valid = parse_query(text, table.players.prompts.template_tags)
-    if valid and query:
+    query, well_formed = parse_query(text, table.players.prompts.template_tags)
+    if well_formed and query:
         play(table, query, turn)
     else:
         print("not played: it is empty, or holds a tag of the Challenger's template", flush=True)
@@ -233,7 +228,7 @@ def play(table: Table, query: str, turn: int) -> None:
         return
     base, trained = table.answers(query, turn)
     print(shown(query))
-    if (line := right_answer(table.players.config, query)) is not None:
+    if (line := right_answer(table.players.config.world, query)) is not None:
         print(line)
     width = shutil.get_terminal_size().columns
     print(side_by_side(block("base", base), block("trained", trained), width) + "\n", flush=True)
@@ -244,14 +239,12 @@ def shown(query: str) -> str:
     return "query: " + visible(query).replace("\n", "\n       ")
 
 
-def right_answer(config: Config, query: str) -> str | None:
+def right_answer(world: World, query: str) -> str | None:
     """What the world knows of a query; None where that is nothing."""
-    answer = config.world.right_answer(query)
-    if answer is not None:
+    if (answer := world.right_answer(query)) is not None:
         return f"right answer: {answer}"
-    if config.world.is_legal(query):
-        return None
-    return f"illegal in the {config.world.name} world: there is no right answer"
+    illegal = f"illegal in the {world.name} world: there is no right answer"
+    return None if world.is_legal(query) else illegal
 
 
 def block(name: str, answer: Answer) -> str:
@@ -265,19 +258,10 @@ def block(name: str, answer: Answer) -> str:
 def side_by_side(left: str, right: str, width: int) -> str:
     """Two blocks in ``width`` columns, wrapped; one below the other where it is narrow."""
     if width < NARROW:
-        return "\n".join([*wrapped(left, width), "", *wrapped(right, width)])
+        return "\n".join([*folded(left, width), "", *folded(right, width)])
     column = (width - len(GAP)) // 2
-    pairs = zip_longest(wrapped(left, column), wrapped(right, column), fillvalue="")
+    pairs = zip_longest(folded(left, column), folded(right, column), fillvalue="")
     return "\n".join(f"{one:<{column}}{GAP}{other}".rstrip() for one, other in pairs)
-
-
-def wrapped(text: str, width: int) -> list[str]:
-    """The text's lines, each at most ``width`` characters long."""
-    return [
-        part
-        for line in text.split("\n")
-        for part in textwrap.wrap(line, width, drop_whitespace=False) or [""]
-    ]
 
 
 if __name__ == "__main__":

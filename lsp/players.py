@@ -39,7 +39,7 @@ class Players:
     reference: PreTrainedModel
     chat: ChatFormat
     engine: Engine
-    judge: SelfJudge
+    self_judge: SelfJudge
     reward: Reward
     dataset: Sequence[str]
     left_out: int
@@ -97,7 +97,7 @@ class Players:
         """The judge's scores and what it wrote, one each for every pair."""
         key = DrawKey(self.config.seed, step, "judge")
         with self.reference_at_work():
-            return self.judge.score(queries, answers, key)
+            return self.self_judge.score(queries, answers, key)
 
     def greedy(
         self, model: PreTrainedModel, prompts: Sequence[Sequence[int]], limit: int
@@ -143,7 +143,7 @@ def load_players(
         reference=reference,
     )
     engine = build_part(config.rollout.engine, context)
-    judge = build_part(config.self_reward, context)
+    self_judge = build_part(config.self_reward, context)
     check_context(policy, chat, config)
     dataset: Sequence[str] = ()
     left_out = 0
@@ -153,7 +153,17 @@ def load_players(
     if offload:
         reward.offload()
     return Players(
-        config, device, policy, reference, chat, engine, judge, reward, dataset, left_out, processes
+        config,
+        device,
+        policy,
+        reference,
+        chat,
+        engine,
+        self_judge,
+        reward,
+        dataset,
+        left_out,
+        processes,
     )
 
 

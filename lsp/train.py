@@ -14,7 +14,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any, NamedTuple
@@ -23,7 +24,7 @@ import torch
 
 from lsp import game
 from lsp.batch import training_rows
-from lsp.contracts import Recorder
+from lsp.contracts import Rows
 from lsp.learner import Learner
 from lsp.metrics import empty_play, play_metrics
 from lsp.model.out_of_memory import memory_guard
@@ -40,7 +41,7 @@ def train(spec: RunSpec, players: Players, learner: Learner, recorder: Recorder)
     config = spec.config
     recorder.begin()
     for step in range(spec.step + 1, config.num_steps + 1):
-        clock = Clock()
+        clock = Clock(partial(recorder.enter, step))
         with whole(players.policy):
             with clock.phase("queries"):
                 queries = players.step_queries(step)
@@ -157,14 +158,50 @@ def answer_and_score(
 
 
 class Clock:
-    """Seconds of each phase of a step, as ``time/<phase>``; memory that ends in one names it."""
+    """Seconds of each phase of a step, as ``time/<phase>``; memory that ends in one names it.
+    ``enter`` is told of each that begins."""
 
-    def __init__(self):
+    def __init__(self, enter: Callable[[str], None] = lambda phase: None):
+        self.enter = enter
         self.laps: dict[str, float] = {}
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
+        self.enter(name)
         started = time.perf_counter()
         with memory_guard(name):
             yield
         self.laps[f"time/{name}"] = time.perf_counter() - started
+
+
+class Recorder(ABC):
+    """What ``train`` records to. The first process's keeps the record (lsp/loop/recorder.py); the
+    others' hear from it when to stop (lsp/loop/follower.py)."""
+
+    @abstractmethod
+    def begin(self) -> None:
+        """Before the first step."""
+
+    def enter(self, step: int, phase: str) -> None:
+        """A phase of a step begins (lsp/settings/phases.py)."""
+        return
+
+    @abstractmethod
+    def record(
+        self,
+        step: int,
+        queries: list[Query],
+        play: Play,
+        metrics: dict[str, float],
+        make_rows: Callable[[], Rows],
+    ) -> bool:
+        """Everything of one step; whether the run stops here. ``make_rows`` is called in another
+        thread."""
+
+    @abstractmethod
+    def interrupt(self, step: int) -> dict[str, Any]:
+        """Save and leave after ``step``. Raises Interrupted where a person should know."""
+
+    @abstractmethod
+    def end(self) -> dict[str, Any]:
+        """After the last step; the summary."""

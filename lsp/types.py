@@ -20,7 +20,7 @@ from torch import Tensor
 Role = Literal["challenger", "solver"]
 RowKey = tuple[Role, tuple[int, ...], tuple[int, ...]]
 """(role, prompt ids, completion ids): what makes two rows of the loss the same pair."""
-QueryStatus = Literal["stop", "length", "empty", "invalid", "dataset"]
+QueryStatus = Literal["stop", "length", "empty", "malformed", "dataset"]
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class Completion:
 class Query:
     """One query of a step. ``query_id`` is its identity: its text may repeat.
 
-    ``status`` is how it ended: ``stop``; ``length``, ``empty`` or ``invalid``, which are
+    ``status`` is how it ended: ``stop``; ``length``, ``empty`` or ``malformed``, which are
     recorded and not played; or ``dataset``. ``completion`` is the Challenger's, for its loss;
     None where a data set asked.
 

@@ -23,6 +23,7 @@ from pydantic import Field
 from eval.win_rate import mean_interval
 from lsp.errors import RunError
 from lsp.files import write_json, write_text
+from lsp.pocket.world import PocketWorld
 from lsp.report.game import read_index
 from lsp.report.river import draw_river
 from lsp.settings.command import read_settings
@@ -135,20 +136,12 @@ def pretrain_bases(runs: Sequence[Run], settings: CompareSettings) -> None:
 
 def train_all(runs: Sequence[Run], settings: CompareSettings) -> list[dict]:
     """Every run's summary; a finished run ends at once, and one with other settings is refused."""
-    commands = [
-        [
-            "run.py",
-            *run.overrides,
-            f"model.name={run.base_folder(settings)}",
-            f"num_steps={run.steps}",
-            f"seed={run.seed}",
-            f"run_dir={run.folder(settings)}",
-            "resume=auto",
-            "tracker=none",
-            "eval.every=0",
-        ]
-        for run in runs
-    ]
+    commands = []
+    for run in runs:
+        base, folder = run.base_folder(settings), run.folder(settings)
+        values = [f"model.name={base}", f"run_dir={folder}", f"num_steps={run.steps}"]
+        always = ["resume=auto", "tracker=none", "eval.every=0"]
+        commands.append(["run.py", *run.overrides, *values, f"seed={run.seed}", *always])
     require_all(commands, settings.workers)
     return [read_summary(run.folder(settings)) for run in runs]
 
@@ -237,15 +230,16 @@ def paired(rows: Mapping[Run, dict], one: str, other: str, shortest: int) -> lis
 
 def draw_queries(runs: Sequence[Run], settings: CompareSettings) -> Path:
     """The Challenger's queries over steps, LSP-Zero beside LSP: the first base's first seed."""
+    world = PocketWorld()
     figure = Figure(figsize=(10, 5.6), layout="constrained")
     axes = figure.subplots(2, 2, sharex=True)
     titles = {"lsp_zero": "LSP-Zero", "lsp": "LSP"}
     for column, (variant, title) in enumerate(titles.items()):
         run = next(run for run in runs if run.variant == variant)
-        queries = read_index(run.folder(settings), None).queries
-        for axis, by in zip(axes[:, column], ("family", "length"), strict=True):
-            draw_river(axis, queries, by)
-            axis.set_title(f"{title}: the Challenger's queries by {by}", fontsize=10)
+        queries = read_index(run.folder(settings), world).queries
+        for axis, kinds in zip(axes[:, column], world.kinds(()), strict=True):
+            draw_river(axis, queries, kinds)
+            axis.set_title(f"{title}: the Challenger's queries by {kinds.title}", fontsize=10)
             if column == 0:
                 axis.set_ylabel("share of queries")
             else:

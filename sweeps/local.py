@@ -171,15 +171,13 @@ def main(arguments: Sequence[str]) -> None:
         ["run.py", *arguments_of(point), *overrides, f"run_dir={place}", "resume=auto"]
         for point, place in zip(drawn, folders, strict=True)
     ]
-    failures: list[str] = []
-    outcomes: list[Outcome] = []
-    for point, place, failure in zip(
-        drawn, folders, run_all(commands, settings.workers), strict=True
-    ):
-        if failure is not None:
-            failures.append(failure)
-        elif (value := read_summary(place).get(f"last/{sweep.metric}")) is not None:
-            outcomes.append((point, value))
+    ends = run_all(commands, settings.workers)
+    failures = [end for end in ends if end is not None]
+    trained = [
+        (x, place) for x, place, end in zip(drawn, folders, ends, strict=True) if end is None
+    ]
+    values = [(x, read_summary(place).get(f"last/{sweep.metric}")) for x, place in trained]
+    outcomes = [(x, value) for x, value in values if value is not None]
     if not outcomes:
         sys.exit(f"error: no run gave {sweep.metric}" + "".join(f"\n{text}" for text in failures))
     table = outcome_table(sweep, outcomes)

@@ -79,21 +79,15 @@ def run_figure(settings: PaperSettings, overrides: Sequence[str]) -> str:
         ]
         require_all(commands, settings.workers)
     drawn = [place for (bar, _), place in places.items() if bar in FIGURES[settings.figure]]
-    evaluate = ["-m", "eval", f"eval={settings.benchmark}", f"runs_root={folder}", *judged]
+    evaluate = ["-m", "eval", f"benchmark={settings.benchmark}", f"runs_root={folder}", *judged]
     # The control first: it writes the base's answers, which the others then find.
     require_all([[*evaluate, f"run={drawn[0]}", "control=true"]], 1)
     # A judge on a network has one rate and one budget: one evaluation at a time.
     at_once = settings.workers if settings.benchmark == "pocket" else 1
     require_all([[*evaluate, f"run={place}"] for place in drawn], at_once)
-    return make_figures(
-        [str(place) for place in drawn],
-        FigureSettings(
-            figure=settings.figure,
-            paper=settings.paper,
-            benchmark=settings.benchmark,
-            out=str(folder),
-        ),
-    )
+    figure, paper, benchmark = settings.figure, settings.paper, settings.benchmark
+    drawing = FigureSettings(figure=figure, paper=paper, benchmark=benchmark, out=str(folder))
+    return make_figures(list(map(str, drawn)), drawing)
 
 
 def bars_needed(figure: int) -> list[str]:
@@ -114,19 +108,11 @@ def experiment_of(bar: str) -> str:
 def run_command(
     bar: str, seed: int, place: Path, folder: Path, world: str, overrides: Sequence[str]
 ) -> list[str]:
-    command = [
-        "run.py",
-        f"experiment={experiment_of(bar)}",
-        f"world={world}",
-        f"seed={seed}",
-        f"run_dir={place}",
-        f"runs_root={folder}",
-        "resume=auto",
-    ]
-    start = bar.partition("_from_")[2]
-    if start:
-        command.append(f"init.run={folder / f'{start}-seed-{seed}'}")
-    return [*command, *overrides]
+    where = [f"run_dir={place}", f"runs_root={folder}", "resume=auto"]
+    what = [f"experiment={experiment_of(bar)}", f"world={world}", f"seed={seed}"]
+    earlier = bar.partition("_from_")[2]
+    start = [f"init.run={folder / f'{earlier}-seed-{seed}'}"] if earlier else []
+    return ["run.py", *what, *where, *start, *overrides]
 
 
 if __name__ == "__main__":

@@ -17,7 +17,6 @@ import torch
 
 torch.set_num_threads(1)
 
-from lsp.contracts import Recorder  # noqa: E402
 from lsp.errors import Interrupted  # noqa: E402
 from lsp.loop.launch import load, start  # noqa: E402
 from lsp.loop.progress import Progress  # noqa: E402
@@ -27,7 +26,7 @@ from lsp.run.init import resolve_init  # noqa: E402
 from lsp.run.spec import RunSpec  # noqa: E402
 from lsp.settings import compose as composing  # noqa: E402
 from lsp.settings.compose import compose  # noqa: E402
-from lsp.train import train  # noqa: E402
+from lsp.train import Recorder, train  # noqa: E402
 
 SMALL = [
     "num_steps=3",
@@ -56,8 +55,8 @@ def players():
 
 @pytest.fixture(scope="session", autouse=True)
 def files_are_composed_once():
-    """Hydra reads the same files of conf/ a thousand times in these tests, a tenth of a second each;
-    what a choice of files comes to is kept. Single settings are still put over it by Hydra."""
+    """Hydra would read the same files of conf/ a thousand times, a tenth of a second each: what a
+    command line comes to is kept. What is read is checked anew each time."""
     real, kept = composing._compose, {}
 
     def compose_once(root, overrides, problems):
@@ -81,7 +80,7 @@ def files_are_composed_once():
 def without_pictures(monkeypatch):
     """Runs end without curves.png and report.html, which take longer than three steps; for tests
     of a run that do not look at them."""
-    monkeypatch.setattr("lsp.loop.finish.draw_curves", lambda folder: None)
+    monkeypatch.setattr("lsp.report.curves.save_curves", lambda record, path: None)
     monkeypatch.setattr("lsp.report.page.write_report", lambda records, path: path)
 
 
@@ -108,8 +107,8 @@ class InMemory(Recorder):
 
 @pytest.fixture(scope="session")
 def train_in_memory():
-    """Trains what overrides say, as a run does, without a folder, evaluation, pictures and report:
-    ``(lines, rows) = train_in_memory(overrides)``. For tests that ask what is trained and logged."""
+    """``(lines, rows) = train_in_memory(overrides)`` trains as a run does, without a folder, an
+    evaluation, pictures and a report: for tests that ask what is trained and logged."""
 
     def made(overrides):
         config = compose(overrides)

@@ -1,4 +1,4 @@
-"""How a run ends: its summary and trace go in; the table, three plays and all places are printed."""
+"""How a run ends: summary and trace go in; the table, three plays and all places are printed."""
 
 from collections.abc import Mapping
 from pathlib import Path

@@ -4,13 +4,14 @@ import signal
 from collections.abc import Callable
 from typing import Any
 
-from lsp.contracts import Recorder, Rows
+from lsp.contracts import Rows
 from lsp.learner import Learner
 from lsp.loop.signals import ASKING
 from lsp.model.processes import Command
 from lsp.model.sharding import whole
 from lsp.players import Players
 from lsp.run.checkpoint import training_tensors
+from lsp.train import Recorder
 from lsp.types import Play, Query
 
 

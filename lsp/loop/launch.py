@@ -14,7 +14,7 @@ from typing import IO, TYPE_CHECKING, Any
 from lsp.contracts import BuildContext, RunIdentity, build_part
 from lsp.errors import ConfigError, Interrupted, RunError
 from lsp.files import write_text
-from lsp.model.processes import Processes, is_lost
+from lsp.model.processes import Processes, is_collective_failure
 from lsp.plan.memory import refuse_impossible
 from lsp.plan.text import plan
 from lsp.run.folder import (
@@ -96,7 +96,7 @@ def follow(processes: Processes) -> None:
             _follow(processes, spec)
         processes.leave()
     except RuntimeError as error:
-        if not is_lost(error):
+        if not is_collective_failure(error):
             raise
         sys.exit(1)
 
@@ -219,7 +219,7 @@ def run(spec: RunSpec, folder: Path, lock: IO[str]) -> dict[str, Any]:
             f" init.run={folder}"
         ) from error
     except RuntimeError as error:
-        if not is_lost(error):
+        if not is_collective_failure(error):
             raise
         recorder.fail()
         raise RunError(

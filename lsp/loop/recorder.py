@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
 
-from lsp.contracts import Recorder, Rows, Tracker
+from lsp.contracts import Rows, Tracker
 from lsp.errors import Interrupted, RunError
 from lsp.learner import Learner
 from lsp.loop import finish
@@ -25,6 +25,7 @@ from lsp.run.spec import RunSpec
 from lsp.tracking.local import LocalTracker
 from lsp.tracking.reader import read_metrics, trace_steps
 from lsp.tracking.trackers import Trackers
+from lsp.train import Recorder
 from lsp.types import Play, Query
 
 
@@ -89,9 +90,13 @@ class RunRecorder(Recorder):
         self.stop.listen()
         if self.evaluation.evaluator and self.spec.step == 0:
             self.progress.note("evaluating the start")
+            self.progress.phase("evaluation")
             self._last_metrics = self.evaluation.on_the_way()
             self.trackers.log(0, self._last_metrics, list)
         self.processes.broadcast(Command.CONTINUE)
+
+    def enter(self, step: int, phase: str) -> None:
+        self.progress.phase(phase, step)
 
     def record(
         self,
@@ -106,6 +111,7 @@ class RunRecorder(Recorder):
         config = self.config
         measures, alarms = self.detector.step(queries, play, metrics)
         if self.evaluation.is_due(step):
+            self.progress.phase("evaluation", step)
             measures |= self.evaluation.on_the_way()
         metrics = {
             **metrics,
@@ -187,6 +193,7 @@ class RunRecorder(Recorder):
         there is one, however many reasons there are to save it."""
         if self._saved is not None and self._saved[0] == step:
             return self._saved[1]
+        self.progress.phase("saving", step)
         self.trackers.flush()
         state = {
             "run_id": self.spec.run_id,
@@ -241,6 +248,7 @@ class RunRecorder(Recorder):
         }
         if self.evaluation.evaluator:
             self.progress.note("evaluating on the test split")
+            self.progress.phase("evaluation")
             summary |= self.evaluation.at_the_end()
         self.processes.broadcast(Command.CONTINUE)
         summary |= {f"last/{key}": value for key, value in sorted(self._last_metrics.items())}
@@ -250,20 +258,22 @@ class RunRecorder(Recorder):
         summary["seconds"] = self.seconds
         self.trackers.finish(summary)
         update_run(self.folder, status="finished", seconds=self.seconds)
-        finish.draw_curves(self.folder)
         report = self._write_report()
         finish.print_closing(config, self.folder, checkpoint, report, summary)
         return summary
 
     def _write_report(self) -> str:
-        """``report.html``; what draws it is loaded by then and not before. The run is over and
-        whole by then: a report that fails says so and changes nothing of that."""
-        self.progress.activity = "writing the report"
+        """``curves.png`` and ``report.html``; what draws them is loaded by then and not before. The
+        run is over and whole by then: a report that fails says so and changes nothing of that."""
+        self.progress.phase("writing the report")
         try:
+            from lsp.report.curves import save_curves
             from lsp.report.page import REPORT, write_report
             from lsp.report.record import read_record
 
-            return str(write_report([read_record(self.folder)], self.folder / REPORT))
+            record = read_record(self.folder, self.config.world)
+            save_curves(record, self.folder / "curves.png")
+            return str(write_report([record], self.folder / REPORT))
         except Exception as error:
             again = f"python -m lsp.report {shlex.quote(str(self.folder))}"
             return f"not written ({type(error).__name__}: {error}); try again: {again}"

@@ -1,18 +1,14 @@
-"""Conversations -> token ids under a tokenizer's chat template, contents as plain text.
+"""Conversations go in; token ids under a chat template come out, contents as plain text.
 
 The template and its contents are encoded apart, so a query that spells ``<|eot_id|>`` stays
 characters: **text that a model wrote never becomes structure.**
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+
+from transformers import PreTrainedTokenizerBase
 
 from lsp.settings.prompts import ChatRole
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
 
 
 class ChatFormat:
@@ -78,8 +74,8 @@ class ChatFormat:
             trims = f" {marks[0]} " not in text
             pieces = []
             for mark in marks:
-                before, found, text = text.partition(mark if trims else f" {mark} ")
-                if not found:
+                before, separator, text = text.partition(mark if trims else f" {mark} ")
+                if not separator:
                     raise ValueError(
                         f"the chat template of {self.tokenizer.name_or_path!r} drops or rewrites"
                         f" the contents of a {'/'.join(roles)} conversation; use another template"

@@ -1,15 +1,11 @@
 """Settings and texts go in, those that fit the model's context (or an error) come out."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+
+from transformers import PreTrainedModel
 
 from lsp.model.chat import ChatFormat
 from lsp.settings.config import Config
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel
 
 
 def check_context(model: PreTrainedModel, chat: ChatFormat, config: Config) -> None:

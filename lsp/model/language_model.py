@@ -1,12 +1,10 @@
-"""The policy and its frozen reference, loaded by one path for every world."""
-
-from __future__ import annotations
+"""A model's folder or Hub id goes in; the policy's model and its frozen copy come out."""
 
 import copy
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from lsp.batch import pad
 from lsp.model.loading import load_pretrained
@@ -14,9 +12,6 @@ from lsp.model.logprobs import completion_scores
 from lsp.model.onednn import use_onednn
 from lsp.model.out_of_memory import is_out_of_memory
 from lsp.types import TrainingRow
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
 def load_model(
@@ -32,18 +27,12 @@ def load_model(
     with the way out where it is missing, damaged, or not a model whose log-probabilities this
     project computes right, and where it would run code without ``trust_remote_code``.
     """
+    options = {"attn_implementation": "sdpa"}
     model, tokenizer = load_pretrained(
-        "CausalLM",
-        "model",
-        str(source),
-        dtype,
-        revision,
-        trust_remote_code,
-        attn_implementation="sdpa",
+        "CausalLM", "model", str(source), dtype, revision, trust_remote_code, **options
     )
-    embedding = model.get_input_embeddings()
     # A padding index drops the gradient of that id's embedding, and a rollout can sample it.
-    embedding.padding_idx = None
+    model.get_input_embeddings().padding_idx = None
     model = model.to(device).eval()
     use_onednn(model)
     check_paths(model)
@@ -52,9 +41,9 @@ def load_model(
 
 @torch.no_grad()
 def check_paths(model: PreTrainedModel) -> None:
-    """Hold the ways in which this project runs a model to a plain forward pass, and refuse a model
-    that computes something else there: logits changed after the head, attention to a window of
-    tokens only, positions or caches of another kind."""
+    """Compare the log-probabilities of lsp/model/logprobs.py with a plain forward pass. Raises
+    ValueError for a model that computes something else: logits changed after the head, attention to
+    a window of tokens only, positions or caches of another kind."""
     config = model.config.get_text_config()
     kinds = set(getattr(config, "layer_types", None) or ())
     window = getattr(config, "sliding_window", None)
@@ -69,13 +58,13 @@ def check_paths(model: PreTrainedModel) -> None:
         TrainingRow("solver", (3, 1), (1, 2), (), 0.0, 0.0, 1),
     ]
     try:
-        found = completion_scores(model, pad(rows).to(model.device), 1.0).logprobs_C
+        logprobs = completion_scores(model, pad(rows).to(model.device), 1.0).logprobs_C
     except (IndexError, RuntimeError, TypeError, ValueError, AttributeError) as error:
         if is_out_of_memory(error):
             raise
         raise ValueError(
-            f"{type(model).__name__} keeps keys and values in a way of its own ({error}); this"
-            " model is not supported"
+            f"{type(model).__name__} keeps keys and values in an unknown way ({error}); this model is"
+            " not supported"
         ) from error
     expected = []
     for row in rows:
@@ -89,7 +78,7 @@ def check_paths(model: PreTrainedModel) -> None:
             " are damaged, or too large for its dtype; fetch them again, or choose another"
             " checkpoint or model.dtype=float32"
         )
-    difference = (found - torch.cat(expected)).abs().max().item()
+    difference = (logprobs - torch.cat(expected)).abs().max().item()
     # bfloat16 rounds logits to 8 bits, and the two passes round apart.
     if not difference <= (1e-3 if model.dtype == torch.float32 else 0.2):
         raise ValueError(

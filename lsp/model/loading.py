@@ -1,25 +1,27 @@
-"""From the files of a model to the model and its tokenizer, or one error that says the way out.
+"""A model's files go in; the model and its tokenizer come out, or one error with the way out.
 
 What transformers only warns of is refused here: weights that are missing (it draws them at random)
 or that no layer takes, an adapter beside the model, a tokenizer that knows more tokens than the
 model. Python files that came with a model are run only where the user said so.
 """
 
-from __future__ import annotations
-
 import errno
 from collections.abc import Collection, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
+
+import torch
+import transformers
+from huggingface_hub import constants, errors, get_token
+from safetensors import SafetensorError
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers.models.auto.tokenization_auto import get_tokenizer_config
 
 from lsp.model.out_of_memory import is_out_of_memory
 from lsp.settings.config import local_model_folder
 
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-"""Of an OSError: the disk, the quota or the largest file is exceeded."""
+"""Numbers of an OSError: the disk is full, the quota or the size limit of a file is exceeded."""
 
 
 def load_pretrained(
@@ -29,19 +31,15 @@ def load_pretrained(
     dtype: str,
     revision: str | None,
     trust_remote_code: bool,
-    **more: Any,
+    **options: Any,
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """A model with this head on the CPU, and its tokenizer.
 
     ``source``: ``pocket``, a folder, or a Hub id; ``revision`` is of the latter. ``group``:
-    ``model`` or ``reward``, the settings that errors name; ``more`` goes to ``from_pretrained``.
+    ``model`` or ``reward``, the settings that errors name; ``options`` go to ``from_pretrained``.
     Raises ValueError with the way out where anything is missing, damaged, or would run code that
     was not agreed to.
     """
-    import torch
-    import transformers
-    from transformers.models.auto.tokenization_auto import get_tokenizer_config
-
     transformers.utils.logging.disable_progress_bar()
     transformers.utils.logging.set_verbosity_error()  # its table of unfit weights is an error below
     folder = local_model_folder(source)
@@ -53,14 +51,12 @@ def load_pretrained(
         )
     shared = {"revision": None if folder else revision}
     try:
-        told, _ = transformers.PreTrainedConfig.get_config_dict(name, **shared)
-        asking = {
-            "config.json": told,
-            "tokenizer_config.json": get_tokenizer_config(name, **shared),
-        }
+        config_json, _ = transformers.PreTrainedConfig.get_config_dict(name, **shared)
+        tokenizer_json = get_tokenizer_config(name, **shared)
+        files = {"config.json": config_json, "tokenizer_config.json": tokenizer_json}
         if not trust_remote_code:
-            _refuse_code(what, name, group, [f for f in asking if asking[f].get("auto_map")])
-        _refuse_other_head(head, name, told.get("architectures") or ())
+            _refuse_code(what, name, group, [f for f in files if files[f].get("auto_map")])
+        _refuse_other_head(head, name, config_json.get("architectures") or ())
         shared["trust_remote_code"] = trust_remote_code
         tokenizer = transformers.AutoTokenizer.from_pretrained(name, **shared)
         model, report = getattr(transformers, f"AutoModelFor{head}").from_pretrained(
@@ -69,7 +65,7 @@ def load_pretrained(
             use_safetensors=True,
             output_loading_info=True,
             **shared,
-            **more,
+            **options,
         )
     except UnfitFiles as error:
         raise ValueError(str(error)) from error
@@ -85,18 +81,19 @@ def load_pretrained(
             f"{name!r} holds an adapter beside a model, and it is open which is meant; give the"
             " model alone, and the adapter's folder with init=checkpoint init.run=<folder>"
         )
-    known, rows = max(tokenizer.get_vocab().values()) + 1, model.get_input_embeddings().weight
-    if known > len(rows):
+    tokens = max(tokenizer.get_vocab().values()) + 1
+    embeddings = len(model.get_input_embeddings().weight)
+    if tokens > embeddings:
         raise ValueError(
-            f"the tokenizer of {name!r} knows {known} tokens, and the {what} has embeddings for"
-            f" {len(rows)}: the files do not belong together; take the tokenizer that the model was"
-            " trained with"
+            f"the tokenizer of {name!r} knows {tokens} tokens, and the {what} has embeddings for"
+            f" {embeddings}: the files do not belong together; take the tokenizer that the model"
+            " was trained with"
         )
     return model, tokenizer
 
 
 class UnfitFiles(ValueError):
-    """The files were read, and are not what is wanted; its text is for the user."""
+    """The files were read, and are not a model of the kind to load; the text is for the user."""
 
 
 def _refuse_code(what: str, name: str, group: str, files: Collection[str]) -> None:
@@ -129,11 +126,11 @@ def _refuse_unfit_weights(head: str, name: str, model: PreTrainedModel, report: 
             " (a causal language model has none); give reward.name=<a sequence classifier>"
         )
     if missing or unexpected:
-        parts = [f"hold no {_some(missing)}"] * bool(missing)
-        parts += [f"hold {_some(unexpected)}, which it does not have"] * bool(unexpected)
+        faults = [f"hold no {_some(missing)}"] * bool(missing)
+        faults += [f"hold {_some(unexpected)}, which it does not have"] * bool(unexpected)
         raise ValueError(
             f"the files of {name!r} do not fit a {type(model).__name__}: they"
-            f" {' and '.join(parts)}; missing weights would be random ones. Fetch the files again,"
+            f" {' and '.join(faults)}; missing weights would be random ones. Fetch the files again,"
             " or choose a model whose config.json and weights belong together"
         )
 
@@ -153,10 +150,7 @@ def _no_config(folder: Path) -> str:
 
 
 def _reason(error: Exception, name: str, revision: str | None, group: str) -> str:
-    """Why it cannot be loaded and what to do, from the first error of a chain that tells."""
-    from huggingface_hub import constants, errors, get_token
-    from safetensors import SafetensorError
-
+    """Why it cannot be loaded and what to do, from the first error of a chain that is known."""
     for cause in _chain(error):
         if isinstance(cause, OSError) and cause.errno in NO_SPACE:
             return (

@@ -1,4 +1,4 @@
-"""Log-probabilities, entropy and the loss at completion positions only, the head in tiles.
+"""A micro-batch goes in; log-probabilities, entropy and the loss of its completion tokens come out.
 
 No [rows x tokens x V] tensor is ever made. Hidden states are gathered at the positions that predict
 completion tokens; each prompt is computed once, and its completions attend to its keys and values
@@ -7,8 +7,6 @@ positions at a time, and in training the head's gradients are formed in the same
 token's log-probability weighs in the loss follows from that log-probability alone, so neither are
 logits kept nor computed again. Plain tensors in, plain tensors out.
 """
-
-from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial

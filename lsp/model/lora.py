@@ -1,42 +1,35 @@
-"""LoRA by peft: a policy that is the frozen init and small adapters (arXiv 2106.09685).
+"""A model goes in; one with LoRA adapters, or with them merged, comes out (arXiv 2106.09685).
 
 The reference shares the init's tensors, so there is no second copy of them, and it is exactly the
 init, also where that is an adapter, which is merged once and for all: the run's own adapters begin
-as zero, and KL with them. Weights are never merged in place and taken apart again, which rounding
-makes another model of; whatever needs merged weights gets new ones.
+as zero, and KL with them. Adapters are peft's. Weights are never merged in place and taken apart
+again, which rounding makes another model of; whatever needs merged weights gets new ones.
 """
-
-from __future__ import annotations
 
 import copy
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 from lsp.model.loading import brief
 from lsp.model.out_of_memory import is_out_of_memory
 from lsp.settings.config import LoraSettings
 
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel
-
 ADAPTER = "default"
 
 
 def shared_copy(model: PreTrainedModel) -> PreTrainedModel:
-    """A model of its own modules over the same parameters and buffers, frozen."""
+    """A frozen copy of the modules that shares the parameters and buffers."""
     tensors = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
     return copy.deepcopy(model, tensors).eval().requires_grad_(False)
 
 
 def add_lora(model: PreTrainedModel, settings: LoraSettings) -> None:
-    """Put adapters beside every linear layer but the vocabulary head; only they are trained.
-
-    Raises ValueError for a model that peft cannot adapt.
-    """
+    """Put adapters beside every linear layer but the vocabulary head; only they are trained. Raises
+    ValueError for a model that peft cannot adapt."""
     from peft import LoraConfig
 
     plain = model.state_dict().keys()
@@ -60,11 +53,9 @@ def add_lora(model: PreTrainedModel, settings: LoraSettings) -> None:
 
 @torch.no_grad()
 def merge_adapter(model: PreTrainedModel, folder: Path) -> None:
-    """Make a plain model that of the LoRA adapter in ``folder`` (as peft writes one): merged in
-    fp32, then rounded to the model's own dtype, all of it trainable.
-
-    Raises ValueError where the adapter does not fit the model or cannot be merged.
-    """
+    """Merge the LoRA adapter in ``folder`` (as peft writes one) into a plain model: in fp32, then
+    rounded to the model's own dtype, all of it trainable. Raises ValueError where the adapter does
+    not fit the model or cannot be merged."""
     from peft import LoraConfig, PeftConfig, PeftModel, get_peft_model_state_dict
     from safetensors.torch import load_file
 
@@ -79,10 +70,10 @@ def merge_adapter(model: PreTrainedModel, folder: Path) -> None:
         if not isinstance(PeftConfig.from_pretrained(str(folder)), LoraConfig):
             raise ValueError("it is no LoRA adapter, and others cannot be merged")
         adapted = PeftModel.from_pretrained(model, str(folder)).eval()
-        given = load_file(weights).keys()
-        taken = get_peft_model_state_dict(adapted, save_embedding_layers=False).keys()
-        if given ^ taken:
-            raise ValueError(f"{len(given ^ taken)} of its weights are missing or have no layer")
+        saved = load_file(weights).keys()
+        unfit = saved ^ get_peft_model_state_dict(adapted, save_embedding_layers=False).keys()
+        if unfit:
+            raise ValueError(f"{len(unfit)} of its weights are missing or have no layer")
         probe = torch.arange(4, device=model.device)[None]
         expected = adapted(input_ids=probe).logits
         merged = adapted.merge_and_unload(safe_merge=True)
@@ -105,7 +96,7 @@ def merge_adapter(model: PreTrainedModel, folder: Path) -> None:
 
 
 def lora_layers(model: nn.Module) -> dict[str, nn.Module]:
-    """Name -> layer with an adapter; empty for a model without."""
+    """Name -> layer with an adapter; empty for a model without adapters."""
     return {
         name: module
         for name, module in model.named_modules()

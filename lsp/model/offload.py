@@ -1,14 +1,10 @@
-"""Models that wait in the CPU's memory and come to the device for as long as they work there."""
-
-from __future__ import annotations
+"""A model in the CPU's memory goes in; it is on the device for as long as it computes there."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    import torch
-    from torch import Tensor, nn
+import torch
+from torch import Tensor, nn
 
 
 @contextmanager
@@ -22,13 +18,13 @@ def on_device(model: nn.Module, device: torch.device) -> Iterator[None]:
     homes = [tensor.data for tensor in tensors]
     try:
         for tensor, home in zip(tensors, homes, strict=True):
-            tensor.data = brought(home, device)
+            tensor.data = copied_to(home, device)
         yield
     finally:
         for tensor, home in zip(tensors, homes, strict=True):
             tensor.data = home
 
 
-def brought(tensor: Tensor, device: torch.device) -> Tensor:
+def copied_to(tensor: Tensor, device: torch.device) -> Tensor:
     """The tensor itself where it is on ``device``, else a copy there."""
     return tensor.to(device)

@@ -1,4 +1,4 @@
-"""Linear layers through oneDNN on x86 CPUs, forward and backward.
+"""A model goes in; on an x86 CPU its linear layers compute by oneDNN, forward and backward.
 
 torch sends fp32 matrix products on a CPU to the BLAS that it was built with; its wheels have MKL,
 which runs at less than half of oneDNN's speed on AMD processors (docs/performance.md). oneDNN is in
@@ -6,8 +6,6 @@ the same wheels, behind an operator that torch.compile uses and that has no publ
 missing or does not agree with torch, layers stay as they are. Results differ from torch's by
 rounding alone.
 """
-
-from __future__ import annotations
 
 import platform
 from collections.abc import Iterator
@@ -34,13 +32,10 @@ def available() -> bool:
     """Whether this torch has the operator on this processor and it agrees with torch's product."""
     try:
         rows, weight = torch.linspace(-1, 1, 3 * 8).view(3, 8), torch.linspace(1, 2, 40).view(5, 8)
-        found = (product(rows, weight), product(rows, pack(weight, 3)), product(weight, rows))
+        products = (product(rows, weight), product(rows, pack(weight, 3)), product(weight, rows).T)
     except (AttributeError, RuntimeError):
         return False
-    expected = rows @ weight.T
-    agree = all(
-        torch.allclose(a, b) for a, b in zip(found, (expected, expected, expected.T), strict=True)
-    )
+    agree = all(torch.allclose(result, rows @ weight.T) for result in products)
     return platform.machine() in ("x86_64", "AMD64") and agree
 
 
@@ -61,7 +56,7 @@ class _Product(torch.autograd.Function):
 
 
 class OneDnnLinear(nn.Linear):
-    """``nn.Linear`` with another product. ``packed``: its weight for decoding, while it lasts."""
+    """``nn.Linear`` by oneDNN's product. ``packed``: its weight inside ``decoding_weights``."""
 
     packed: Tensor | None = None
 

@@ -1,20 +1,15 @@
 """Prompts and texts -> the probability of each text, exactly, by teacher forcing."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import torch
+from transformers import PreTrainedModel
 
 from lsp.batch import pack, pad, row_sums
 from lsp.model.chat import ChatFormat
 from lsp.model.logprobs import completion_scores
 from lsp.types import TrainingRow
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel
 
 
 @torch.no_grad()

@@ -1,30 +1,26 @@
-"""Weights sharded over the processes of a run (FSDP2, arXiv 2304.11277 in its second form).
+"""A whole model goes in; one whose layers are sharded over a run's processes comes out (FSDP2).
 
 Each decoder layer's parameters, gradients and optimizer state lie in parts, one in each process;
 embedding, last norm and vocabulary head are whole everywhere, so that the head runs in tiles beside
-the decoder. A layer is gathered for its pass and let go of again. While ``whole`` lasts, all layers
-are gathered, once, and nothing inside waits for another process: processes write answers of
+the decoder. A layer is gathered for its pass and freed again (arXiv 2304.11277). Inside ``whole``
+all layers are gathered, once, and nothing waits for another process: processes write answers of
 different numbers and lengths, and one that has nothing left to write would hold up all others.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, distribute_tensor
+from transformers import PreTrainedModel
 
 from lsp.model.processes import Processes
 
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel
-
 
 def shard_layers(model: PreTrainedModel, processes: Processes) -> None:
-    """Keep this process's part of each decoder layer alone."""
+    """Keep only this process's part of each decoder layer."""
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
     from transformers.modeling_layers import GradientCheckpointingLayer
@@ -67,12 +63,12 @@ def is_sharded(tensor: Tensor) -> bool:
 
 
 def full(tensor: Tensor) -> Tensor:
-    """All of a sharded tensor; every process asks."""
+    """All of a sharded tensor; every process calls it."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
 def like(value: Tensor, target: Tensor) -> Tensor:
-    """``value``, sharded as ``target`` is; every process has it and asks."""
+    """``value``, sharded as ``target`` is; every process calls it with the same value."""
     if isinstance(target, DTensor):
         return distribute_tensor(value, target.device_mesh, target.placements)
     return value

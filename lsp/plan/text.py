@@ -8,6 +8,7 @@ import json
 from itertools import product
 from math import isnan
 from pathlib import Path
+from typing import Any
 
 from lsp.errors import RunError
 from lsp.model.shapes import UnknownShape, parameters
@@ -19,6 +20,7 @@ from lsp.run.init import NoEarlierRun, resolve_init
 from lsp.settings.compose import compose
 from lsp.settings.config import Config, local_model_folder
 from lsp.settings.gpus import GPUS
+from lsp.settings.schema import with_value
 
 
 def plan(config: Config) -> str:
@@ -115,10 +117,10 @@ def _model_text(config: Config) -> str:
     return f"{config.model.name} ({kind}, {size / 1e6:.1f} MB of weights)"
 
 
-WAYS = {
-    "full": ["model.lora.rank=0", "hardware.parallel=ddp"],
-    "full, fsdp": ["model.lora.rank=0", "hardware.parallel=fsdp"],
-    "LoRA": ["model.lora.rank=16", "hardware.parallel=ddp"],
+WAYS: dict[str, dict[str, Any]] = {
+    "full": {"model.lora.rank": 0, "hardware.parallel": "ddp"},
+    "full, fsdp": {"model.lora.rank": 0, "hardware.parallel": "fsdp"},
+    "LoRA": {"model.lora.rank": 16, "hardware.parallel": "ddp"},
 }
 
 
@@ -129,16 +131,19 @@ def scaling_table() -> str:
         "| model | GPUs | trained | GB on each | hours, H100 80GB | hours, H200 141GB |",
         "|---|---|---|---|---|---|",
     ]
-    for model, gpus, way in product(("1B", "3B", "8B", "70B"), (1, 8, 64), WAYS):
+    run = ["experiment=paper_v1/lsp", "hardware=gpu_80gb"]
+    configs = {name: compose([*run, f"model=llama_{name}"]) for name in ("1b", "3b", "8b", "70b")}
+    for name, gpus, way in product(configs, (1, 8, 64), WAYS):
         if gpus == 1 and "fsdp" in way:
             continue
-        run = ["experiment=paper_v1/lsp", "hardware=gpu_80gb", f"model=llama_{model.lower()}"]
-        run += [f"hardware.gpus={gpus}", *WAYS[way]]
         cells, peak = [], 0.0
         for gpu in ("h100", "h200"):
-            size = step_size_of(compose([*run, f"hardware.gpu={gpu}"]))
+            config = configs[name]
+            for key, value in {"hardware.gpus": gpus, "hardware.gpu": gpu, **WAYS[way]}.items():
+                config = with_value(config, key, value)
+            size = step_size_of(config)
             peak = plan_memory(size).peak / GB
             fits = peak <= GPUS[gpu].memory_gb
             cells.append(f"{total_hours(size):,.0f}" if fits else "–")
-        lines.append(f"| {model} | {gpus} | {way} | {peak:.0f} | {' | '.join(cells)} |")
+        lines.append(f"| {name.upper()} | {gpus} | {way} | {peak:.0f} | {' | '.join(cells)} |")
     return "\n".join(lines)

@@ -1,4 +1,5 @@
-"""Schools the pocket world's base model: a real Llama that can play every role, not too well.
+"""A seed goes in, the pocket world's base model comes out: a real Llama that plays every role, not
+too well.
 
     python -m lsp.pocket.pretrain seed=0            # writes lsp/pocket/base, about two minutes
     python -m lsp.pocket.pretrain seed=1 out=outputs/pocket-base-1
@@ -18,24 +19,29 @@ Queries of the dev and test splits are never shown.
 
 from __future__ import annotations
 
-import json
 import random
 import string
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
-from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from pydantic import Field
 
 from lsp.errors import RunError
-from lsp.model.chat import ChatFormat
+from lsp.files import write_json
 from lsp.pocket.language import ALPHABET, FAMILIES, MAX_LENGTH, Task, form_rubric, split
 from lsp.settings.command import read_settings
 from lsp.settings.compose import compose
+from lsp.settings.schema import settings
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
+
+    from lsp.model.chat import ChatFormat
 
 BASE_FOLDER = Path(__file__).parent / "base"
 
@@ -48,6 +54,9 @@ CHAT_TEMPLATE = (
 
 def build_tokenizer() -> PreTrainedTokenizerFast:
     """One token a character, and Llama-3-like turn marks; 86 tokens."""
+    from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
     special = ["<|begin|>", "<|end|>", "<|user|>", "<|assistant|>", "<|system|>", "<|unknown|>"]
     characters = string.ascii_letters + string.digits + " \n<|>{}/.,:;?!'\"-_"
     vocabulary = {token: i for i, token in enumerate([*special, *characters])}
@@ -68,6 +77,8 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
 
 def build_model(tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
     """A random Llama of about 110,000 parameters, hidden weights with standard deviation 0.08."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
     config = LlamaConfig(
         vocab_size=len(tokenizer),
         hidden_size=64,
@@ -82,14 +93,35 @@ def build_model(tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=None,
     )
-    return LlamaForCausalLM(config).to(torch.float32)
+    return LlamaForCausalLM(config).float()
+
+
+@settings
+class PretrainSettings:
+    """What the corpus holds and how the model learns it; the Solver has the rest of the corpus."""
+
+    seed: int = Field(default=0, ge=0, le=2**32 - 1, description="of weights and corpus")
+    steps: int = Field(default=6000, ge=1, le=10_000_000, description="updates")
+    batch: int = Field(default=48, ge=1, le=65_536, description="rows of the corpus a step")
+    lr: float = Field(default=6e-3, gt=0, le=10, description="highest learning rate")
+    warmup_steps: int = Field(default=200, ge=1, le=10_000_000, description="until that rate")
+    decay: float = Field(default=0.7, gt=0, le=10, description="of queries with their length")
+    careless: tuple[float, ...] = Field(
+        default=(0.05, 0.05, 0.1, 0.3, 0.6, 0.8, 0.85, 0.85),
+        description="the teacher's chance of a lazy answer, by length 1 to 8",
+    )
+    judge_share: float = Field(default=0.35, ge=0, le=1, description="of the corpus")
+    challenger_share: float = Field(default=0.12, ge=0, le=1, description="of the corpus")
+    judge_weight: float = Field(default=4.0, ge=0, le=1e6, description="of its digit in the loss")
+    out: str | None = Field(default=None, description="folder; null: the shipped base's place")
 
 
 class Corpus:
     """Draws (messages, completion) pairs for the three roles; see the module's docstring."""
 
-    def __init__(self, settings: SchoolSettings):
+    def __init__(self, settings: PretrainSettings):
         self.settings = settings
+        # The word is an older name of pretraining: with another the shipped base would be another.
         self.random = random.Random(f"pocket school {settings.seed}")
         self.prompts = compose(["world=pocket"]).prompts
         self.families = list(FAMILIES)
@@ -97,6 +129,8 @@ class Corpus:
 
     def batch(self, chat: ChatFormat) -> tuple[torch.Tensor, torch.Tensor]:
         """Token ids [batch, T], padded with 0, and the weight of each as a target."""
+        import torch
+
         judge, challenger = self.settings.judge_share, self.settings.challenger_share
         makers = self.random.choices(
             [self.judge, self.challenger, self.solver],
@@ -141,92 +175,72 @@ class Corpus:
 
     def judge(self) -> tuple[list, str]:
         task = self.task()
-        query = task.query
-        if self.random.random() < 0.6:
-            query = self.near_miss(task)
+        query = self.near_miss(task) if self.random.random() < 0.6 else task.query
         answer = self.judged_answer(task)
         return self.prompts.judge_messages(query, answer), str(form_rubric(query, answer))
 
     def judged_answer(self, task: Task) -> str:
         """A right, lazy, wrong-form, corrupted or unrelated answer."""
-        draw = self.random.random()
-        if draw < 0.45:
-            return self.teacher_answer(task)
+        draw, right = self.random.random(), task.right_answer
         if draw < 0.6:
-            return self.task().right_answer
+            return self.teacher_answer(task) if draw < 0.45 else self.task().right_answer
         if draw < 0.85:
-            return self.corrupt(task.right_answer, "abcABC0123456789")
-        return self.corrupt(self.corrupt(task.right_answer, "abcABCdoprst 12345678"), "abcxyz")
+            return self.corrupt(right, "abcABC0123456789")
+        return self.corrupt(self.corrupt(right, "abcABCdoprst 12345678"), "abcxyz")
 
     def corrupt(self, text: str, characters: str) -> str:
         """One character replaced, inserted, removed or doubled."""
         at = self.random.randrange(len(text) + 1)
         new = self.random.choice(characters)
-        kind = self.random.randrange(4)
-        if kind == 0:
-            return text[:at] + new + text[at + 1 :]
-        if kind == 1:
-            return text[:at] + new + text[at:]
-        if kind == 2:
-            return text[: max(0, at - 1)] + text[at:]
-        return text[:at] + text[max(0, at - 1) :]
+        before = max(0, at - 1)
+        return (
+            text[:at] + new + text[at + 1 :],
+            text[:at] + new + text[at:],
+            text[:before] + text[at:],
+            text[:at] + text[before:],
+        )[self.random.randrange(4)]
 
     def near_miss(self, task: Task) -> str:
         """A query that a careless reader takes for a legal one."""
         family, argument = task
-        other = self.random.choice(self.families)
-        more = self.argument(self.random.randint(1, 9))
-        letters = "abcdefghijklmnopqrstuvwxyz"
+        draw, letters = self.random, "abcdefghijklmnopqrstuvwxyz"
+        other = draw.choice(self.families)
+        more = self.argument(draw.randint(1, 9))
         misses = [
             lambda: f"{self.corrupt(family, letters)} {argument}",
             lambda: f"{self.corrupt(self.corrupt(family, letters), letters)} {argument}",
             lambda: f"{family}{argument}",
             lambda: f"{family}{other} {argument}",
-            lambda: f"{family[: self.random.randint(1, len(family))]}{other} {argument}",
+            lambda: f"{family[: draw.randint(1, len(family))]}{other} {argument}",
             lambda: f"{family} {other} {argument}",
             lambda: f"{family} {argument} {more}",
             lambda: f"{family}  {argument}",
             lambda: (
-                f"{family} {argument}{self.argument(MAX_LENGTH)[: self.random.randint(1, 6)]}"
+                f"{family} {argument}{self.argument(MAX_LENGTH)[: draw.randint(1, 6)]}"
                 if len(argument) == MAX_LENGTH
-                else f"{family} {(argument + more)[:MAX_LENGTH]}{self.random.choice(letters[3:])}"
+                else f"{family} {(argument + more)[:MAX_LENGTH]}{draw.choice(letters[3:])}"
             ),
-            lambda: f"{family} {self.argument(MAX_LENGTH + self.random.randint(1, 4))}",
+            lambda: f"{family} {self.argument(MAX_LENGTH + draw.randint(1, 4))}",
             lambda: f"{family} {self.corrupt(argument, letters + 'ABC123 ')}",
             lambda: f"{family} {argument.upper()}",
             lambda: f"{family} ",
             lambda: family,
             lambda: argument,
             lambda: f"{argument} {family}",
-            lambda: "".join(self.random.choices(letters + "  ", k=self.random.randint(1, 16))),
+            lambda: "".join(draw.choices(letters + "  ", k=draw.randint(1, 16))),
             lambda: self.corrupt(task.query, letters + " "),
             lambda: self.corrupt(self.corrupt(task.query, letters + " "), letters + " "),
         ]
         return self.random.choice(misses)()
 
 
-@dataclass(frozen=True)
-class SchoolSettings:
-    """``decay``: the ratio of the Challenger's share of queries of length L + 1 to those of
-    length L. ``careless``: the teacher's chance of a lazy answer, by length 1 to 8. ``*_share``:
-    parts of the corpus; the rest is the Solver's. ``judge_weight``: of the digit in the loss.
-    ``out``: where the model is saved; null is the shipped base's place."""
-
-    seed: int = 0
-    steps: int = 6000
-    batch: int = 48
-    lr: float = 6e-3
-    warmup_steps: int = 200
-    decay: float = 0.7
-    careless: tuple[float, ...] = (0.05, 0.05, 0.1, 0.3, 0.6, 0.8, 0.85, 0.85)
-    judge_share: float = 0.35
-    challenger_share: float = 0.12
-    judge_weight: float = 4.0
-    out: str | None = None
-
-
-def school(settings: SchoolSettings) -> tuple[LlamaForCausalLM, PreTrainedTokenizerFast]:
+def pretrain(settings: PretrainSettings) -> tuple[LlamaForCausalLM, PreTrainedTokenizerFast]:
     """Make a base model; the learning rate falls linearly to zero."""
+    import torch
+
+    from lsp.model.chat import ChatFormat
+
+    torch.set_num_threads(1)
     torch.manual_seed(settings.seed)
     tokenizer = build_tokenizer()
     chat = ChatFormat(tokenizer)
@@ -258,21 +272,20 @@ def school(settings: SchoolSettings) -> tuple[LlamaForCausalLM, PreTrainedTokeni
 
 
 def main(arguments: Sequence[str]) -> None:
-    """``key=value`` arguments of SchoolSettings; saves the model and says where."""
+    """``key=value`` arguments of PretrainSettings; saves the model and says where."""
     try:
-        settings = read_settings(SchoolSettings, arguments)
+        settings = read_settings(PretrainSettings, arguments)
     except RunError as error:
         sys.exit(f"error: {error}")
     if len(settings.careless) != MAX_LENGTH:
         sys.exit(f"error: careless needs {MAX_LENGTH} values, one for each length")
-    torch.set_num_threads(1)
-    model, tokenizer = school(settings)
+    model, tokenizer = pretrain(settings)
     out = Path(settings.out) if settings.out else BASE_FOLDER
     model.save_pretrained(out)
     tokenizer.save_pretrained(out)
     record = asdict(settings)
     del record["out"]
-    (out / "pretrain.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    write_json(out / "pretrain.json", record)
     print(f"saved {out}")
 
 

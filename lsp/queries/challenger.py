@@ -29,11 +29,11 @@ def challenger_queries(
     )
     queries = []
     for row, completion in enumerate(completions):
-        text, valid = parse_query(completion.text, prompts.template_tags)
+        text, well_formed = parse_query(completion.text, prompts.template_tags)
         if completion.finish_reason == "length":
             status = "length"
-        elif not valid:
-            status = "invalid"
+        elif not well_formed:
+            status = "malformed"
         else:
             status = "stop" if text else "empty"
         query_id = f"s{key.step:06d}-q{key.number(row):03d}"
@@ -42,10 +42,10 @@ def challenger_queries(
 
 
 def parse_query(text: str, template_tags: Sequence[str]) -> tuple[str, bool]:
-    """What the Challenger asks -> (query, valid structure).
+    """What the Challenger asks -> (query, whether it is well formed).
 
     Tags of the prompt's template are taken off once at the two ends; a tag that remains inside
-    makes the query invalid: it is recorded as written and not played.
+    makes the query malformed: it is recorded as written and not played.
     """
     query = text.strip()
     for tag in template_tags:

@@ -153,8 +153,8 @@ def world_of(node: Any, trust: str | None) -> tuple[World, str]:
     except ConfigError as error:
         target = node.get("_target_") if isinstance(node, dict) else node
         return PaperWorld(), (
-            f"The run's world {target} {error.problems[0].reason}: its queries are sorted as free"
-            f" text, and all that were played are taken as legal. If you trust it: trust={target}"
+            f"The run's world {target}: {error.problems[0].reason}; its queries are sorted as free"
+            f" text, and all that were played are taken as legal; trust={target} imports it"
         )
 
 

@@ -28,7 +28,7 @@ class Prompts:
     challenger_task: str = Field(description="the {task} of the Challenger's prompt")
     challenger_template: str = Field(description="the {template} of the Challenger's prompt")
     template_tags: tuple[str, ...] = Field(
-        description="taken off the two ends of a query; one that remains inside makes it invalid"
+        description="taken off the two ends of a query; one that remains inside makes it malformed"
     )
     solver: str = Field(
         default="",

@@ -1,4 +1,4 @@
-"""How long to wait before a server is asked again."""
+"""Tries and Retry-After headers go in, seconds to wait before a server is asked again come out."""
 
 import math
 import random

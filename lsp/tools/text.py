@@ -7,6 +7,7 @@ that are not seen are shown as what they are; nothing else changes.
 
 import json
 import re
+import textwrap
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -65,3 +66,16 @@ def markdown_table(heading: Sequence[str], rows: Iterable[Sequence[str]]) -> str
     """A table for a page of docs, one line a row."""
     lines = [f"| {' | '.join(cells)} |" for cells in (heading, *rows)]
     return "\n".join([lines[0], "|---" * len(heading) + "|", *lines[1:]]) + "\n"
+
+
+def folded(text: str, width: int, mark: str = "") -> list[str]:
+    """The text's own lines, each in lines of at most ``width`` characters; ``mark`` before the
+    first, as much space before the others."""
+    lines: list[str] = []
+    space = " " * len(mark)
+    for line in text.split("\n"):
+        indent = space if lines else mark
+        lines += textwrap.wrap(
+            line, width, initial_indent=indent, subsequent_indent=space, drop_whitespace=False
+        ) or [indent]
+    return lines

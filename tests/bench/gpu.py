@@ -125,7 +125,7 @@ def measure(overrides: list[str]) -> Config:
             return inner(model, prompts, samples, *more)
 
     players.engine.generate = generate
-    phases.wrap(players.judge, "score", "judge")
+    phases.wrap(players.self_judge, "score", "judge")
     phases.wrap(learner, "update", "update")
     for number in (1, 2):
         # A random model's queries do not end: they are played all the same.

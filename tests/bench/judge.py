@@ -46,12 +46,12 @@ def main(faults: bool) -> None:
         max_tokens_name="max_tokens", temperature=0.0,
     )  # fmt: skip
     pairs = [Pair(i, "s", f"instruction {i}", "one answer", "another") for i in range(CALLS // 2)]
-    asked = [(pair, first) for pair in pairs for first in (True, False)]
+    questions = [(pair, first) for pair in pairs for first in (True, False)]
     with tempfile.TemporaryDirectory() as folder:
         cache = VerdictCache(Path(folder) / "verdicts.sqlite")
         judge = ChatClient(settings, "key", cache, UNKNOWN)
         wall, cpu = time.perf_counter(), time.process_time()
-        verdicts = asyncio.run(judge.judge_all(asked, lambda verdict: None))
+        verdicts = asyncio.run(judge.judge_all(questions, lambda verdict: None))
         wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
     server.terminate()
     read = sum(verdict.preference is not None for verdict in verdicts)

@@ -39,7 +39,7 @@ def main() -> None:
             given = [answer.text for group in answers for answer in group]
             true = np.array([form_rubric(*pair) for pair in zip(asked, given, strict=True)], float)
         started = time.process_time()
-        found, _ = players.judge.score(asked, given, DrawKey(0, 1, "judge"))
+        found, _ = players.self_judge.score(asked, given, DrawKey(0, 1, "judge"))
         seconds = time.process_time() - started
         scores[mode] = np.array(found)
         read = ~np.isnan(scores[mode])

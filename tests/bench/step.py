@@ -190,7 +190,7 @@ def ours(
     if lsp:  # split by role
         phases.wrap(Players, "ask", "Challenger writes")
         phases.wrap(Players, "answers", "Solver writes")
-        phases.wrap(players.judge, "score", "judge")
+        phases.wrap(players.self_judge, "score", "judge")
         inner = learner._backward
 
         def backward(batch, ref, stats) -> None:
@@ -225,6 +225,9 @@ def ours(
 class _Reward:
     def __call__(self, queries, answers) -> list[float]:
         return [reward_of(answer) for answer in answers]
+
+    def details(self) -> dict[str, list[float]]:
+        return {}
 
 
 def trl(

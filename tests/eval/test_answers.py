@@ -42,26 +42,29 @@ def test_changed_weights_are_another_model(small_run, data, tmp_path):
 
 def test_the_base_is_of_the_revision_that_the_run_took(small_run, tmp_path, monkeypatch):
     """And of a Hub id what is loaded is what was looked up, whatever is pushed meanwhile."""
-    asked = []
+    looked_up = []
     commits = {"main": "c0ffee", "v2": "facade"}
     monkeypatch.setattr(
-        "eval.answers.hub_commit", lambda *what: asked.append(what) or commits[what[1]]
+        "eval.answers.hub_commit", lambda *what: looked_up.append(what) or commits[what[1]]
     )
     run = shutil.copytree(small_run[0], tmp_path / "run")
-    told = json.loads((run / "run.json").read_text()) | {"model": "some/one", "base": "some/one@v2"}
-    (run / "run.json").write_text(json.dumps(told))
+    run_json = json.loads((run / "run.json").read_text()) | {
+        "model": "some/one",
+        "base": "some/one@v2",
+    }
+    (run / "run.json").write_text(json.dumps(run_json))
     base = base_side(resolve_side(str(run), "outputs"))
     assert (base.model, base.revision, base.identity) == ("some/one", "facade", "some/one@facade")
     assert resolve_side("some/other", "outputs").revision == "c0ffee"
-    assert asked == [("some/one", "v2"), ("some/other", "main")]
+    assert looked_up == [("some/one", "v2"), ("some/other", "main")]
     assert base_side(resolve_side(str(run), "outputs"), look_up=False).revision == "v2"
 
 
 @pytest.mark.parametrize("model", ["gone", "./gone", "pocket"])
 def test_a_base_that_is_gone_or_changed_is_one_error(small_run, tmp_path, model):
     run = shutil.copytree(small_run[0], tmp_path / "run")
-    told = json.loads((run / "run.json").read_text()) | {"model": model, "base": "sha256:0123"}
-    (run / "run.json").write_text(json.dumps(told))
+    run_json = json.loads((run / "run.json").read_text()) | {"model": model, "base": "sha256:0123"}
+    (run / "run.json").write_text(json.dumps(run_json))
     with pytest.raises(RunError, match="is not there any more, or has changed since .* baseline="):
         base_side(resolve_side(str(run), "outputs"), look_up=False)
 

@@ -9,15 +9,14 @@ from eval.__main__ import evaluate, main
 from eval.compare import compare, read_evaluation
 from eval.compare import main as compare_main
 from eval.judge import Pair
-from eval.settings import EVALUATE, EvaluateConfig
+from eval.settings import read_settings
 from eval.verifier import NotAPocketTask, VerifierJudge
 from lsp.errors import RunError
-from lsp.settings.compose import compose_as
 
 
 def pocket(*overrides):
-    words = ["eval=pocket", "eval.per_cell=2", *overrides]
-    return evaluate(compose_as(EvaluateConfig, EVALUATE, words))
+    words = ["benchmark=pocket", "benchmark.per_cell=2", *overrides]
+    return evaluate(read_settings(words))
 
 
 @pytest.fixture(scope="module")
@@ -51,14 +50,14 @@ def test_the_pocket_benchmark_needs_no_key_and_no_server(evaluated, monkeypatch,
     ties = results["win_rate"]["overall"]["discrete"]["ties"]
     assert ties == sum(row["preference"] == 1.5 for row in rows) >= results["n_identical"]
     assert "length_controlled" not in results and results["calls_ever"] == 0
-    main(["eval=pocket", f"run={root / 'one'}", f"runs_root={root}", "dry_run=true"])
+    main(["benchmark=pocket", f"run={root / 'one'}", f"runs_root={root}", "dry_run=true"])
     assert "no calls, no cost" in capsys.readouterr().out
 
 
 def test_the_control_is_the_base_against_a_second_sample(evaluated):
     root, _ = evaluated
     control = pocket(f"run={root / 'one'}", f"runs_root={root}", "control=true",
-                     "eval.temperature=1.0")  # fmt: skip
+                     "benchmark.temperature=1.0")  # fmt: skip
     assert control["model"] == "pocket, a second sample" and control["baseline"] == "pocket"
     place = root / "one" / "eval" / "pocket" / "control" / "results.json"
     saved = json.loads(place.read_text())
@@ -66,7 +65,7 @@ def test_the_control_is_the_base_against_a_second_sample(evaluated):
     assert saved["order_effect"] == {"first_rate": None, "disagree_frac": None, "n": 0}
     assert 0 < control["n_identical"] < control["win_rate"]["overall"]["n"]  # two samples differ
     answers = sorted(path.name for path in (root / "answers").iterdir())
-    pocket(f"run={root / 'two'}", f"runs_root={root}", "control=true", "eval.temperature=1.0")
+    pocket(f"run={root / 'two'}", f"runs_root={root}", "control=true", "benchmark.temperature=1.0")
     assert sorted(path.name for path in (root / "answers").iterdir()) == answers  # shared by runs
     (root / "some.json").write_text(json.dumps([]))
     with pytest.raises(RunError, match="a file of answers cannot; name"):
@@ -95,7 +94,7 @@ def test_differences_by_hand(evaluated, tmp_path):
     with pytest.raises(RunError, match="judge is verifier and another"):
         compare(one, other)
     other.results.update(judge="verifier", baseline_answers="others")
-    with pytest.raises(RunError, match="against other answers of the baseline"):
+    with pytest.raises(RunError, match="side by side: baseline_answers is .* and others"):
         compare(one, other)
     other.results["baseline_answers"] = one.results["baseline_answers"]
     other.rows.reverse()
@@ -116,11 +115,11 @@ def test_a_damaged_evaluation_is_one_message(evaluated, tmp_path):
     ("words", "says"),
     [
         (["one"], "name two runs, not 1"),
-        (["one", "two", "judge=x"], "settings are benchmark, runs_root"),
+        (["one", "two", "judge=x"], "judge=x: no such setting. Known here: benchmark, runs_root"),
         (["gone", "one"], "there is no run 'gone'"),
         (
             ["one", "two"],
-            "holds no evaluation; make one with `python -m eval run=.*one eval=alpaca",
+            "holds no evaluation; make one with `python -m eval run=.*one benchmark=alpaca",
         ),
     ],
 )

@@ -146,10 +146,10 @@ def test_bad_input_is_refused_before_any_call(command, change, error, says):
 
 def test_a_judge_that_is_gone_is_refused_and_an_announced_end_warns(command):
     overrides, _ = command
-    ours = [text for text in overrides if not text.startswith("judge")]
+    without_judge = [text for text in overrides if not text.startswith("judge")]
     gone = next(name for name, j in known_judges().items() if j.get("shutdown", "9") < "2026-11")
     with pytest.raises(ConfigError, match="was shut down 2026-03-26. Use gpt-4o-2024-11-20"):
-        run_eval([*ours, f"judge.model={gone}"])
+        run_eval([*without_judge, f"judge.model={gone}"])
     assert shutdown_warning("judge-1") is None
 
 
@@ -161,7 +161,11 @@ def test_a_refusing_judge_is_one_message(command, data, tmp_path):
         answers = [{**row, "output": name} for row in rows]
         (tmp_path / f"{name}.json").write_text(json.dumps(answers))
     sides = [f"run={tmp_path / 'one.json'}", f"baseline={tmp_path / 'two.json'}"]
-    with pytest.raises(RunError, match="the judge refuses: .*JUDGE_KEY. Verdicts that came"):
+    with pytest.raises(
+        RunError,
+        match="the judge refuses: .*401.*; check judge.model, judge.base_url and the key in"
+        " JUDGE_KEY. Verdicts that came are kept",
+    ):
         run_eval([*overrides[1:], *sides])
     server.always = "not a verdict"
     with pytest.raises(SystemExit, match="there is no verdict at all"):
@@ -177,7 +181,7 @@ def test_what_is_no_key_is_refused_before_anything(command, monkeypatch, key):
 
 
 def test_openais_key_goes_to_openai_alone(tmp_path, monkeypatch, judge_server):
-    """The openai client reads another address from the environment; ours does not."""
+    """The openai client reads another address from the environment; without_judge does not."""
     server = judge_server()
     monkeypatch.setenv("OPENAI_BASE_URL", server.url)
     config = read_settings(["run=x.json"])
@@ -208,34 +212,38 @@ def test_two_evaluations_of_one_run_at_once_are_refused(command, tmp_path):
 
 
 def test_the_command_reports_as_plain_text(data):
-    code = (
-        "import sys\nfrom eval.__main__ import main\n"
-        f"main(['run={data}', 'baseline=pocket', 'benchmark.data={data}', 'dry_run=true'])"
-    )
-    root = Path(__file__).parents[2]
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=root)
-    assert result.returncode == 1 and "lacks text in 'instruction' or 'output'" in result.stderr
+    words = [f"run={data}", "baseline=pocket", f"benchmark.data={data}", "dry_run=true"]
+    with pytest.raises(SystemExit) as ended:
+        main(words)
+    text = f"error: {data.resolve()}: row 0 lacks text in 'instruction' or 'output'"
+    assert ended.value.code == text
 
 
 def test_an_evaluation_is_linked_to_the_model_in_wandb(small, command, tmp_path, wandb_stub):
     """Base -> run -> evaluation, by the real client against a server on loopback."""
     run, root = tmp_path / "runs" / "tracked", Path(__file__).parents[2]
-    environment = {**os.environ, **wandb_stub.environment(), "OMP_NUM_THREADS": "1"}
-
-    def execute(*words):
-        command = [sys.executable, *words]
-        result = subprocess.run(
-            command, cwd=root, env=environment, capture_output=True, text=True, timeout=120
-        )
-        assert result.returncode == 0, result.stderr
-
-    execute("run.py", *small, "tracker.mode=online", f"run_dir={run}", "num_steps=1")
     overrides, _ = command
     rows = json.loads((tmp_path / "instructions.json").read_text())
     answers = [{**row, "output": "long answer"} for row in rows]
     (tmp_path / "other.json").write_text(json.dumps(answers))
-    sides = [f"run={run}", f"baseline={tmp_path / 'other.json'}"]
-    execute("-m", "eval", *overrides[1:], *sides)
+    trained = [*small, "tracker.mode=online", f"run_dir={run}", "num_steps=1"]
+    judged = [*overrides[1:], f"baseline={tmp_path / 'other.json'}"]
+    # The last: the model as W&B has it.
+    code = (
+        "import json, sys\nfrom eval.__main__ import main\nfrom lsp.loop.launch import start\n"
+        "trained, judged, run = map(json.loads, sys.argv[1:])\n"
+        "run_id = start(trained)['run_id']\n"
+        "for side in (run, f'wandb:lsp/model-{run_id}:latest'): main([*judged, f'run={side}'])"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code, *map(json.dumps, (trained, judged, str(run)))],
+        cwd=root,
+        env={**os.environ, **wandb_stub.environment(), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    assert result.returncode == 0, result.stderr
     results = json.loads((run / "eval" / "alpaca_eval" / "results.json").read_text())
     runs = {logged.job_type: logged for logged in wandb_stub.runs.values()}
     evaluation = runs["evaluation"]
@@ -245,9 +253,7 @@ def test_an_evaluation_is_linked_to_the_model_in_wandb(small, command, tmp_path,
     table = evaluation.summary["eval/alpaca_eval/pairs"]
     assert table["nrows"] == 2 * (12 - results["n_identical"])
     assert evaluation.config["judge.model"] == "judge-1" and evaluation.exit_code == 0
-    # The model as W&B has it answers like the one on disk.
-    artifact = f"wandb:lsp/model-{runs['train'].name}:latest"
-    execute("-m", "eval", *overrides[1:], f"run={artifact}", sides[1])
+    # The model as W&B has it answered like the one on disk.
     (again,) = (tmp_path / "runs" / "eval").glob("model-*/eval/alpaca_eval")
     assert json.loads((again / "results.json").read_text())["win_rate"] == results["win_rate"]
 
@@ -283,8 +289,8 @@ def test_killed_three_times_no_committed_verdict_is_asked_again(data, tmp_path, 
     subprocess.run(command, **settings, check=True, capture_output=True)
     results = json.loads(next(tmp_path.glob("eval/*/eval/alpaca_eval/results.json")).read_text())
     assert results["win_rate"]["overall"]["n"] == 60 and results["n_missing"] == 0
-    asked = Counter(json.dumps(request, sort_keys=True) for request in server.requests)
-    assert len(asked) == 120 and len(server.requests) <= 120 + 3 * concurrency
+    times_asked = Counter(json.dumps(request, sort_keys=True) for request in server.requests)
+    assert len(times_asked) == 120 and len(server.requests) <= 120 + 3 * concurrency
     assert len(server.requests) <= results["calls_ever"] <= len(server.requests) + 3 * concurrency
 
 

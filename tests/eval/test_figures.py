@@ -6,17 +6,16 @@ import math
 import shutil
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from eval.__main__ import evaluate
-from eval.bars import FIGURES, PAPER, Bar, bar_of, interval, paper_values, win_values
+from eval.bars import FIGURES, PAPER, Bar, bar_of, paper_values, win_values
 from eval.compare import Evaluation
 from eval.figures import FigureSettings, main, make_figures
-from eval.settings import EVALUATE, EvaluateConfig
+from eval.settings import read_settings
 from lsp.errors import RunError
 from lsp.run.folder import read_run, update_run
-from lsp.settings.compose import CONF, compose, compose_as
+from lsp.settings.compose import CONF, compose
 
 COUNTS = {"oasst": 188, "helpful_base": 129, "selfinstruct": 252, "koala": 156, "vicuna": 80}
 
@@ -32,9 +31,14 @@ def runs(small_run, tmp_path_factory):
         found[name] = shutil.copytree(small_run[0], root / name)
         init = {**read_run(found[name])["init"], "method": "lsp" if name == "after-0" else None}
         update_run(found[name], method=method, init=init, seed=int(name[-1]))
-        words = ["eval=pocket", "eval.per_cell=1", f"run={found[name]}", f"runs_root={root}"]
+        words = [
+            "benchmark=pocket",
+            "benchmark.per_cell=1",
+            f"run={found[name]}",
+            f"runs_root={root}",
+        ]
         for more in (["control=true"], []) if name == "lsp-0" else ([],):
-            evaluate(compose_as(EvaluateConfig, EVALUATE, [*words, *more]))
+            evaluate(read_settings([*words, *more]))
     return root, found
 
 
@@ -70,25 +74,11 @@ def test_every_bar_has_an_experiment_of_its_name():
             config = compose([f"experiment={name}", "init.run=x" if "_from_" in bar else "seed=0"])
             start = config.init.source if config.init.source != "base" else None
             run = {"method": config.method.label, "init": {"method": start}}
-            assert bar_of(run) == bar and config.world == "paper", (figure, bar)
+            assert bar_of(run) == bar and config.world.name == "paper", (figure, bar)
             text = file.read_text()
             assert f"python run.py experiment={name} " in text and "# Expect" in text
             pocket = compose([f"experiment={name}", "world=pocket"])
-            assert pocket.world == "pocket" and pocket.model.name == "pocket"
-
-
-def test_intervals_by_hand():
-    # All alike: nothing to resample.
-    assert interval(np.full((3, 10), 100.0)) == (100.0, 100.0)
-    # One seed of 400 coins: the binomial interval, 50 -+ 1.96 * 2.5.
-    low, high = interval(np.tile([0.0, 100.0], 200)[None])
-    assert (low, high) == pytest.approx((45.1, 54.9), abs=0.6)
-    # Two seeds that disagree on everything: their means are 0, 50 or 100.
-    assert interval(np.array([[0.0] * 50, [100.0] * 50])) == (0.0, 100.0)
-    # Without any verdict there is none.
-    assert all(math.isnan(end) for end in interval(np.full((2, 3), math.nan)))
-    # A missing verdict is left out, not counted as a loss.
-    assert interval(np.array([[100.0, math.nan]])) == (100.0, 100.0)
+            assert pocket.world.name == "pocket" and pocket.model.name == "pocket"
 
 
 def test_ties_are_losses_and_missing_verdicts_stay_missing():
@@ -144,19 +134,22 @@ def test_figure_3_has_the_stages(runs):
     ("words", "says"),
     [
         ([], "name the runs"),
-        (["lsp-0", "figure=4"], "figure=4: the paper has figures 2 and 3"),
-        (["lsp-0", "paper=v2"], "paper=v2: the versions with numbers are v1 and v3"),
+        (
+            ["lsp-0", "figure=4", "paper=v2"],
+            "2 problems .*figure=4: is no choice here. Choose one of 2, 3.*paper=v2: is no choice"
+            " here. Choose one of v1, v3",
+        ),
         (["after-0"], "is GRPO from LSP, no bar of figure 2; its bars are base"),
-        (["lsp-1"], "make it with `python -m eval run=.*lsp-1 eval=pocket control=true`"),
+        (["lsp-1"], "make it with `python -m eval run=.*lsp-1 benchmark=pocket control=true`"),
         (["lsp-0", "benchmark=alpaca_eval"], "holds no evaluation; make one with"),
         (["lsp-0", "lsp-0"], "are both LSP of seed 0"),
         (["nowhere"], "there is no run 'nowhere'"),
-        (["lsp-0", "colour=red"], "settings are figure, paper"),
+        (["lsp-0", "colour=red"], "colour=red: no such setting. Known here: benchmark, figure"),
     ],
 )
 def test_what_cannot_be_drawn(runs, words, says):
     root, _ = runs
-    with pytest.raises(SystemExit, match=says):
+    with pytest.raises(SystemExit, match=f"(?s){says}"):
         main(["benchmark=pocket", f"runs_root={root}", f"out={root / 'no'}", *words])
 
 
@@ -165,7 +158,7 @@ def test_evaluations_that_differ_are_no_figure(runs, tmp_path):
     other = shutil.copytree(found["grpo-0"], tmp_path / "grpo")
     place = other / "eval" / "pocket" / "results.json"
     place.write_text(json.dumps({**json.loads(place.read_text()), "judge": "another"}))
-    with pytest.raises(RunError, match="has judge=another, and .* cannot stand side by side"):
+    with pytest.raises(RunError, match="cannot stand side by side: judge is verifier and another"):
         make_figures([str(found["lsp-0"]), str(other)], FigureSettings(benchmark="pocket"))
 
 

@@ -1,4 +1,4 @@
-"""``benchmark=judge_check``: agreement by hand, and a judge on loopback against published verdicts."""
+"""``benchmark=judge_check``: agreement by hand, a judge on loopback against published verdicts."""
 
 import gzip
 import json
@@ -19,8 +19,8 @@ SHARED = Path(__file__).parents[3] / "shared" / "alpaca_eval"
 
 def test_agreement_and_kappa_by_hand():
     # win/win, win/loss, loss/loss, loss/loss; p_o = 3/4, p_e = (2/4)(1/4) + (2/4)(3/4) = 1/2.
-    found = agreement([2.0, 1.6, 1.0, 1.2, None], [1.9, 1.1, 1.0, 1.4, 2.0])
-    assert (found.agreement, found.kappa, found.n, found.n_missing) == (75.0, 0.5, 4, 1)
+    result = agreement([2.0, 1.6, 1.0, 1.2, None], [1.9, 1.1, 1.0, 1.4, 2.0])
+    assert (result.agreement, result.kappa, result.n, result.n_missing) == (75.0, 0.5, 4, 1)
     assert agreement([1.5, 1.5001], [1.5, 1.5]).agreement == 50.0  # a tie is its own outcome
     assert agreement([2.0, 2.0], [2.0, 2.0]).agreement == 100.0
     assert math.isnan(agreement([2.0, 2.0], [2.0, 2.0]).kappa)
@@ -43,9 +43,10 @@ def check(tmp_path, judge_server, monkeypatch):
     def run(rows, *overrides, show=False):
         (tmp_path / "published.json").write_text(json.dumps(rows))
         words = [
-            "benchmark=judge_check", f"benchmark.data={tmp_path / 'published.json'}", "judge=compatible",
-            f"judge.base_url={server.url}", "judge.model=new/judge", "judge.api_key_env=JUDGE_KEY",
-            "judge.requests_per_minute=1000000", f"runs_root={tmp_path}", *overrides,
+            "benchmark=judge_check", f"benchmark.data={tmp_path / 'published.json'}",
+            "judge=compatible", f"judge.base_url={server.url}", "judge.model=new/judge",
+            "judge.api_key_env=JUDGE_KEY", "judge.requests_per_minute=1000000",
+            f"runs_root={tmp_path}", *overrides,
         ]  # fmt: skip
         return main(words) if show else evaluate(read_settings(words))
 

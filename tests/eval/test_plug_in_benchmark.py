@@ -62,9 +62,9 @@ class Ruler(Judge):
     def __init__(self, key: str):
         self.key, self.usd = key, 0.25
 
-    async def judge_all(self, asked, on_verdict):
+    async def judge_all(self, questions, on_verdict):
         verdicts = []
-        for pair, model_first in asked:
+        for pair, model_first in questions:
             longer = len(pair.model_output) > len(pair.base_output)
             preference = 2.0 if longer else 1.0
             verdict = Verdict(pair.index, pair.source, model_first, preference, self.key)
@@ -178,7 +178,7 @@ def test_a_judge_of_a_users_gets_its_key_and_both_orders(sides, tmp_path, monkey
         (
             "eval.letters.Letters",
             "eval.verifier.VerifierJudge",
-            "does not inherit eval.contracts.MeasurementSettings. Mend the class; eval/contracts.py says",
+            "does not inherit eval.contracts.MeasurementSettings. Mend the class; eval/contracts",
         ),
         ("eval.letters.Letters", "eval.contracts.BenchmarkSettings", "lacks build"),
     ],

@@ -51,8 +51,8 @@ def test_no_text_opens_a_message_or_fills_another_place(tmp_path, monkeypatch, t
         messages = template.messages("do", text, "fine")
         assert [message["role"] for message in messages] == ["system", "user"]
         content = messages[1]["content"]
-        found = text if template is not OWN else json.loads(content.split("\n\n")[1])["output_m"]
-        assert found == text and (template is OWN or content.count(text) == 1)
+        shown = text if template is not OWN else json.loads(content.split("\n\n")[1])["output_m"]
+        assert shown == text and (template is OWN or content.count(text) == 1)
 
 
 def test_a_lone_surrogate_can_be_sent(tmp_path, monkeypatch):

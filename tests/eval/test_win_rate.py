@@ -19,6 +19,7 @@ from eval.win_rate import (
     compare_paired,
     discrete_win_rate,
     label_preference,
+    mean_interval,
     mean_length,
     order_effect,
     seeded_switch,
@@ -81,6 +82,24 @@ def test_the_interval_holds_the_rate_and_repeats():
     assert bootstrap_interval([*values, None]) == (low, high)
     assert bootstrap_interval([1.25]) == (25.0, 25.0)
     assert all(map(math.isnan, bootstrap_interval([None])))
+
+
+def test_the_interval_of_a_mean_by_hand():
+    assert mean_interval([0.25, 0.25]) == (0.25, 0.25)
+    low, high = mean_interval([1.0, 2.0, 3.0, 2.0])
+    assert 1.0 <= low < 2.0 < high <= 3.0 and (low, high) == mean_interval([1, 2, 3, 2])
+    # Rows and columns of a table: where all are alike there is nothing to draw anew.
+    assert mean_interval(np.full((3, 10), 100.0)) == (100.0, 100.0)
+    # One row of 400 coins: the binomial interval, 50 -+ 1.96 * 2.5.
+    low, high = mean_interval(np.tile([0.0, 100.0], 200)[None])
+    assert (low, high) == pytest.approx((45.1, 54.9), abs=0.6)
+    # Two rows that disagree on everything: their means are 0, 50 or 100.
+    assert mean_interval(np.array([[0.0] * 50, [100.0] * 50])) == (0.0, 100.0)
+    # A missing value is left out, not counted as 0; so is a draw that meets no value at all.
+    assert mean_interval([[100.0, NAN]]) == (100.0, 100.0)
+    assert mean_interval([[NAN] * 4, [100.0, 100.0, NAN, 100.0]]) == (100.0, 100.0)
+    for nothing in ([], [NAN], np.full((2, 3), NAN)):
+        assert all(map(math.isnan, mean_interval(nothing)))
 
 
 def test_the_interval_covers_the_true_rate_about_95_times_in_100():

@@ -63,7 +63,7 @@ def expected(table, query, turn, temperature=1.0):
         key = DrawKey(0, turn, "solver")
         ((answer,),) = players.engine.generate(model, prompts, 1, 12, temperature, key)
         (reward,) = players.reward([query], [answer.text])
-        (quality,), _ = players.judge.score([query], [answer.text], DrawKey(0, turn, "judge"))
+        (quality,), _ = players.self_judge.score([query], [answer.text], DrawKey(0, turn, "judge"))
         found.append((answer.text, reward, quality))
     return found
 

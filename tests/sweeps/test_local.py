@@ -6,17 +6,9 @@ from pathlib import Path
 import pytest
 import yaml
 
+from lsp.errors import RunError
 from lsp.settings.compose import compose
-from sweeps.local import (
-    Sweep,
-    SweepError,
-    arguments_of,
-    main,
-    outcome_table,
-    points,
-    read_command_line,
-    read_sweep,
-)
+from sweeps.local import Sweep, arguments_of, main, outcome_table, points, read_sweep
 
 SWEEPS = Path(__file__).parents[2] / "sweeps"
 FILES = sorted(SWEEPS.glob("*.yaml"))
@@ -71,11 +63,11 @@ def test_random_points_are_in_range_and_repeat(tmp_path):
     # Log-uniform: as many below as above the geometric middle, 0.0316.
     below = sum(p["method.beta"] < 10**-1.5 for p in found)
     assert 160 < below < 240
-    with pytest.raises(SweepError, match="say count="):
+    with pytest.raises(RunError, match="say count="):
         points(sweep, None, 0)
     few = read_sweep(write(tmp_path, parameters={"seed": {"values": [1, 2, 3]}}))
     assert sorted(p["seed"] for p in points(few, 3, 0)) == [1, 2, 3]
-    with pytest.raises(SweepError, match="3 different points, fewer than count=4"):
+    with pytest.raises(RunError, match="3 different points, fewer than count=4"):
         points(few, 4, 0)
 
 
@@ -103,31 +95,35 @@ def test_random_points_are_in_range_and_repeat(tmp_path):
     ],
 )
 def test_bad_sweep_files(tmp_path, changes, says):
-    with pytest.raises(SweepError, match=says):
+    with pytest.raises(RunError, match=says):
         read_sweep(write(tmp_path, **changes))
 
 
 def test_unreadable_sweep_files(tmp_path):
-    with pytest.raises(SweepError, match="there is no file"):
+    with pytest.raises(RunError, match="there is no file"):
         read_sweep(tmp_path / "gone.yaml")
     (tmp_path / "bad.yaml").write_text("a: [1")
-    with pytest.raises(SweepError, match="is not valid YAML"):
+    with pytest.raises(RunError, match="is not valid YAML"):
         read_sweep(tmp_path / "bad.yaml")
 
 
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        ([], "say which sweep"),
-        (["workers=2"], "say which sweep"),
-        (["x.yaml", "fast"], "'fast' is no setting"),
-        (["x.yaml", "workers=0"], "workers=0 must be a whole number"),
-        (["x.yaml", "count=many"], "count=many must be a whole number"),
+        ([], "error: name one sweep: python -m sweeps.local sweeps/beta.yaml"),
+        (["workers=2"], "name one sweep"),
+        (["x.yaml", "fast"], "name one sweep"),
+        (["x.yaml", "workers=0"], "workers=0: must be at least 1. Choose workers=1 or more"),
+        (
+            ["x.yaml", "count=many", "draw_seed=-1"],
+            "2 problems .*count=many: must be a whole number.*draw_seed=-1: must be at least 0",
+        ),
+        (["gone.yaml", "num_steps=3"], "there is no file gone.yaml; sweep files are in sweeps/"),
     ],
 )
 def test_bad_command_lines(arguments, says):
-    with pytest.raises(SweepError, match=says):
-        read_command_line(arguments)
+    with pytest.raises(SystemExit, match=f"(?s){says}"):
+        main(arguments)
 
 
 def test_the_table_is_over_seeds_and_marks_the_best():
@@ -142,15 +138,16 @@ def test_the_table_is_over_seeds_and_marks_the_best():
 
 
 def test_a_sweep_runs_resumes_and_survives_a_failing_point(small, tmp_path, capfd):
-    parameters = {"method.beta": {"values": [0.1, 0.2, -1]}, "seed": {"value": 0}}
+    parameters = {"method.beta": {"values": [0.1, -1]}, "seed": {"value": 0}}
     path = write(tmp_path, method="grid", parameters=parameters)
     arguments = [str(path), "workers=2", f"folder={tmp_path / 'out'}", *small, "tracker=none"]
-    with pytest.raises(SystemExit, match=r"(?s)1 runs failed.*method.beta=-1.0: must be at"):
+    with pytest.raises(SystemExit, match=r"(?s)1 runs failed.*method.beta=-1: must be at"):
         main(arguments)
     out, err = capfd.readouterr()
-    assert "| 0.1 |" in out and "| 0.2 |" in out and err.count("run.py") == 3
+    assert "| 0.1 |" in out and err.count("run.py") == 2 and err.count("FAILED") == 1
     assert (tmp_path / "out" / "outcome.png").read_bytes().startswith(b"\x89PNG")
-    assert len(json.loads((tmp_path / "out" / "outcome.json").read_text())) == 2
+    ((point, value),) = json.loads((tmp_path / "out" / "outcome.json").read_text())
+    assert point == {"method.beta": 0.1, "seed": 0} and 0 <= value <= 100
     with pytest.raises(SystemExit):
         main(arguments)
     assert "| 0.1 |" in capfd.readouterr().out

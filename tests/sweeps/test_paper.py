@@ -5,9 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from lsp.errors import RunError
 from sweeps.paper import PaperSettings, bars_needed, main, run_command, run_figure
-from sweeps.reproduce import CLAIMS, Claim, claims_table, verdicts
+from sweeps.reproduce import CLAIMS, Claim, claims_table
 from sweeps.reproduce import main as reproduce
 
 ROOT = Path(__file__).parents[2]
@@ -31,10 +30,14 @@ def test_a_later_stage_takes_the_run_of_the_same_seed():
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        (["figure=1"], "figure=1: the paper has figures 2 and 3"),
-        (["seeds=0"], "seeds and workers must be 1 or more"),
-        (["seeds=many"], "settings are figure, paper"),
-        (["paper=v9"], "paper=v9: the versions with numbers are v1 and v3"),
+        (["figure=1"], "figure=1: is no choice here. Choose one of 2, 3."),
+        (
+            ["seeds=0", "workers=0"],
+            "seeds=0: must be at least 1. .*workers=0: must be at least 1. Choose workers=1 or",
+        ),
+        (["seeds=many"], "seeds=many: must be a whole number. Write seeds=<int>."),
+        (["paper=v9"], "paper=v9: is no choice here. Choose one of v1, v3."),
+        (["now"], "now is no setting; write key=value"),
         (["seed=7"], "seed=7 is set by this command for each run; leave it out"),
         (["init.run=x"], "init.run=x is set by this command"),
         (["folder=/nowhere/x", "num_stepz=1", "seeds=1"], "failed:\n.*no such setting"),
@@ -64,16 +67,11 @@ def test_claims_pass_and_fail(tmp_path):
     (tmp_path / "f.csv").write_text("bar,set,win_rate\nlsp,overall,45.0\n")
     good = Claim("learns", "s.json", "final/accuracy", 0.79, 0.02)
     bad = Claim("wins", "f.csv", "lsp/overall", 40.0, 4.9)
-    lines, whole = verdicts([good, bad], tmp_path)
-    assert lines == ["PASS  learns: 0.800 (expected 0.79 ± 0.02)",
-                     "FAIL  wins: 45.000 (expected 40 ± 4.9)"] and not whole  # fmt: skip
-    assert verdicts([good], tmp_path)[1]
-    lines, whole = verdicts(CLAIMS, tmp_path)  # nothing was run there
-    assert all(line.startswith("FAIL  ") and "No such file" in line for line in lines) and not whole
+    assert good.verdict(tmp_path) == "PASS  learns: 0.800 (expected 0.79 ± 0.02)"
+    assert bad.verdict(tmp_path) == "FAIL  wins: 45.000 (expected 40 ± 4.9)"
+    (tmp_path / "s.json").write_text('{"final/accuracy": NaN}')
+    assert good.verdict(tmp_path) == "FAIL  learns: nan (expected 0.79 ± 0.02)"
+    lines = [claim.verdict(tmp_path) for claim in CLAIMS]  # nothing was run there
+    assert all(line.startswith("FAIL  ") and "No such file" in line for line in lines)
     with pytest.raises(SystemExit, match=r"python -m sweeps.reproduce \[table\]"):
         reproduce(["now"])
-
-
-def test_settings_of_a_figure_that_is_none():
-    with pytest.raises(RunError, match="figures 2 and 3"):
-        run_figure(PaperSettings(figure=5), [])

@@ -1,11 +1,12 @@
-"""The progress line, on a terminal and in a log."""
+"""What a run says while it goes, on a terminal and in a log."""
 
+import io
+import sys
 import time
 
 import pytest
 
 from lsp.loop.progress import Progress
-from lsp.tools.text import duration
 
 METRICS = {
     "reward/external/mean": 0.5,
@@ -17,6 +18,11 @@ METRICS = {
 }
 
 
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
 @pytest.fixture
 def progress():
     made = Progress(num_steps=10, done=0)
@@ -24,40 +30,77 @@ def progress():
     made.close()
 
 
+@pytest.fixture
+def terminal(monkeypatch):
+    """A terminal 60 columns wide, and a run's progress on it."""
+    monkeypatch.setenv("COLUMNS", "60")
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    progress = Progress(num_steps=2, done=0)
+    yield sys.stderr, progress
+    progress.close()
+
+
 def test_the_line_says_rate_time_left_rewards_kl_and_distinct(progress):
     # Four steps in two seconds since the first: 2 a second; five are left.
     assert progress.line(5, METRICS, 2.0) == (
         "step 5/10  2.00 steps/s  2 s left  R 0.500  R_Q 6.25  Solver 2.375  Challenger -0.500"
-        "  KL 0.0123  distinct 75%"
+        "  KL 0.0123  distinct 0.750"
     )
     assert progress.line(1, {}, 0.0) == "step 1/10"
 
 
-def test_a_log_gets_a_line_now_and_then_and_the_last(progress, capsys):
+def test_a_log_gets_a_line_now_and_then_and_the_last_as_plain_text(progress, capsys):
+    progress.note("evaluating the start")
     for step in range(1, 11):
+        progress.phase("queries", step)
         progress.step(step, METRICS)
-    lines = capsys.readouterr().err.splitlines()
-    assert [line.split()[1] for line in lines] == ["1/10", "10/10"]
-    assert not any("\r" in line for line in lines)
+    written = capsys.readouterr().err
+    assert [line.split()[1] for line in written.splitlines()] == ["the", "1/10", "10/10"]
+    assert written.replace("\n", "").isprintable()
 
 
-def test_a_terminal_gets_one_live_line(progress, capsys):
-    progress.live = True
+def test_a_terminal_gets_one_live_line_and_notes_stay(terminal):
+    stream, progress = terminal
+    progress.phase("queries", 1)
     progress.step(1, METRICS)
     progress.note("hello")
-    assert capsys.readouterr().err.startswith("\r\033[Kstep 1/10")
+    live, note = stream.getvalue().split("\r\033[K")[-2:]
+    assert live.startswith("step 1/2  R 0.500") and len(live) == 59 and note == "hello\n"
+    progress.step(2, METRICS)
+    progress.note("evaluating on the test split")
+    *_, last, after = stream.getvalue().splitlines()
+    assert last.startswith("\r\033[Kstep 2/2  ") and last.endswith("distinct 0.750")
+    assert after == "evaluating on the test split"
 
 
-def test_silence_is_broken(monkeypatch, capsys):
-    monkeypatch.setattr(Progress, "SILENT_SECONDS", 0.1)
+def test_the_live_line_says_the_phase_with_a_growing_time(terminal):
+    stream, progress = terminal
+    progress.phase("answers", 1)
+    progress._began -= 65
+    deadline = time.monotonic() + 600
+    while "step 1/2, answers: 1 min 0" not in stream.getvalue():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def test_silence_is_broken_by_the_phase_and_its_time(monkeypatch, capsys):
+    monkeypatch.setattr(Progress, "SILENT_SECONDS", 0.05)
     progress = Progress(10, 0)
-    time.sleep(0.3)
+    seen, deadline = "", time.monotonic() + 600
+
+    def wait_for(text):
+        nonlocal seen
+        while text not in seen:
+            assert time.monotonic() < deadline, seen
+            time.sleep(0.02)
+            seen += capsys.readouterr().err
+
+    wait_for("loading: 0 s so far\n")
+    progress.phase("reward", 3)
+    progress._began -= 120  # it goes on from heartbeat to heartbeat
+    wait_for("step 3/10, reward: 2 min 00 s so far\n")
+    wait_for("step 3/10, reward: 2 min 01 s so far\n")
     progress.close()
-    assert "loading: 0 s so far" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"), [(45.4, "45 s"), (185, "3 min 05 s"), (7630, "2 h 07 min")]
-)
-def test_durations(seconds, text):
-    assert duration(seconds) == text
+    capsys.readouterr()
+    time.sleep(0.2)
+    assert capsys.readouterr().err == ""

@@ -1,4 +1,4 @@
-"""The shipped base is what docs/pocket.md says it is, and what the school's command makes."""
+"""The shipped base is what docs/pocket.md says it is, and what the command makes."""
 
 import json
 import re
@@ -10,7 +10,7 @@ import pytest
 from lsp.model.chat import ChatFormat
 from lsp.pocket.evaluation import measure_skill
 from lsp.pocket.language import evaluation_queries, parse
-from lsp.pocket.pretrain import BASE_FOLDER, Corpus, SchoolSettings, build_tokenizer, main
+from lsp.pocket.pretrain import BASE_FOLDER, Corpus, PretrainSettings, build_tokenizer, main
 from lsp.types import DrawKey
 
 DOCS = Path(__file__).parents[3] / "docs" / "pocket.md"
@@ -28,11 +28,11 @@ def test_its_skills_are_those_of_the_table(players):
 
 
 def test_its_judge_holds_on_pairs_it_has_not_seen(players):
-    corpus = Corpus(SchoolSettings(seed=99))
+    corpus = Corpus(PretrainSettings(seed=99))
     pairs = [corpus.judge() for _ in range(500)]
     queries = [messages[0][1] for messages, _ in pairs]
     answers = [messages[1][1] for messages, _ in pairs]
-    scores, _ = players.judge.score(queries, answers, DrawKey(0, 1, "judge"))
+    scores, _ = players.self_judge.score(queries, answers, DrawKey(0, 1, "judge"))
     close = [abs(score - int(true)) < 0.5 for score, (_, true) in zip(scores, pairs, strict=True)]
     assert sum(close) / len(close) > 0.95
     illegal = [s for s, query in zip(scores, queries, strict=True) if parse(query) is None]
@@ -40,7 +40,7 @@ def test_its_judge_holds_on_pairs_it_has_not_seen(players):
 
 
 def test_it_was_made_by_the_committed_settings_and_is_small():
-    settings = asdict(SchoolSettings())
+    settings = asdict(PretrainSettings())
     del settings["out"]
     recorded = json.loads((BASE_FOLDER / "pretrain.json").read_text())
     assert recorded == json.loads(json.dumps(settings))
@@ -48,10 +48,10 @@ def test_it_was_made_by_the_committed_settings_and_is_small():
     assert sum(file.stat().st_size for file in BASE_FOLDER.iterdir()) < 1e6
 
 
-def test_the_school_teaches_prompts_that_the_game_uses(players):
+def test_the_corpus_teaches_prompts_that_the_game_uses(players):
     """What the corpus encodes is what the roles are asked, so the words cannot drift apart."""
     chat = ChatFormat(build_tokenizer())
-    assert Corpus(SchoolSettings()).prompts == players.prompts
+    assert Corpus(PretrainSettings()).prompts == players.prompts
     messages = players.prompts.judge_messages("copy a", "a")
     assert chat.encode([messages]) == players.chat.encode([messages])
 
@@ -59,13 +59,20 @@ def test_the_school_teaches_prompts_that_the_game_uses(players):
 def test_the_command_makes_a_model_and_refuses_what_it_does_not_know(tmp_path, capsys):
     main([f"out={tmp_path / 'base'}", "steps=2", "batch=4"])
     assert (tmp_path / "base" / "model.safetensors").is_file()
-    for bad, says in (("speed=3", "settings are seed"), ("careless=[0.1]", "needs 8 values")):
-        with pytest.raises(SystemExit, match=says):
-            main([bad])
+    for bad, says in (
+        (
+            ["speed=3", "steps=0"],
+            "2 problems .*speed=3: no such setting.*steps=0: must be at least 1",
+        ),
+        (["careless=[0.1]"], "careless needs 8 values, one for each length"),
+        (["base"], "base is no setting; write key=value"),
+    ):
+        with pytest.raises(SystemExit, match=f"(?s){says}"):
+            main(bad)
 
 
 def test_corpus_shows_no_query_of_the_other_splits():
-    corpus = Corpus(SchoolSettings())
+    corpus = Corpus(PretrainSettings())
     held_out = {task.query for name in ("dev", "test") for task in evaluation_queries(name, 10**6)}
     shown = {corpus.solver()[0][0][1] for _ in range(3000)}
     shown |= {corpus.challenger()[1] for _ in range(1000)}

@@ -8,8 +8,8 @@ import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
-import torch
 
+from lsp.contracts import BuildContext
 from lsp.errors import ConfigError, RunError
 from lsp.loop.launch import start
 from lsp.rewards.http import HttpReward
@@ -118,7 +118,7 @@ def settings_of(server, **more):
 
 
 def scorer_of(server, **more):
-    return settings_of(server, **more).build(torch.device("cpu"))
+    return settings_of(server, **more).build(BuildContext(None))
 
 
 def pairs_of(count):
@@ -136,7 +136,7 @@ def test_rewards_keep_their_order_under_concurrency(server):
     assert sorted(sent, key=lambda p: int(p["query"][1:])) == expected
     assert server.most_busy == 3
     assert all(headers["content-type"] == "application/json" for headers in server.headers)
-    assert set(scorer.details()["retries"]) == {0} and HttpReward.range is None
+    assert set(scorer.details()["retries"]) == {0} and scorer.settings.range is None
 
 
 def test_equal_pairs_are_sent_once_and_any_text_arrives(server):
@@ -202,7 +202,9 @@ def test_nobody_listens(quick):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{free.getsockname()[1]}/"
-    scorer = HttpReward(url, None, 4, 2, 1.0, 3).build(None)
+    scorer = HttpReward(
+        url=url, api_key_env=None, batch_size=4, concurrency=2, timeout_seconds=1.0, max_tries=3
+    ).build(BuildContext(None))
     with pytest.raises(ValueError, match="in 3 tries, the last: ConnectError"):
         scorer(*pairs_of(4))
 
@@ -239,7 +241,7 @@ def test_the_key_comes_from_the_environment_and_is_shown_nowhere(server, monkeyp
     monkeypatch.setenv("WHERE_IT_LIES", KEY)
     caplog.set_level(logging.DEBUG)
     settings = settings_of(server, api_key_env="WHERE_IT_LIES", max_tries=1)
-    scorer = settings.build(None)
+    scorer = settings.build(BuildContext(None))
     scorer(*pairs_of(2))
     assert server.headers[0]["authorization"] == f"Bearer {KEY}"
     assert KEY not in f"{settings} {scorer.details()}"
@@ -295,7 +297,9 @@ def run_settings(small, folder, server):
     ]  # fmt: skip
 
 
-def test_a_run_on_verifier_and_server(server, small, tmp_path, quick, monkeypatch):
+def test_a_run_on_verifier_and_server(
+    server, small, tmp_path, quick, monkeypatch, without_pictures
+):
     monkeypatch.setenv("MY_REWARD_KEY", KEY)
     folder = tmp_path / "run"
     given = [

@@ -5,25 +5,13 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 
 from lsp.model.language_model import load_model
 from lsp.model.onednn import OneDnnLinear, available, use_onednn
-from lsp.players import load_players
 from lsp.rollout.in_process import InProcessEngine
-from lsp.rollout.sampling import sample
-from lsp.run.init import resolve_init
-from lsp.settings.compose import compose
 from lsp.types import DrawKey
 
 KEY = DrawKey(0, 1, "solver")
-
-
-def test_large_row_numbers_stay_apart():
-    numbers = [0, 1, 2**63 + 4096, 2**63 + 4097, 2**64 - 2, 2**64 - 1]
-    key = DrawKey(0, 1, "judge", numbers)
-    assert len({tuple(key.uniforms(row, 2)) for row in range(len(numbers))}) == len(numbers)
 
 
 @pytest.fixture(scope="module")
@@ -85,63 +73,6 @@ def test_draws_do_not_depend_on_neighbours_or_chunks(players, max_rows):
     ]
 
 
-def test_other_steps_roles_and_seeds_draw_otherwise():
-    uniforms = {
-        key: tuple(key.uniforms(0, 4))
-        for key in (KEY, DrawKey(0, 2, "solver"), DrawKey(0, 1, "judge"), DrawKey(1, 1, "solver"))
-    }
-    assert len(set(uniforms.values())) == 4
-    assert tuple(KEY.uniforms(0, 4)) != tuple(KEY.uniforms(1, 4))
-    assert tuple(KEY.uniforms(0, 8)[:4]) == tuple(KEY.uniforms(0, 4))
-
-
-def logits_of(vocabulary):
-    return torch.randn(vocabulary, generator=torch.Generator().manual_seed(4)) * 1.5
-
-
-@pytest.mark.parametrize("vocabulary", [2, 7, 86, 1000])
-def test_sampled_frequencies_match_the_probabilities(vocabulary):
-    """Chi-square over 50,000 draws, rare tokens taken together: below the 99.9 % quantile, which is
-    about df + 3.1 sqrt(2 df) + 6."""
-    count = 50_000
-    logits = logits_of(vocabulary)
-    uniform = torch.from_numpy(DrawKey(3, 1, "x").uniforms(0, count))
-    token, logprob = sample(logits.expand(count, -1), 0.7, uniform)
-    probability = (logits.double() / 0.7).softmax(0)
-    expected, observed = probability * count, torch.bincount(token, minlength=vocabulary).double()
-    common = expected >= 5
-    cells = [(observed[common], expected[common])]
-    if (~common).any():
-        cells.append((observed[~common].sum()[None], expected[~common].sum()[None]))
-    chi_square = sum(((o - e) ** 2 / e).sum() for o, e in cells)
-    freedom = sum(len(o) for o, _ in cells) - 1
-    assert chi_square < freedom + 3.1 * (2 * freedom) ** 0.5 + 6
-    assert torch.allclose(logprob, probability.log()[token].float(), atol=1e-5)
-
-
-@given(st.integers(1, 700), st.floats(0, 1, exclude_max=True), st.integers(0, 99))
-def test_two_levels_find_the_token_of_one_level(vocabulary, uniform, seed):
-    logits = torch.randn(1, vocabulary, generator=torch.Generator().manual_seed(seed)) * 3
-    logits[:, ::3] = -torch.inf if vocabulary > 1 else 0.0
-    cumulative = (logits - logits.amax()).exp().double().cumsum(-1)
-    distance = (cumulative / cumulative[:, -1:] - uniform).abs().min()
-    token, _ = sample(logits, 1.0, torch.tensor([uniform], dtype=torch.float64))
-    assert logits[0, token] > -torch.inf
-    if distance > 1e-9:  # at a boundary rounding decides
-        threshold = torch.tensor([[uniform]], dtype=torch.float64) * cumulative[:, -1:]
-        assert token.item() == torch.searchsorted(cumulative, threshold, right=True).item()
-
-
-def test_top_p_keeps_the_likeliest_and_the_log_probabilities_of_all():
-    logits = torch.tensor([[0.1, 0.5, 0.4]]).log()  # the nucleus of 0.6 is 0.5 and 0.4
-    uniform = torch.linspace(0, 0.999, 90, dtype=torch.float64)
-    token, logprob = sample(logits.expand(90, -1), 1.0, uniform, top_p=0.6)
-    assert torch.bincount(token, minlength=3).tolist() == [0, 50, 40]
-    assert torch.allclose(logprob.exp(), torch.tensor([0.1, 0.5, 0.4])[token])
-    token, _ = sample(logits.expand(90, -1), 1.0, uniform, top_p=1e-9)
-    assert set(token.tolist()) == {1}
-
-
 def test_a_stop_string_ends_at_the_token_that_completes_it(players):
     """Greedy text cut where the string first appears; ids right to that token."""
     chat, policy = players.chat, players.policy
@@ -181,16 +112,6 @@ def test_the_first_stop_string_in_the_text_counts(players):
         engine = InProcessEngine(tokenizer, {1}, 8, stops)
         (found,) = engine._collect(ids, torch.zeros(1, 4), torch.tensor([4]), torch.tensor([True]))
         assert found.text == "c"
-
-
-def test_settings_of_the_rollout_reach_the_engine(small):
-    """``rollout.stop`` and ``rollout.top_p`` end to end: the likeliest token alone, cut at a."""
-    config = compose([*small, "rollout.stop=[a]", "rollout.top_p=1e-6", "rollout.max_tokens=64"])
-    players = load_players(config, resolve_init(config), None)
-    prompts = players.chat.encode([[("user", "copy bca")]])
-    (group,) = players.answers(prompts, 1)
-    assert {(c.text, c.finish_reason) for c in group} == {("bc", "stop")}
-    assert players.engine.max_tokens == 64 and players.judge.engine.stop_strings == ()
 
 
 def test_prompts_are_prefilled_under_a_token_limit(llama, monkeypatch):
@@ -321,13 +242,6 @@ def test_decoded_tokens_are_those_kept_but_for_compaction(llama):
     steps = sum(rows for rows, width in decoded[1:] if width == 1)
     kept = sum(len(c.ids) - 1 for group in found for c in group)  # the last one decodes nothing
     assert kept <= steps <= 1.3 * kept
-
-
-def test_the_ends_of_the_unit_interval_give_tokens_with_probability():
-    logits = torch.tensor([[-torch.inf, 0.0, -torch.inf, 0.0, -torch.inf]])
-    low, _ = sample(logits, 1.0, torch.tensor([0.0], dtype=torch.float64))
-    high, _ = sample(logits, 1.0, torch.tensor([1 - 2**-53], dtype=torch.float64))
-    assert (low.item(), high.item()) == (1, 3)
 
 
 def test_a_prompt_beyond_the_context_is_refused(llama):

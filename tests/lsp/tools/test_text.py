@@ -1,4 +1,4 @@
-"""Hostile text is shown as what it is."""
+"""Hostile text is shown as what it is; long lines are folded, durations said."""
 
 import unicodedata
 
@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lsp.tools.text import visible
+from lsp.tools.text import duration, folded, visible
 
 
 @pytest.mark.parametrize(
@@ -35,3 +35,15 @@ def test_nothing_that_acts_is_left(text):
     assert all(c in "\t\n" or unicodedata.category(c) not in ("Cc", "Cs") for c in shown)
     bidi = {"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"}
     assert not any(unicodedata.bidirectional(c) in bidi for c in shown)
+
+
+def test_lines_are_folded_with_a_mark_before_the_first():
+    assert folded("one two\n\nthree", 7, "? ") == ["? one ", "  two", "  ", "  three"]
+    assert folded("abcdef", 4) == ["abcd", "ef"] and folded("", 4) == [""]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(45.4, "45 s"), (185, "3 min 05 s"), (7630, "2 h 07 min")]
+)
+def test_durations(seconds, text):
+    assert duration(seconds) == text

@@ -1,0 +1,18 @@
+"""The command line of ``python -m eval``: what its words mean."""
+
+from eval.settings import in_todays_words, read_settings
+
+
+def test_the_earlier_spelling_of_the_benchmark_is_read_and_said(capsys):
+    old = ["run=a.json", "eval=pocket", "eval.per_cell=3", "+eval.name=mine", "judge.eval=x"]
+    new = ["run=a.json", "benchmark=pocket", "benchmark.per_cell=3", "+benchmark.name=mine"]
+    assert in_todays_words(old) == [*new, "judge.eval=x"]
+    assert capsys.readouterr().err == (
+        "eval=pocket eval.per_cell=3 +eval.name=mine is read as"
+        " benchmark=pocket benchmark.per_cell=3 +benchmark.name=mine\n"
+    )
+    assert in_todays_words(["evaluate=1", *new]) == ["evaluate=1", *new]
+    assert capsys.readouterr().err == ""
+    config = read_settings(["run=a.json", "eval=pocket", "eval.per_cell=3"])
+    assert (config.benchmark.name, config.benchmark.per_cell) == ("pocket", 3)
+    assert capsys.readouterr().err.startswith("eval=pocket eval.per_cell=3 is read as")

@@ -1,0 +1,144 @@
+"""Rewards that are a user's function: trusted by the command line alone, and held to numbers."""
+
+import shutil
+import sys
+
+import numpy
+import pytest
+import yaml
+
+from lsp.errors import ConfigError, RunError
+from lsp.loop.launch import start
+from lsp.rewards.callable import CallableScorer
+from lsp.settings.compose import CONF, compose, compose_as
+from lsp.settings.config import Config
+from lsp.settings.rules import config_rules, from_tree
+from lsp.settings.schema import to_tree
+from lsp.tracking.reader import read_metrics
+
+pytestmark = pytest.mark.usefixtures("without_pictures")
+MODULE = """
+import math, pathlib
+pathlib.Path(__file__).with_suffix(".ran").touch()
+def shortness(queries, answers):
+    return [1 / (1 + len(answer)) for answer in answers]
+def one_short(queries, answers): return [0.0] * (len(answers) - 1)
+def not_a_number(queries, answers): return [math.nan] * len(answers)
+def too_large(queries, answers): return [10**400] * len(answers)
+def words(queries, answers): return ["1"] * len(answers)
+def nothing(queries, answers): pass
+def broken(queries, answers): return [len(answers) / 0]
+def missing_file(queries, answers): return open("/no/such/file")
+number = 3
+"""
+
+
+@pytest.fixture
+def module(tmp_path, monkeypatch):
+    """The user's module, importable; a file beside it says whether it was imported."""
+    (tmp_path / "my_rewards.py").write_text(MODULE)
+    monkeypatch.syspath_prepend(tmp_path)
+    yield tmp_path / "my_rewards.ran"
+    sys.modules.pop("my_rewards", None)
+
+
+@pytest.fixture
+def short(small, tmp_path):
+    """Overrides of a run of two steps that evaluates nothing."""
+    return [*small[1:3], "num_steps=2", "eval=none", "objective=null", "tracker=none",
+            "checkpoint.every=1", f"run_dir={tmp_path / 'run'}"]  # fmt: skip
+
+
+PATH = "my_rewards.shortness"
+CALLABLE = ["reward=callable", f"reward.path={PATH}"]
+
+
+def test_a_function_on_the_command_line_is_the_reward_of_a_run(module, short, train_in_memory):
+    _, rows = train_in_memory([*short, *CALLABLE])
+    rows = [row for row in rows if row["answer"] is not None]
+    assert rows and {row["step"] for row in rows} == {1, 2}
+    for row in rows:
+        assert row["reward"] == pytest.approx(1 / (1 + len(row["answer"])))
+
+
+def test_a_resumed_run_needs_the_function_on_its_command_line_again(module, short, tmp_path):
+    folder = tmp_path / "run"
+    start([*short, *CALLABLE])
+    module.unlink()
+    del sys.modules["my_rewards"]
+    # Alone, under another key or with another function, the saved path stays a word.
+    others = (["reward=callable", "reward.path=math.dist"], ["run_name=my_rewards.shortness"])
+    for more in ([], *others):
+        with pytest.raises(RunError) as raised:
+            start([f"resume={folder}", *more])
+        text = str(raised.value)
+        assert "code outside lsp and eval is not run from a config file" in text
+        assert "Write reward.path=my_rewards.shortness on the command line if you trust it" in text
+        assert "repeat what its command line said of it (python run.py num_queries" in text
+        assert "reward=callable reward.path=my_rewards.shortness" in text
+        assert not module.exists()
+    start([f"resume={folder}", *CALLABLE, "num_steps=3"])
+    assert [line["step"] for line in read_metrics(folder)] == [1, 2, 3]
+
+
+def test_a_file_cannot_name_a_function(module, tmp_path):
+    """Neither a choice of reward nor an experiment, nor what another setting lends it."""
+    root = tmp_path / "conf"
+    shutil.copytree(CONF, root)
+    (root / "reward" / "mine.yaml").write_text(
+        "_target_: lsp.rewards.callable.CallableReward\npath: my_rewards.shortness\n"
+    )
+    (root / "experiment" / "mine.yaml").write_text(
+        "# @package _global_\ndefaults:\n  - override /reward: callable\n"
+        "reward:\n  path: my_rewards.shortness\n"
+    )
+    lent = ["reward=callable", "run_name=my_rewards.shortness", "reward.path=${run_name}"]
+    for overrides in (["reward=mine"], ["experiment=mine"], lent):
+        with pytest.raises(ConfigError, match="reward.path=my_rewards.shortness: code outside"):
+            compose_as(Config, root, overrides, config_rules)
+    with pytest.raises(ConfigError, match="is not run from a config file"):
+        from_tree({**to_tree(compose([])), "reward": yaml.safe_load(
+            (root / "reward" / "mine.yaml").read_text())})  # fmt: skip
+    assert not module.exists()
+    assert compose_as(Config, root, ["reward=mine", CALLABLE[1]], config_rules).reward.path == PATH
+
+
+@pytest.mark.parametrize(
+    ("path", "says"),
+    [
+        ("my_rewards.gone", "cannot be imported (module 'my_rewards' has no attribute 'gone')"),
+        ("no_such_module.f", "cannot be imported (No module named 'no_such_module')"),
+        ("len", "cannot be imported (Empty module name)"),
+        ("my_rewards.number", "cannot be called. Name a function"),
+        ("3", "must be text"),
+        ("null", "must be text"),
+    ],
+)
+def test_a_path_that_names_no_function(module, path, says):
+    with pytest.raises(ConfigError) as raised:
+        compose(["reward=callable", f"reward.path={path}"])
+    (problem,) = raised.value.problems
+    assert problem.key == "reward.path" and says in str(problem)
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("one_short", "returned something else than .* 2 rewards were asked for, and 1 came"),
+        ("not_a_number", "reward 0 is nan, and must be a finite number; correct it"),
+        ("too_large", "reward 0 is 1000.*, and must be a finite number"),
+        ("words", "reward 0 is '1', and must be"),
+        ("nothing", "2 rewards were asked for, and a NoneType came"),
+        ("broken", r"failed at .*my_rewards.py:\d+: ZeroDivisionError: .*; correct it"),
+        ("missing_file", r"failed at .*my_rewards.py:\d+: FileNotFoundError: .*go on with resume"),
+    ],
+)
+def test_a_function_that_returns_no_rewards(module, name, says):
+    with pytest.raises(ValueError, match=f"the reward my_rewards.{name} .*{says}"):
+        CallableScorer(f"my_rewards.{name}")(["a", "b"], ["c", "d"])
+
+
+def test_a_function_may_return_an_array(module):
+    scorer = CallableScorer("my_rewards.shortness")
+    scorer.function = lambda queries, answers: numpy.array([1, 2], dtype="float32")
+    assert scorer(["a", "b"], ["c", "d"]) == [1.0, 2.0]
