@@ -34,7 +34,7 @@ from eval.types import Pair, Verdict
 from lsp.errors import ConfigError, Problem, RunError
 from lsp.model.out_of_memory import OutOfMemory, memory_guard
 from lsp.run.folder import lock_run
-from lsp.tools.text import duration
+from lsp.tools.text import duration, visible
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -47,20 +47,14 @@ def main(arguments: Sequence[str]) -> None:
         of_judge = config.benchmark.measures == "judge"
         print(check_table(results) if of_judge else results_table(results))
         for problem, count in results["problems"].most_common(5):
-            print(f"no verdict, {count} times: {printable(problem)}")
+            print(f"no verdict, {count} times: {visible(' '.join(problem.split()))}")
         if not any(r["n"] for r in results["agreement" if of_judge else "win_rate"].values()):
             sys.exit("error: there is no verdict at all")
 
 
-def printable(text: str) -> str:
-    """Text of a server, without control characters."""
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
-
-
 def evaluate(config: EvaluateConfig) -> dict[str, Any] | None:
     """The results that are also in results.json; None for a dry run."""
-    warning = shutdown_warning(config.judge.model)
-    if warning:
+    if warning := shutdown_warning(config.judge.model):
         print(f"warning: {warning}", file=sys.stderr)
     key = api_key(config)
     if config.benchmark.measures == "judge":

@@ -123,27 +123,22 @@ def common_config(runs: Sequence[Path], trusted: Mapping[str, Any]) -> Config:
         for run, config in zip(runs, configs, strict=True)
     )
     for run, other in zip(runs[1:], others, strict=True):
-        differ = [
-            key for key in dict.fromkeys((*first, *other)) if first.get(key) != other.get(key)
-        ]
-        if differ:
-            key = differ[0]
+        keys = dict.fromkeys((*first, *other))
+        if differ := [key for key in keys if first.get(key) != other.get(key)]:
+            ours, theirs = first.get(differ[0]), other.get(differ[0])
+            more = f" (they differ in {', '.join(differ)})" if differ[1:] else ""
             raise RunError(
-                f"{runs[0]} and {run} cannot stand in one matrix: {key} is {first.get(key)!r}"
-                f" and {other.get(key)!r}"
-                + (f" (they differ in {', '.join(differ)})" if differ[1:] else "")
-                + "; name runs of one base and world, each other group in a command of its own"
+                f"{runs[0]} and {run} cannot stand in one matrix: {differ[0]} is {ours!r} and"
+                f" {theirs!r}{more}; name runs of one base and world, each other group in a command"
+                " of its own"
             )
     return configs[0]
 
 
 def shared_settings(config: Config) -> dict[str, Any]:
     """Dotted key -> value of all that queries, answers and rewards depend on beside weights."""
-    return {
-        key: value
-        for key, value in flat(config).items()
-        if key in ALIKE or key.startswith(tuple(f"{group}." for group in ALIKE))
-    }
+    groups = tuple(f"{key}." for key in ALIKE)
+    return {key: value for key, value in flat(config).items() if f"{key}.".startswith(groups)}
 
 
 def players_of(runs: Sequence[Path], last_only: bool) -> list[Player]:
@@ -151,9 +146,8 @@ def players_of(runs: Sequence[Path], last_only: bool) -> list[Player]:
     with the run's id. Raises RunError for a run without a checkpoint and for one named twice."""
     records = [read_run(run) for run in runs]
     ids = [record["id"] for record in records]
-    for run_id in ids:
-        if ids.count(run_id) > 1:
-            raise RunError(f"the run {run_id} is named twice; name each run once")
+    if twice := [run_id for run_id in ids if ids.count(run_id) > 1]:
+        raise RunError(f"the run {twice[0]} is named twice; name each run once")
     players = [Player(BASE, None, records[0]["base"])]
     for run, run_id in zip(runs, ids, strict=True):
         checkpoints = checkpoint_folders(run)
@@ -193,14 +187,12 @@ class CrossPlay:
         """The whole matrix, by Challenger. Raises ValueError where a model, the data or the reward
         cannot be loaded, RunError for a damaged file."""
         count, samples, seed = self.settings.queries, self.settings.samples, self.settings.seed
-        queries = {
-            player.name: self.kept(
-                "queries", (player.name,), (player.identity, count, seed), partial(self.ask, player)
-            )
-            for player in self.players
-        }
-        if self.settings.data:
-            queries[DATA] = self.kept("queries", (DATA,), (DATA, count, seed), self.ask_data)
+        askers: list[Player | None] = [*self.players, *([None] if self.settings.data else [])]
+        queries = {}
+        for asker in askers:
+            name, identity = (asker.name, asker.identity) if asker else (DATA, DATA)
+            parts = (identity, count, seed)
+            queries[name] = self.kept("queries", (name,), parts, partial(self.ask, asker))
         cells: dict[tuple[str, str], Cell] = {}
         for solver in self.players:
             load = cache(partial(load_player, solver, self.config))
@@ -241,32 +233,29 @@ class CrossPlay:
         write_json(path, {"key": key, "queries": rows})
         return rows
 
-    def ask(self, player: Player) -> list[dict[str, Any]]:
-        """A model's queries: ``text``, ``status`` and whether it is ``legal``."""
+    def ask(self, player: Player | None) -> list[dict[str, Any]]:
+        """Queries of a model, or of the data set: ``text``, ``status``, whether it is ``legal``."""
         from lsp.queries.challenger import challenger_queries
-        from lsp.types import DrawKey
+        from lsp.types import DrawKey, Query
 
-        model, chat, engine = load_player(player, self.config)
-        config, count = self.config, self.settings.queries
-        key = DrawKey(self.settings.seed, 0, "cross-play challenger")
-        queries = challenger_queries(
-            model, engine, chat, config.prompts, config.rollout, count, key
-        )
+        config, count, seed = self.config, self.settings.queries, self.settings.seed
+        if player:
+            model, chat, engine = load_player(player, config)
+            key = DrawKey(seed, 0, "cross-play challenger")
+            queries = challenger_queries(
+                model, engine, chat, config.prompts, config.rollout, count, key
+            )
+        else:
+            try:
+                texts = build_part(config.data, BuildContext(config))
+            except ValueError as error:
+                raise RunError(f"{error}; data=false plays without the data set") from error
+            queries = [Query("", t, "dataset") for t in step_queries(texts, count, seed, 0)]
         is_legal = config.world.is_legal
         return [
             {"text": q.text, "status": q.status, "legal": q.played and is_legal(q.text)}
             for q in queries
         ]
-
-    def ask_data(self) -> list[dict[str, Any]]:
-        """The data set's."""
-        try:
-            texts = build_part(self.config.data, BuildContext(self.config))
-        except ValueError as error:
-            raise RunError(f"{error}; data=false plays without the data set") from error
-        chosen = step_queries(texts, self.settings.queries, self.settings.seed, 0)
-        is_legal = self.config.world.is_legal
-        return [{"text": t, "status": "dataset", "legal": is_legal(t)} for t in chosen]
 
     def answer(self, load: Callable[[], Loaded], texts: Sequence[str]) -> list[dict[str, Any]]:
         """Per query its ``answers``, their ``rewards`` and the ``probability`` of the right one
@@ -290,13 +279,8 @@ class CrossPlay:
         )
         right = {i: config.world.right_answer(text) for i, text in enumerate(texts)}
         right = {i: answer for i, answer in right.items() if answer is not None}
-        exact = completion_probability(
-            model,
-            chat,
-            [prompts[i] for i in right],
-            list(right.values()),
-            config.optim.micro_batch_tokens,
-        )
+        asked, tokens = [prompts[i] for i in right], config.optim.micro_batch_tokens
+        exact = completion_probability(model, chat, asked, list(right.values()), tokens)
         probability = dict(zip(right, exact, strict=True))
         return [
             {

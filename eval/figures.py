@@ -39,16 +39,8 @@ from lsp.settings.schema import settings
 from lsp.tracking.reader import read_metrics
 
 # Okabe and Ito's colours, told apart by colour-blind readers; hatches tell them apart in print.
-COLOURS = {
-    COPY: "#999999",
-    "grpo": "#0072B2",
-    "lsp_zero": "#E69F00",
-    "lsp": "#009E73",
-    "lsp_zero_from_grpo": "#F0C75E",
-    "lsp_from_grpo": "#56B4E9",
-    "grpo_from_lsp_zero": "#D55E00",
-    "grpo_from_lsp": "#CC79A7",
-}
+INKS = ("#999999", "#0072B2", "#E69F00", "#009E73", "#F0C75E", "#56B4E9", "#D55E00", "#CC79A7")
+COLOURS = dict(zip(LABELS, INKS, strict=True))
 HATCHES = dict(zip(LABELS, ("", "//", "..", "\\\\", "xx", "--", "oo", "++"), strict=True))
 CURVES = {
     "reward/solver/mean": "Solver's reward",
@@ -109,25 +101,24 @@ def make_figures(names: Sequence[str], settings: FigureSettings) -> str:
 
 
 def report(bars: Sequence[Bar], stem: Path, judge: str, settings: FigureSettings) -> str:
-    lines = [f"discrete win rates, ties as losses, judged by {judge}; 95 % intervals"]
-    for bar in bars:
-        if bar.set == OVERALL or bar.paper is not None:
-            lines.append(
-                f"  {LABELS[bar.bar]:<20} {bar.set:<13} {bar.win_rate:5.1f}"
-                f" [{bar.low:.1f}, {bar.high:.1f}], {bar.seeds} seeds, n {bar.n}; {bar.verdict}"
-            )
-    lines.append(caution(settings))
-    lines += [f"{stem}.png, .pdf, .csv", f"{stem}-curves.png, .pdf"]
-    return "\n".join(lines)
+    lines = [
+        f"  {LABELS[bar.bar]:<20} {bar.set:<13} {bar.win_rate:5.1f}"
+        f" [{bar.low:.1f}, {bar.high:.1f}], {bar.seeds} seeds, n {bar.n}; {bar.verdict}"
+        for bar in bars
+        if bar.set == OVERALL or bar.paper is not None
+    ]
+    heading = f"discrete win rates, ties as losses, judged by {judge}; 95 % intervals"
+    files = [f"{stem}.png, .pdf, .csv", f"{stem}-curves.png, .pdf"]
+    return "\n".join([heading, *lines, caution(settings), *files])
 
 
 def caution(settings: FigureSettings) -> str:
     """What must be said beside the paper's numbers."""
-    text = "Paper: at n = 805 one standard error is 1.7 points"
-    if settings.paper == "v1":
-        text += ", so 40.1, 40.6 and 40.9 cannot be told apart; its v1 is known second-hand."
-    else:
-        text += "; which bar of v3 belongs to which set is inferred."
+    version = {
+        "v1": ", so 40.1, 40.6 and 40.9 cannot be told apart; its v1 is known second-hand.",
+        "v3": "; which bar of v3 belongs to which set is inferred.",
+    }
+    text = f"Paper: at n = 805 one standard error is 1.7 points{version[settings.paper]}"
     if settings.benchmark == "pocket":
         text += " The pocket world is another task: compare orders, not heights."
     return text

@@ -185,8 +185,8 @@ class ChatClient(Judge):
         if isinstance(end, BudgetReached):
             raise BudgetReached(
                 f"judge.max_usd={self.settings.max_usd} is reached after {len(verdicts)} of"
-                f" {len(questions)} verdicts; they are kept, so the same command with a higher limit"
-                " goes on"
+                f" {len(questions)} verdicts; they are kept, so the same command with a higher"
+                " limit goes on"
             )
         if end is not None:
             raise end

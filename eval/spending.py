@@ -31,7 +31,8 @@ UNKNOWN = Prices(None, None)
 
 def known_judges() -> dict[str, dict[str, Any]]:
     """Name -> prices and shutdown of each judge of the table."""
-    return json.loads((CONF / "evaluate" / "judges.json").read_text(encoding="utf-8"))["judges"]
+    table = json.loads((CONF / "evaluate" / "judges.json").read_text(encoding="utf-8"))
+    return dict(table["judges"])
 
 
 def prices(model: str) -> Prices:

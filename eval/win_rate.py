@@ -136,7 +136,7 @@ def mean_interval(values: ArrayLike, seed: int = 0) -> tuple[float, float]:
     if np.isnan(table).all():
         return math.nan, math.nan
     if table.size == 1:
-        return table.item(), table.item()
+        return (table.item(),) * 2
     filled, present = np.nan_to_num(table), ~np.isnan(table)
 
     def mean(*drawn: np.ndarray, axis: int) -> np.ndarray:

@@ -36,8 +36,11 @@ if TYPE_CHECKING:
 
     from lsp.types import Completion, DrawKey
 
-Config = Players = ChatFormat = ModelShape = Any
-"""Classes of rooms that are built on this one, which can only name them."""
+# Classes of rooms that are built on this one, which can only name them.
+Config = Any
+Players = Any
+ChatFormat = Any
+ModelShape = Any
 
 Rows = Sequence[dict[str, Any]]
 """Trace rows of a step: lsp/tracking/rows.py has their columns."""

@@ -224,14 +224,13 @@ def draw(sweep: Sweep, outcomes: Sequence[Outcome], folder: Path) -> Path:
     axis = figure.add_subplot()
     if keys:
         xs = [point[keys[0]] for point, _ in outcomes]
-        if numeric := all(isinstance(x, (int, float)) for x in xs):
-            order: Any = sorted
-        else:
-            xs, order = list(map(str, xs)), list
+        numeric = all(isinstance(x, (int, float)) for x in xs)
+        xs = xs if numeric else list(map(str, xs))
         values = [value for _, value in outcomes]
-        means = {x: mean(group) for x, group in grouped(zip(xs, values, strict=True)).items()}
+        groups = list(grouped(zip(xs, values, strict=True)).items())
+        groups = sorted(groups) if numeric else groups
         axis.plot(xs, values, "o", color="#1f6fb4", alpha=0.5)
-        axis.plot(order(means), [means[x] for x in order(means)], "-", color="#1f6fb4")
+        axis.plot([x for x, _ in groups], [mean(group) for _, group in groups], color="#1f6fb4")
         if numeric and min(xs) > 0 and max(xs) / min(xs) >= 20:
             axis.set_xscale("log")
         axis.set_xlabel(keys[0])

@@ -44,8 +44,7 @@ class PaperSettings:
     workers: int = Field(default=os.cpu_count() or 1, ge=1, le=1024, description="runs at once")
     folder: str | None = Field(
         default=None,
-        description="of runs, answers and pictures; null: outputs/paper-<world>, so that the two"
-        " figures share their runs",
+        description="of runs and pictures; null: outputs/paper-<world>, for both figures",
     )
 
 
@@ -99,10 +98,8 @@ def bars_needed(figure: int) -> list[str]:
 
 def experiment_of(bar: str) -> str:
     """The file under conf/experiment that a bar is run by."""
-    for version in ("paper_v1", "paper_v3"):
-        if (EXPERIMENTS / version / f"{bar}.yaml").is_file():
-            return f"{version}/{bar}"
-    raise RunError(f"there is no file for {bar} under {EXPERIMENTS}")
+    file, *_ = sorted(EXPERIMENTS.glob(f"paper_v*/{bar}.yaml"))
+    return f"{file.parent.name}/{file.stem}"
 
 
 def run_command(

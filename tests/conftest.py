@@ -62,7 +62,7 @@ def files_are_composed_once():
     def compose_once(root, overrides, problems):
         if root != composing.CONF:
             return real(root, overrides, problems)
-        key = tuple(overrides)
+        key = (str(root), *overrides)
         if key not in kept:
             count = len(problems)
             tree = real(root, overrides, problems)

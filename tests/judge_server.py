@@ -1,7 +1,5 @@
 """A judge on loopback that speaks chat completions and can misbehave."""
 
-from __future__ import annotations
-
 import json
 import math
 import random

@@ -12,11 +12,9 @@ from lsp.settings.prompts import ChatRole
 
 
 class ChatFormat:
-    """Encodes conversations under a tokenizer's chat template, contents as plain text.
-
-    The template is rendered once per sequence of roles with marks in place of contents, cut at
-    the marks, and its pieces are encoded with special tokens; contents are encoded without.
-    Where the template trims contents (Llama 3's does), they are trimmed here too.
+    """The template is rendered once per sequence of roles with marks in place of contents, cut at
+    the marks, and its pieces are encoded with special tokens; contents are encoded without. Where
+    the template trims contents (Llama 3's does), they are trimmed here too.
 
     Equal to ``apply_chat_template(..., sanitize_control_tokens=True)`` (a test holds it to
     that), at one batched encoding instead of one template run for each conversation.

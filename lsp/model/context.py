@@ -1,5 +1,6 @@
 """Settings and texts go in, those that fit the model's context (or an error) come out."""
 
+import math
 from collections.abc import Sequence
 
 from transformers import PreTrainedModel
@@ -35,12 +36,10 @@ def within_context(
 ) -> tuple[list[str], int]:
     """The queries that fit into the model's context with an answer and, where it reads them, the
     judge's prompt; and how many do not. Raises ValueError where none does."""
+    context = getattr(model.config, "max_position_embeddings", None) or math.inf
     needed = answer_tokens(chat, config, 0)
     if not config.method.scores_quality:
         del needed["the judge"]
-    context = getattr(model.config, "max_position_embeddings", None)
-    if context is None:
-        return list(queries), 0
     longest = context - max(needed.values())
     lengths = [len(ids) for ids in chat.encode_text(queries)]
     fitting = [q for q, n in zip(queries, lengths, strict=True) if n <= longest]
@@ -54,8 +53,7 @@ def within_context(
 
 
 def answer_tokens(chat: ChatFormat, config: Config, query_tokens: int) -> dict[str, int]:
-    """The most tokens, prompts included, that the Solver and the judge need for a query of so
-    many."""
+    """The most tokens, prompts included, that Solver and self-judge need for a query of so many."""
     prompts, answered = config.prompts, query_tokens + config.rollout.max_new_tokens
     solver, judge = chat.encode([prompts.solver_messages(""), prompts.judge_messages("", "")])
     return {
@@ -65,6 +63,6 @@ def answer_tokens(chat: ChatFormat, config: Config, query_tokens: int) -> dict[s
 
 
 def beyond_context(model: PreTrainedModel, needed: dict[str, int]) -> dict[str, int]:
-    """Those of ``needed`` that exceed the model's context; none where it has no known limit."""
+    """Those of ``needed`` that exceed the model's context; none where its limit is not known."""
     context = getattr(model.config, "max_position_embeddings", None)
     return {who: n for who, n in needed.items() if context is not None and n > context}

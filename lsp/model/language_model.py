@@ -21,12 +21,9 @@ def load_model(
     revision: str | None = None,
     trust_remote_code: bool = False,
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """A causal language model in eval mode and its tokenizer.
-
-    ``source``: ``pocket``, a folder, or a Hub id; ``revision`` is of the latter. Raises ValueError
-    with the way out where it is missing, damaged, or not a model whose log-probabilities this
-    project computes right, and where it would run code without ``trust_remote_code``.
-    """
+    """A causal language model in eval mode and its tokenizer. Raises ValueError with the way out
+    where it is missing, damaged, or not a model whose log-probabilities this project computes
+    right, and where it would run code without ``trust_remote_code``. See ``load_pretrained``."""
     options = {"attn_implementation": "sdpa"}
     model, tokenizer = load_pretrained(
         "CausalLM", "model", str(source), dtype, revision, trust_remote_code, **options
@@ -63,8 +60,8 @@ def check_paths(model: PreTrainedModel) -> None:
         if is_out_of_memory(error):
             raise
         raise ValueError(
-            f"{type(model).__name__} keeps keys and values in an unknown way ({error}); this model is"
-            " not supported"
+            f"{type(model).__name__} keeps keys and values in an unknown way ({error}); this"
+            " model is not supported"
         ) from error
     expected = []
     for row in rows:

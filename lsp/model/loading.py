@@ -37,9 +37,8 @@ def load_pretrained(
 
     ``source``: ``pocket``, a folder, or a Hub id; ``revision`` is of the latter. ``group``:
     ``model`` or ``reward``, the settings that errors name; ``options`` go to ``from_pretrained``.
-    Raises ValueError with the way out where anything is missing, damaged, or would run code that
-    was not agreed to.
-    """
+    Raises ValueError with the way out where files are missing or damaged, or would run code that
+    was not agreed to."""
     transformers.utils.logging.disable_progress_bar()
     transformers.utils.logging.set_verbosity_error()  # its table of unfit weights is an error below
     folder = local_model_folder(source)
@@ -59,14 +58,9 @@ def load_pretrained(
         _refuse_other_head(head, name, config_json.get("architectures") or ())
         shared["trust_remote_code"] = trust_remote_code
         tokenizer = transformers.AutoTokenizer.from_pretrained(name, **shared)
-        model, report = getattr(transformers, f"AutoModelFor{head}").from_pretrained(
-            name,
-            dtype=getattr(torch, dtype),
-            use_safetensors=True,
-            output_loading_info=True,
-            **shared,
-            **options,
-        )
+        options |= shared | {"dtype": getattr(torch, dtype), "use_safetensors": True}
+        auto_class = getattr(transformers, f"AutoModelFor{head}")
+        model, report = auto_class.from_pretrained(name, output_loading_info=True, **options)
     except UnfitFiles as error:
         raise ValueError(str(error)) from error
     except Exception as error:  # of transformers, tokenizers or the Hub, which share no class

@@ -5,7 +5,7 @@ completion tokens; each prompt is computed once, and its completions attend to i
 (exact: a prompt's states do not depend on what follows). The vocabulary head runs over a tile of
 positions at a time, and in training the head's gradients are formed in the same pass: what a
 token's log-probability weighs in the loss follows from that log-probability alone, so neither are
-logits kept nor computed again. Plain tensors in, plain tensors out.
+logits kept nor computed again.
 """
 
 from collections.abc import Callable
@@ -211,12 +211,10 @@ class _HeadLoss(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, for_loss, *unused):
-        for_hidden, for_weight, for_bias = ctx.saved_tensors
-        if for_loss != 1:
-            for_hidden, for_weight, for_bias = (
-                None if gradient is None else gradient * for_loss
-                for gradient in (for_hidden, for_weight, for_bias)
-            )
+        for_hidden, for_weight, for_bias = (
+            gradient if gradient is None or for_loss == 1 else gradient * for_loss
+            for gradient in ctx.saved_tensors
+        )
         for_weight, for_bias = (
             None if gradient is None else gradient.to(ctx.dtype)
             for gradient in (for_weight, for_bias)

@@ -33,16 +33,9 @@ def add_lora(model: PreTrainedModel, settings: LoraSettings) -> None:
     from peft import LoraConfig
 
     plain = model.state_dict().keys()
-    model.add_adapter(
-        LoraConfig(
-            r=settings.rank,
-            lora_alpha=settings.alpha,
-            target_modules="all-linear",
-            lora_dropout=0.0,
-            task_type="CAUSAL_LM",
-        ),
-        ADAPTER,
-    )
+    everywhere = {"target_modules": "all-linear", "lora_dropout": 0.0, "task_type": "CAUSAL_LM"}
+    lora = LoraConfig(r=settings.rank, lora_alpha=settings.alpha, **everywhere)
+    model.add_adapter(lora, ADAPTER)
     model.eval()
     if merged_state(model).keys() != plain:
         raise ValueError(

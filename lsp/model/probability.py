@@ -20,8 +20,8 @@ def completion_probability(
     texts: Sequence[str],
     max_tokens: int,
 ) -> list[float]:
-    """P(text, end token | prompt) at temperature 1, by teacher forcing, one number a text;
-    ``max_tokens``: padded tokens a pass."""
+    """P(text, end token | prompt) at temperature 1 of each text; ``max_tokens``: padded tokens of a
+    pass."""
     end = chat.tokenizer.eos_token_id
     encoded = chat.encode_text(texts)
     rows = [

@@ -13,18 +13,17 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 from transformers import PreTrainedModel
+from transformers.modeling_layers import GradientCheckpointingLayer
 
 from lsp.model.processes import Processes
 
 
 def shard_layers(model: PreTrainedModel, processes: Processes) -> None:
     """Keep only this process's part of each decoder layer."""
-    from torch.distributed.device_mesh import init_device_mesh
-    from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
-    from transformers.modeling_layers import GradientCheckpointingLayer
-
     mesh = init_device_mesh(model.device.type, (processes.size,))
     layers = [m for m in model.get_decoder().modules() if isinstance(m, GradientCheckpointingLayer)]
     if not layers:
@@ -37,8 +36,6 @@ def shard_layers(model: PreTrainedModel, processes: Processes) -> None:
 
 
 def _sharded_layers(model: nn.Module) -> list[Any]:
-    from torch.distributed.fsdp import FSDPModule
-
     return [module for module in model.modules() if isinstance(module, FSDPModule)]
 
 

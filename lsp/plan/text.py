@@ -28,9 +28,9 @@ def plan(config: Config) -> str:
     operations and hours. What is not known is named."""
     method = config.method
     n, g = config.num_queries, config.group_size
-    asked = n if method.queries == "challenger" else 0
+    written = n if method.queries == "challenger" else 0
     rows = n * g + (n if method.trains_challenger else 0)
-    tokens = n * g * config.rollout.max_new_tokens + asked * config.rollout.max_query_tokens
+    tokens = n * g * config.rollout.max_new_tokens + written * config.rollout.max_query_tokens
     judged = n * g if method.scores_quality else 0
     lines = [
         dump_config(config).rstrip(),

@@ -13,11 +13,9 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from pydantic import Field
-
 from lsp.contracts import BuildContext, Evaluator, EvaluatorSettings
 from lsp.pocket.language import FAMILIES, MAX_LENGTH, Task, evaluation_queries, parse
-from lsp.settings.schema import settings
+from lsp.settings.schema import setting, settings
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -30,17 +28,13 @@ if TYPE_CHECKING:
 class PocketEvaluation(EvaluatorSettings):
     """Exact accuracy on the dev split on the way, on the test split at the end."""
 
-    every: int = Field(
-        ge=0, le=10_000_000, description="steps between evaluations, beside the start and the end"
+    every: int = setting(
+        "steps between evaluations, beside the start and the end", ge=0, le=10_000_000
     )
-    dev_per_cell: int = Field(
-        ge=1, le=100_000, description="dev queries of one (family, length) at most"
-    )
-    test_per_cell: int = Field(
-        ge=1, le=100_000, description="test queries of one (family, length) at most"
-    )
-    challenger_samples: int = Field(
-        ge=1, le=1_000_000, description="queries drawn to measure what the Challenger writes"
+    dev_per_cell: int = setting("dev queries of one (family, length) at most", ge=1, le=100_000)
+    test_per_cell: int = setting("test queries of one (family, length) at most", ge=1, le=100_000)
+    challenger_samples: int = setting(
+        "queries drawn to measure what the Challenger writes", ge=1, le=1_000_000
     )
     name = "pocket"
     labels = MappingProxyType(

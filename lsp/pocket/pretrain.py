@@ -105,7 +105,7 @@ class PretrainSettings:
     batch: int = Field(default=48, ge=1, le=65_536, description="rows of the corpus a step")
     lr: float = Field(default=6e-3, gt=0, le=10, description="highest learning rate")
     warmup_steps: int = Field(default=200, ge=1, le=10_000_000, description="until that rate")
-    decay: float = Field(default=0.7, gt=0, le=10, description="of queries with their length")
+    decay: float = Field(default=0.7, gt=0, le=10, description="of queries, by their length")
     careless: tuple[float, ...] = Field(
         default=(0.05, 0.05, 0.1, 0.3, 0.6, 0.8, 0.85, 0.85),
         description="the teacher's chance of a lazy answer, by length 1 to 8",

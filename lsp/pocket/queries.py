@@ -2,19 +2,17 @@
 
 import random
 
-from pydantic import Field
-
 from lsp.contracts import BuildContext, QueriesSettings
 from lsp.pocket.language import legal_queries, split
-from lsp.settings.schema import settings
+from lsp.settings.schema import setting, settings
 
 
 @settings
 class PocketQueries(QueriesSettings):
     """Legal queries of the train split; none is in the dev or test split."""
 
-    per_cell: int = Field(ge=1, le=100_000, description="at most so many of each (family, length)")
-    max_length: int = Field(ge=1, le=8, description="of the argument")
+    per_cell: int = setting("at most so many of each (family, length)", ge=1, le=100_000)
+    max_length: int = setting("of the argument", ge=1, le=8)
 
     def build(self, context: BuildContext) -> list[str]:
         draw = random.Random("pocket queries")

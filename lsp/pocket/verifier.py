@@ -5,19 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
-from pydantic import Field
-
 from lsp.contracts import BuildContext, Reward, RewardSettings
 from lsp.pocket.language import verify
-from lsp.settings.schema import settings
+from lsp.settings.schema import setting, settings
 
 
 @settings
 class PocketVerifier(RewardSettings, Reward):
     """R in [0, 1] by ``lsp.pocket.language.verify``; a query that is not legal scores 0."""
 
-    credit: Literal["partial", "exact"] = Field(
-        description="partial: the share of right positions; exact: 1 or 0"
+    credit: Literal["partial", "exact"] = setting(
+        "partial: the share of right positions; exact: 1 or 0"
     )
     range = (0.0, 1.0)
 

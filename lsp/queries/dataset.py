@@ -8,10 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pydantic import Field
-
 from lsp.contracts import BuildContext, QueriesSettings
-from lsp.settings.schema import settings
+from lsp.settings.schema import setting, settings
 
 if TYPE_CHECKING:
     from lsp.settings.config import Config
@@ -22,10 +20,8 @@ class InstructionQueries(QueriesSettings):
     """Instructions in Alpaca's columns (``instruction``, ``input``). A non-empty input follows its
     instruction after a blank line."""
 
-    path: str = Field(
-        description="a local .json or .jsonl file, or a Hub data set (pip install '.[hub]')"
-    )
-    split: str = Field(description="of a Hub data set")
+    path: str = setting("a local .json or .jsonl file, or a Hub data set (pip install '.[hub]')")
+    split: str = setting("of a Hub data set")
 
     def problems(self, config: Config) -> list[tuple[str, str]]:
         local = self.path.endswith((".json", ".jsonl"))

@@ -3,12 +3,10 @@
 import traceback
 from collections.abc import Sequence
 
-from pydantic import Field
-
 from lsp.contracts import BuildContext, Reward, RewardSettings
 from lsp.rewards.checked import checked
 from lsp.settings.reader import imported
-from lsp.settings.schema import Code, settings
+from lsp.settings.schema import Code, setting, settings
 
 
 @settings
@@ -16,7 +14,7 @@ class CallableReward(RewardSettings):
     """R is what a function returns for lists of queries and answers of equal length: one finite
     number a pair, in their order. No range is known."""
 
-    path: Code = Field(description="package.module.function; from the command line alone")
+    path: Code = setting("package.module.function; from the command line alone")
 
     def uncounted(self) -> Sequence[str]:
         return (f"what {self.path} needs",)

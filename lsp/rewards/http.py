@@ -17,11 +17,9 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from pydantic import Field
-
 from lsp.contracts import BuildContext, Reward, RewardSettings
 from lsp.rewards.checked import checked
-from lsp.settings.schema import settings
+from lsp.settings.schema import setting, settings
 from lsp.tools.retry import RETRIED_STATUS, backoff, retry_after
 from lsp.tools.secrets import HIDDEN, scrub
 
@@ -38,14 +36,14 @@ class HttpReward(RewardSettings):
     """R is the server's number of a (query, answer) pair: unbounded. Equal pairs of a step are sent
     once."""
 
-    url: str = Field(description="http://host:port/path")
-    api_key_env: str | None = Field(
-        description="the name of the environment variable that holds the key; null: none"
+    url: str = setting("http://host:port/path")
+    api_key_env: str | None = setting(
+        "the name of the environment variable that holds the key; null: none"
     )
-    batch_size: int = Field(ge=1, le=65_536, description="pairs a request")
-    concurrency: int = Field(ge=1, le=1024, description="requests at a time")
-    timeout_seconds: float = Field(gt=0, le=86_400, description="for all of one request")
-    max_tries: int = Field(ge=1, le=100, description="of one request, the first included")
+    batch_size: int = setting("pairs a request", ge=1, le=65_536)
+    concurrency: int = setting("requests at a time", ge=1, le=1024)
+    timeout_seconds: float = setting("for all of one request", gt=0, le=86_400)
+    max_tries: int = setting("of one request, the first included", ge=1, le=100)
 
     def problems(self, config: Config) -> list[tuple[str, str]]:
         import httpx2

@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
-from pydantic import Field
-
 from lsp.contracts import BuildContext, OwnModel, Reward, RewardSettings
 from lsp.model.shapes import UnknownShape, shape_of
 from lsp.settings.config import ModelShape
-from lsp.settings.schema import Consent, settings
+from lsp.settings.schema import Consent, setting, settings
 
 
 @settings
@@ -21,16 +19,16 @@ class ClassifierReward(RewardSettings):
     pair of texts, which is how DeBERTa classifiers are trained.
     """
 
-    name: str = Field(description="a folder or Hub id of a classifier with one output")
-    revision: str | None = Field(description="branch, tag or commit of a Hub id; null: main")
-    trust_remote_code: Consent = Field(description="run Python files that came with it")
-    dtype: Literal["float32", "bfloat16"] = Field(description="of its weights")
-    date_string: str | None = Field(description="pins the date that its chat template inserts")
-    max_length: int = Field(
-        ge=8, le=2**20, description="tokens of a pair; what is longer is cut and marked truncated"
+    name: str = setting("a folder or Hub id of a classifier with one output")
+    revision: str | None = setting("branch, tag or commit of a Hub id; null: main")
+    trust_remote_code: Consent = setting("run Python files that came with it")
+    dtype: Literal["float32", "bfloat16"] = setting("of its weights")
+    date_string: str | None = setting("pins the date that its chat template inserts")
+    max_length: int = setting(
+        "tokens of a pair; what is longer is cut and marked truncated", ge=8, le=2**20
     )
-    max_tokens: int = Field(ge=8, le=2**30, description="padded tokens a pass")
-    shape: ModelShape | None = Field(default=None, description="of a Hub's model, for the plan")
+    max_tokens: int = setting("padded tokens a pass", ge=8, le=2**30)
+    shape: ModelShape | None = setting("of a Hub's model, for the plan", default=None)
 
     def own_models(self) -> Sequence[OwnModel]:
         try:

@@ -10,12 +10,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
-from pydantic import Field
-
 from lsp.contracts import BuildContext, Engine, SelfJudge, SelfJudgeSettings
 from lsp.rollout.settings import unrestricted
 from lsp.settings.prompts import Prompts
-from lsp.settings.schema import settings
+from lsp.settings.schema import setting, settings
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -31,12 +29,12 @@ MINIMUM_DIGIT_MASS = 0.5
 class RubricJudge(SelfJudgeSettings):
     """The reference judges under ``prompts.judge``, 0 to 7."""
 
-    mode: Literal["expected", "generate"] = Field(
-        description="expected: digits renormalised, one forward pass; generate: text, parsed"
+    mode: Literal["expected", "generate"] = setting(
+        "expected: digits renormalised, one forward pass; generate: text, parsed"
     )
-    max_new_tokens: int = Field(ge=1, le=65_536, description="of the text that generate writes")
-    lsp_weight: float = Field(
-        gt=0, le=1e6, description="method.self_reward_weight of method=lsp in this world"
+    max_new_tokens: int = setting("of the text that generate writes", ge=1, le=65_536)
+    lsp_weight: float = setting(
+        "method.self_reward_weight of method=lsp in this world", gt=0, le=1e6
     )
 
     @property

@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated
 
-from pydantic import Field
-
 from lsp.contracts import BuildContext, OwnModel, Reward, RewardSettings, build_part
-from lsp.settings.schema import PLUGGABLE, settings
+from lsp.settings.schema import PLUGGABLE, setting, settings
 
 if TYPE_CHECKING:
     from lsp.settings.config import Config
@@ -18,12 +16,10 @@ if TYPE_CHECKING:
 class Part:
     """One summand."""
 
-    weight: float = Field(
-        ge=-1e6,
-        le=1e6,
-        description="a negative one is a penalty; a part of weight 0 is logged alone",
+    weight: float = setting(
+        "a negative one is a penalty; a part of weight 0 is logged alone", ge=-1e6, le=1e6
     )
-    reward: Annotated[RewardSettings, PLUGGABLE] = Field(description="any reward")
+    reward: Annotated[RewardSettings, PLUGGABLE] = setting("any reward")
 
 
 @settings
@@ -31,7 +27,7 @@ class WeightedReward(RewardSettings):
     """R = sum over parts of weight · reward. Its range is the same sum of the parts' ranges; None
     where a part has none."""
 
-    parts: dict[str, Part] = Field(description="summands, by names of the user's")
+    parts: dict[str, Part] = setting("summands, by names of the user's")
 
     @property
     def range(self) -> tuple[float, float] | None:

@@ -8,8 +8,6 @@ This module imports no torch.
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field
-
 from lsp.contracts import (
     EngineSettings,
     EvaluatorSettings,
@@ -20,7 +18,7 @@ from lsp.contracts import (
     World,
 )
 from lsp.settings.prompts import Prompts
-from lsp.settings.schema import PLUGGABLE, Consent, settings
+from lsp.settings.schema import PLUGGABLE, Consent, setting, settings
 
 EXACT_KL_VOCABULARY = 8192
 """The largest vocabulary for ``kl_estimator=exact``, which keeps [tokens, V] distributions."""
@@ -33,11 +31,11 @@ MANY = 10_000_000
 class InitConfig:
     """Where the policy (and so the reference) starts."""
 
-    source: Literal["base", "grpo", "lsp", "lsp_zero", "checkpoint"] = Field(
-        description="base; the newest finished run of a method from the same base; or checkpoint"
+    source: Literal["base", "grpo", "lsp", "lsp_zero", "checkpoint"] = setting(
+        "base; the newest finished run of a method from the same base; or checkpoint"
     )
-    run: str | None = Field(
-        description="a run's folder or id, a checkpoint's, a model's, or that of a peft adapter of"
+    run: str | None = setting(
+        "a run's folder or id, a checkpoint's, a model's, or that of a peft adapter of"
         " model.name; null: see source"
     )
 
@@ -46,45 +44,43 @@ class InitConfig:
 class LoraSettings:
     """Adapters beside every linear layer but the vocabulary head."""
 
-    rank: int = Field(ge=0, le=65_536, description="0 trains all weights instead")
-    alpha: float = Field(gt=0, le=1e6, description="what adapters add is scaled by alpha / rank")
+    rank: int = setting("0 trains all weights instead", ge=0, le=65_536)
+    alpha: float = setting("what adapters add is scaled by alpha / rank", gt=0, le=1e6)
 
 
 @settings
 class ModelShape:
     """What a decoder's parameters are counted from, as its config.json has it."""
 
-    of: str = Field(
-        description="the Hub id that has this shape; under another name it says nothing"
-    )
-    layers: int = Field(ge=1, le=10_000, description="decoder layers")
-    hidden: int = Field(ge=1, le=2**20, description="width of the hidden states")
-    intermediate: int = Field(ge=1, le=2**24, description="width of the MLP")
-    heads: int = Field(ge=1, le=65_536, description="attention heads")
-    kv_heads: int = Field(ge=1, le=65_536, description="heads of keys and values")
-    head_size: int = Field(ge=1, le=65_536, description="numbers of one attention head")
-    vocabulary: int = Field(ge=1, le=2**24, description="tokens")
-    tied: bool = Field(description="the vocabulary head is the embedding")
-    qkv_bias: bool = Field(description="queries, keys and values have biases (Qwen 2)")
-    qk_norm: bool = Field(description="queries and keys are normed by head (Qwen 3)")
+    of: str = setting("the Hub id that has this shape; under another name it says nothing")
+    layers: int = setting("decoder layers", ge=1, le=10_000)
+    hidden: int = setting("width of the hidden states", ge=1, le=2**20)
+    intermediate: int = setting("width of the MLP", ge=1, le=2**24)
+    heads: int = setting("attention heads", ge=1, le=65_536)
+    kv_heads: int = setting("heads of keys and values", ge=1, le=65_536)
+    head_size: int = setting("numbers of one attention head", ge=1, le=65_536)
+    vocabulary: int = setting("tokens", ge=1, le=2**24)
+    tied: bool = setting("the vocabulary head is the embedding")
+    qkv_bias: bool = setting("queries, keys and values have biases (Qwen 2)")
+    qk_norm: bool = setting("queries and keys are normed by head (Qwen 3)")
 
 
 @settings
 class ModelConfig:
     """The base model."""
 
-    name: str = Field(description="pocket (the shipped one), a folder, or a Hub id")
-    revision: str | None = Field(description="branch, tag or commit of a Hub id; null: main")
-    trust_remote_code: Consent = Field(description="run Python files that came with the model")
-    dtype: Literal["float32", "bfloat16"] = Field(
-        description="of the weights; bfloat16 ones are trained through masters in fp32"
+    name: str = setting("pocket (the shipped one), a folder, or a Hub id")
+    revision: str | None = setting("branch, tag or commit of a Hub id; null: main")
+    trust_remote_code: Consent = setting("run Python files that came with the model")
+    dtype: Literal["float32", "bfloat16"] = setting(
+        "of the weights; bfloat16 ones are trained through masters in fp32"
     )
-    date_string: str | None = Field(
-        description="pins the date that some chat templates insert; null: the template's own"
+    date_string: str | None = setting(
+        "pins the date that some chat templates insert; null: the template's own"
     )
-    lora: LoraSettings = Field(description="adapters instead of all weights")
-    shape: ModelShape | None = Field(
-        default=None, description="of a Hub's model, for the plan; a folder's config.json tells it"
+    lora: LoraSettings = setting("adapters instead of all weights")
+    shape: ModelShape | None = setting(
+        "of a Hub's model, for the plan; a folder's config.json tells it", default=None
     )
 
 
@@ -92,31 +88,31 @@ class ModelConfig:
 class MethodConfig:
     """LSP, LSP-Zero, GRPO and the controls are values of these settings, nothing else."""
 
-    queries: Literal["challenger", "dataset"] = Field(description="who asks")
-    challenger: Literal["policy", "reference"] = Field(
-        description="which weights the asking Challenger has; the reference never learns"
+    queries: Literal["challenger", "dataset"] = setting("who asks")
+    challenger: Literal["policy", "reference"] = setting(
+        "which weights the asking Challenger has; the reference never learns"
     )
-    beta: float = Field(ge=0, le=1e6, description="KL coefficient of both roles")
-    kl_estimator: Literal["k1", "k2", "k3", "exact"] = Field(
-        description="how the KL to the reference is estimated (lsp/losses.py); k2 is the penalty"
+    beta: float = setting("KL coefficient of both roles", ge=0, le=1e6)
+    kl_estimator: Literal["k1", "k2", "k3", "exact"] = setting(
+        "how the KL to the reference is estimated (lsp/losses.py); k2 is the penalty"
     )
-    challenger_weight: float = Field(
-        ge=0, le=1e6, description="alpha_Ch, times all of the Challenger's loss; 0: not trained"
+    challenger_weight: float = setting(
+        "alpha_Ch, times all of the Challenger's loss; 0: not trained", ge=0, le=1e6
     )
-    challenger_reward: Literal["negative_value", "variance", "band"] = Field(
-        description="what a query earns beside w V_Q (lsp/game.py); negative_value is the paper's"
+    challenger_reward: Literal["negative_value", "variance", "band"] = setting(
+        "what a query earns beside w V_Q (lsp/game.py); negative_value is the paper's"
     )
-    self_reward_weight: float = Field(
-        ge=0, le=1e6, description="w in R + w R_Q and -V + w V_Q; 0 is LSP-Zero"
+    self_reward_weight: float = setting(
+        "w in R + w R_Q and -V + w V_Q; 0 is LSP-Zero", ge=0, le=1e6
     )
-    log_quality: bool = Field(description="score and log R_Q at weight 0 too")
-    divide_by_std: bool = Field(
-        description="divide the Solver's advantages by their group's standard deviation"
+    log_quality: bool = setting("score and log R_Q at weight 0 too")
+    divide_by_std: bool = setting(
+        "divide the Solver's advantages by their group's standard deviation"
     )
-    loss_aggregation: Literal["sum", "sequence_mean", "token_mean", "constant"] = Field(
-        description="how tokens are added up in a role's loss (lsp/losses.py); sum is the paper's"
+    loss_aggregation: Literal["sum", "sequence_mean", "token_mean", "constant"] = setting(
+        "how tokens are added up in a role's loss (lsp/losses.py); sum is the paper's"
     )
-    mask_truncated_answers: bool = Field(description="answers cut at the limit bear no loss")
+    mask_truncated_answers: bool = setting("answers cut at the limit bear no loss")
 
     @property
     def trains_challenger(self) -> bool:
@@ -142,26 +138,26 @@ class MethodConfig:
 class OptimConfig:
     """AdamW with a linear warm-up, then a constant rate."""
 
-    lr: float = Field(gt=0, le=10, description="learning rate after the warm-up")
-    warmup_steps: int = Field(ge=0, le=MANY, description="steps until the rate is lr")
-    weight_decay: float = Field(ge=0, le=10, description="AdamW's")
-    beta1: float = Field(ge=0, lt=1, description="decay rate of the first moment")
-    beta2: float = Field(ge=0, lt=1, description="decay rate of the second moment")
-    max_grad_norm: float = Field(gt=0, le=1e9, description="longer gradients are shortened to it")
-    micro_batch_tokens: int = Field(
-        ge=1, le=2**30, description="padded tokens in one forward and backward pass"
+    lr: float = setting("learning rate after the warm-up", gt=0, le=10)
+    warmup_steps: int = setting("steps until the rate is lr", ge=0, le=MANY)
+    weight_decay: float = setting("AdamW's", ge=0, le=10)
+    beta1: float = setting("decay rate of the first moment", ge=0, lt=1)
+    beta2: float = setting("decay rate of the second moment", ge=0, lt=1)
+    max_grad_norm: float = setting("longer gradients are shortened to it", gt=0, le=1e9)
+    micro_batch_tokens: int = setting(
+        "padded tokens in one forward and backward pass", ge=1, le=2**30
     )
-    gradient_checkpointing: bool = Field(
-        description="compute layers again in the backward pass: less memory, one more forward pass"
+    gradient_checkpointing: bool = setting(
+        "compute layers again in the backward pass: less memory, one more forward pass"
     )
-    max_skipped_steps: int = Field(
-        ge=1, le=MANY, description="steps in a row without a finite gradient that end the run"
+    max_skipped_steps: int = setting(
+        "steps in a row without a finite gradient that end the run", ge=1, le=MANY
     )
-    role_gradients_every: int = Field(
+    role_gradients_every: int = setting(
+        "steps between measurements of each role's gradient norm and of their cosine,"
+        " which cost a second gradient buffer; 0: off",
         ge=0,
         le=MANY,
-        description="steps between measurements of each role's gradient norm and of their cosine,"
-        " which cost a second gradient buffer; 0: off",
     )
 
 
@@ -169,25 +165,19 @@ class OptimConfig:
 class RolloutConfig:
     """Sampling of both roles; log-probabilities are taken at the same temperature."""
 
-    engine: Annotated[EngineSettings, PLUGGABLE] = Field(description="what writes completions")
-    stop: tuple[str, ...] = Field(
-        description="strings that end a completion, beside the end tokens"
+    engine: Annotated[EngineSettings, PLUGGABLE] = setting("what writes completions")
+    stop: tuple[str, ...] = setting("strings that end a completion, beside the end tokens")
+    temperature: float = setting("of both roles; 1 samples from the model itself", ge=0.01, le=100)
+    top_p: float = setting(
+        "below 1 unlikely tokens are left out, which the loss does not know", ge=0.01, le=1
     )
-    temperature: float = Field(
-        ge=0.01, le=100, description="of both roles; 1 samples from the model itself"
+    max_new_tokens: int = setting("of an answer", ge=1, le=2**20)
+    max_query_tokens: int = setting(
+        "of a query; one that is cut there is not played", ge=1, le=2**20
     )
-    top_p: float = Field(
-        ge=0.01,
-        le=1,
-        description="below 1 unlikely tokens are left out, which the loss does not know",
-    )
-    max_new_tokens: int = Field(ge=1, le=2**20, description="of an answer")
-    max_query_tokens: int = Field(
-        ge=1, le=2**20, description="of a query; one that is cut there is not played"
-    )
-    max_rows: int = Field(ge=1, le=2**20, description="rows decoded at once")
-    max_tokens: int = Field(
-        ge=1, le=2**36, description="columns of keys and values that these rows may take in all"
+    max_rows: int = setting("rows decoded at once", ge=1, le=2**20)
+    max_tokens: int = setting(
+        "columns of keys and values that these rows may take in all", ge=1, le=2**36
     )
 
 
@@ -195,48 +185,42 @@ class RolloutConfig:
 class CheckpointConfig:
     """When the model and the optimizer's state are saved."""
 
-    every: int = Field(ge=0, le=MANY, description="steps between checkpoints; 0: only at the end")
-    keep: int = Field(
-        ge=1, le=MANY, description="the last so many are kept, and the best one by objective"
-    )
+    every: int = setting("steps between checkpoints; 0: only at the end", ge=0, le=MANY)
+    keep: int = setting("the last so many are kept, and the best one by objective", ge=1, le=MANY)
 
 
 @settings
 class CollapseConfig:
     """Limits of moving means; crossing one raises an alarm, once."""
 
-    window: int = Field(ge=1, le=MANY, description="steps that a moving mean is taken over")
-    memory: int = Field(ge=1, le=2**24, description="queries remembered, 128 bytes each")
-    similarity: float = Field(
-        gt=0, le=1, description="Jaccard similarity (character 4-grams) that makes a near duplicate"
+    window: int = setting("steps that a moving mean is taken over", ge=1, le=MANY)
+    memory: int = setting("queries remembered, 128 bytes each", ge=1, le=2**24)
+    similarity: float = setting(
+        "Jaccard similarity (character 4-grams) that makes a near duplicate", gt=0, le=1
     )
-    min_distinct_query_frac: float = Field(
-        ge=0, le=1, description="different texts among a step's queries"
+    min_distinct_query_frac: float = setting("different texts among a step's queries", ge=0, le=1)
+    max_near_duplicate_frac: float = setting(
+        "queries that resemble one of an earlier step", ge=0, le=1
     )
-    max_near_duplicate_frac: float = Field(
-        ge=0, le=1, description="queries that resemble one of an earlier step"
+    min_played_query_frac: float = setting("queries that could be played", ge=0, le=1)
+    min_challenger_entropy: float = setting("nats a token", ge=0, le=100)
+    max_unparsed_frac: float = setting("self-scores that could not be read", ge=0, le=1)
+    max_unasked_code_frac: float = setting(
+        "answers that look like code, to queries that ask for none", ge=0, le=1
     )
-    min_played_query_frac: float = Field(ge=0, le=1, description="queries that could be played")
-    min_challenger_entropy: float = Field(ge=0, le=100, description="nats a token")
-    max_unparsed_frac: float = Field(ge=0, le=1, description="self-scores that could not be read")
-    max_unasked_code_frac: float = Field(
-        ge=0, le=1, description="answers that look like code, to queries that ask for none"
+    max_quality_drop: float = setting(
+        "of R_Q, while a role's reward gains more than min_reward_gain", gt=0, le=1e6
     )
-    max_quality_drop: float = Field(
-        gt=0, le=1e6, description="of R_Q, while a role's reward gains more than min_reward_gain"
-    )
-    min_reward_gain: float = Field(ge=0, le=1e6, description="see max_quality_drop: reward hacking")
+    min_reward_gain: float = setting("see max_quality_drop: reward hacking", ge=0, le=1e6)
 
 
 @settings
 class RuntimeConfig:
     """Where models compute."""
 
-    device: str = Field(description="auto (cuda where there is one, else cpu), cpu, cuda, cuda:1")
-    threads: int | None = Field(
-        ge=1,
-        le=1024,
-        description="torch's; null: its own choice. The same bits need the same number",
+    device: str = setting("auto (cuda where there is one, else cpu), cpu, cuda, cuda:1")
+    threads: int | None = setting(
+        "torch's; null: its own choice. The same bits need the same number", ge=1, le=1024
     )
 
 
@@ -244,18 +228,18 @@ class RuntimeConfig:
 class HardwareConfig:
     """What a run is planned for, and how its processes share the work."""
 
-    gpu: str | None = Field(description="a name in lsp/settings/gpus.py, for the plan's hours")
-    gpu_memory_gb: float | None = Field(
-        gt=0, le=1e5, description="a plan that needs more on one GPU is refused; null: no limit"
+    gpu: str | None = setting("a name in lsp/settings/gpus.py, for the plan's hours")
+    gpu_memory_gb: float | None = setting(
+        "a plan that needs more on one GPU is refused; null: no limit", gt=0, le=1e5
     )
-    gpus: int | None = Field(
-        ge=1, le=65_536, description="processes that there are to be; null: as many as are started"
+    gpus: int | None = setting(
+        "processes that there are to be; null: as many as are started", ge=1, le=65_536
     )
-    parallel: Literal["ddp", "fsdp"] = Field(
-        description="whole weights in each process, or the decoder's layers sharded (FSDP2)"
+    parallel: Literal["ddp", "fsdp"] = setting(
+        "whole weights in each process, or the decoder's layers sharded (FSDP2)"
     )
-    offload: bool = Field(
-        description="reference and reward model leave the GPU while they have nothing to do"
+    offload: bool = setting(
+        "reference and reward model leave the GPU while they have nothing to do"
     )
 
 
@@ -263,47 +247,41 @@ class HardwareConfig:
 class Config:
     """Everything that a run is made of."""
 
-    num_steps: int = Field(ge=1, le=MANY, description="updates")
-    num_queries: int = Field(ge=1, le=65_536, description="N: queries a step")
-    group_size: int = Field(ge=1, le=65_536, description="G: answers to each query")
-    seed: int = Field(ge=0, le=2**32 - 1, description="of everything that is drawn")
-    run_dir: str | None = Field(description="the run's folder; null: <runs_root>/<run id>")
-    run_name: str | None = Field(description="shown in W&B; null: method, init, beta, weight, seed")
-    runs_root: str = Field(
-        description="where runs go, and where init=grpo and resume look for them"
-    )
-    resume: str | None = Field(
-        description="a run's folder or id to go on with from its last checkpoint; auto: that of"
+    num_steps: int = setting("updates", ge=1, le=MANY)
+    num_queries: int = setting("N: queries a step", ge=1, le=65_536)
+    group_size: int = setting("G: answers to each query", ge=1, le=65_536)
+    seed: int = setting("of everything that is drawn", ge=0, le=2**32 - 1)
+    run_dir: str | None = setting("the run's folder; null: <runs_root>/<run id>")
+    run_name: str | None = setting("shown in W&B; null: method, init, beta, weight, seed")
+    runs_root: str = setting("where runs go, and where init=grpo and resume look for them")
+    resume: str | None = setting(
+        "a run's folder or id to go on with from its last checkpoint; auto: that of"
         " run_dir, where there is one"
     )
-    dry_run: bool = Field(description="print the plan and stop")
-    objective: str | None = Field(description="the metric that a sweeper gets and `best` goes by")
-    objective_goal: Literal["max", "min"] = Field(description="which value of it is the best")
-    world: Annotated[World, PLUGGABLE] = Field(description="what is known of this world's queries")
-    method: MethodConfig = Field(description="who asks, and what is learnt from")
-    init: InitConfig = Field(description="where the policy starts")
-    model: ModelConfig = Field(description="the base model")
-    prompts: Prompts = Field(description="the words of the roles")
-    data: Annotated[QueriesSettings, PLUGGABLE] = Field(
-        description="the queries of method.queries=dataset"
+    dry_run: bool = setting("print the plan and stop")
+    objective: str | None = setting("the metric that a sweeper gets and `best` goes by")
+    objective_goal: Literal["max", "min"] = setting("which value of it is the best")
+    world: Annotated[World, PLUGGABLE] = setting("what is known of this world's queries")
+    method: MethodConfig = setting("who asks, and what is learnt from")
+    init: InitConfig = setting("where the policy starts")
+    model: ModelConfig = setting("the base model")
+    prompts: Prompts = setting("the words of the roles")
+    data: Annotated[QueriesSettings, PLUGGABLE] = setting("the queries of method.queries=dataset")
+    reward: Annotated[RewardSettings, PLUGGABLE] = setting("the external reward R")
+    self_reward: Annotated[SelfJudgeSettings, PLUGGABLE] = setting("the quality self-reward R_Q")
+    rollout: RolloutConfig = setting("sampling of both roles")
+    optim: OptimConfig = setting("the optimizer and its steps")
+    eval: Annotated[EvaluatorSettings | None, PLUGGABLE] = setting(
+        "what is measured on the way and at the end; null: nothing"
     )
-    reward: Annotated[RewardSettings, PLUGGABLE] = Field(description="the external reward R")
-    self_reward: Annotated[SelfJudgeSettings, PLUGGABLE] = Field(
-        description="the quality self-reward R_Q"
+    tracker: Annotated[TrackerSettings, PLUGGABLE] = setting(
+        "where a run is tracked beside its folder"
     )
-    rollout: RolloutConfig = Field(description="sampling of both roles")
-    optim: OptimConfig = Field(description="the optimizer and its steps")
-    eval: Annotated[EvaluatorSettings | None, PLUGGABLE] = Field(
-        description="what is measured on the way and at the end; null: nothing"
-    )
-    tracker: Annotated[TrackerSettings, PLUGGABLE] = Field(
-        description="where a run is tracked beside its folder"
-    )
-    collapse: CollapseConfig = Field(description="limits that raise alarms")
-    on_collapse: Literal["warn", "stop"] = Field(description="what an alarm does")
-    checkpoint: CheckpointConfig = Field(description="when the run is saved")
-    runtime: RuntimeConfig = Field(description="where models compute")
-    hardware: HardwareConfig = Field(description="what it is planned for, and sharded over")
+    collapse: CollapseConfig = setting("limits that raise alarms")
+    on_collapse: Literal["warn", "stop"] = setting("what an alarm does")
+    checkpoint: CheckpointConfig = setting("when the run is saved")
+    runtime: RuntimeConfig = setting("where models compute")
+    hardware: HardwareConfig = setting("what it is planned for, and sharded over")
 
 
 def local_model_folder(name: str) -> Path | None:

@@ -9,9 +9,7 @@ import re
 from collections.abc import Mapping
 from typing import Literal
 
-from pydantic import Field
-
-from lsp.settings.schema import settings
+from lsp.settings.schema import setting, settings
 
 ChatRole = Literal["system", "user", "assistant"]
 Messages = list[tuple[ChatRole, str]]
@@ -22,24 +20,21 @@ Messages = list[tuple[ChatRole, str]]
 class Prompts:
     """The words of one world's roles (``conf/prompts/*.yaml``)."""
 
-    challenger: str = Field(
-        description="what the Challenger is asked; {task} and {template} are filled in"
+    challenger: str = setting("what the Challenger is asked; {task} and {template} are filled in")
+    challenger_task: str = setting("the {task} of the Challenger's prompt")
+    challenger_template: str = setting("the {template} of the Challenger's prompt")
+    template_tags: tuple[str, ...] = setting(
+        "taken off the two ends of a query; one that remains inside makes it malformed"
     )
-    challenger_task: str = Field(description="the {task} of the Challenger's prompt")
-    challenger_template: str = Field(description="the {template} of the Challenger's prompt")
-    template_tags: tuple[str, ...] = Field(
-        description="taken off the two ends of a query; one that remains inside makes it malformed"
+    solver: str = setting(
+        "a system message before each query; empty as in the paper: the query alone", default=""
     )
-    solver: str = Field(
-        default="",
-        description="a system message before each query; empty as in the paper: the query alone",
+    judge: str = setting("what the judge is asked after a query and its answer")
+    judge_opening: str = setting(
+        "how the judge's turn begins; in expected mode the digit is the next token"
     )
-    judge: str = Field(description="what the judge is asked after a query and its answer")
-    judge_opening: str = Field(
-        description="how the judge's turn begins; in expected mode the digit is the next token"
-    )
-    judge_tag: str = Field(
-        description="surrounds the total in generate mode; empty: the judge's text is one digit"
+    judge_tag: str = setting(
+        "surrounds the total in generate mode; empty: the judge's text is one digit"
     )
 
     def challenger_messages(self) -> Messages:

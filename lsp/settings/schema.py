@@ -1,9 +1,8 @@
 """Classes of settings: how one is declared, and its way into plain values and back.
 
-A class of settings is declared with ``@settings``: its annotations and ``Field`` limits are the
-schema, held by pydantic without any conversion, and each field's ``description`` is a line of
-docs/settings.md. A field marked ``PLUGGABLE`` holds a part (lsp/contracts.py). This module knows no
-setting by name and imports no torch.
+A class of settings is declared with ``@settings``: its annotations and the limits of each
+``setting`` are the schema, held by pydantic without any conversion. A field marked ``PLUGGABLE``
+holds a part (lsp/contracts.py). This module knows no setting by name and imports no torch.
 """
 
 import dataclasses
@@ -23,7 +22,13 @@ Code = Annotated[str, CODE]
 Consent = Annotated[bool, CONSENT]
 
 
-@dataclass_transform(kw_only_default=True, frozen_default=True, field_specifiers=(Field,))
+def setting(description: str, **limits: Any) -> Any:
+    """A field, by its line in docs/settings.md and pydantic's limits (``ge``, ``gt``, ``le``,
+    ``lt``, ``default``)."""
+    return Field(description=description, **limits)
+
+
+@dataclass_transform(kw_only_default=True, frozen_default=True, field_specifiers=(setting,))
 def settings(kind: type[Settings]) -> type[Settings]:
     """A frozen class of settings: nothing is converted but whole numbers to ``float``."""
     rules = ConfigDict(

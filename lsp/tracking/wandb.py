@@ -12,12 +12,10 @@ import sys
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field
-
 from lsp.contracts import BuildContext, Rows, RunIdentity, Tracker, TrackerSettings
 from lsp.errors import RunError
 from lsp.settings.config import Config
-from lsp.settings.schema import flat, settings
+from lsp.settings.schema import flat, setting, settings
 from lsp.tracking.reader import read_metrics
 
 SAMPLE_ROWS = 64
@@ -36,20 +34,16 @@ HISTOGRAMS = (
 class WandbTracker(TrackerSettings):
     """Weights & Biases, a sink beside the run's folder."""
 
-    project: str = Field(description="of W&B")
-    entity: str | None = Field(description="W&B user or team; null: the account's own")
-    mode: Literal["auto", "online", "offline"] = Field(
-        description="auto: online where a key is found, else offline; WANDB_MODE comes first"
+    project: str = setting("of W&B")
+    entity: str | None = setting("W&B user or team; null: the account's own")
+    mode: Literal["auto", "online", "offline"] = setting(
+        "auto: online where a key is found, else offline; WANDB_MODE comes first"
     )
-    tables: Literal["all", "sample", "off"] = Field(
-        description="trace rows as a table each step, some of them every artifact_every, or none"
+    tables: Literal["all", "sample", "off"] = setting(
+        "trace rows as a table each step, some of them every artifact_every, or none"
     )
-    artifact_every: int = Field(
-        ge=1, le=10_000_000, description="steps between artifacts of trace shards"
-    )
-    finish_seconds: int = Field(
-        ge=1, le=86_400, description="how long the end of a run waits for W&B"
-    )
+    artifact_every: int = setting("steps between artifacts of trace shards", ge=1, le=10_000_000)
+    finish_seconds: int = setting("how long the end of a run waits for W&B", ge=1, le=86_400)
 
     def resolved_mode(self) -> tuple[str, str]:
         """(mode, why). ``disabled`` only where WANDB_MODE says so."""

@@ -25,7 +25,11 @@ def test_the_page_is_current(page):
 
 def test_every_setting_of_a_run_has_a_line_of_its_own(page):
     lines = {line.split("`")[1]: line for line in page.splitlines() if line.startswith("| `")}
-    missing = [key for key in flat(compose([])) if "_target_" not in key and key not in lines]
+    missing = [
+        key
+        for key in flat(compose([]))
+        if "_target_" not in key and key not in lines and f"## {key}\n" not in page
+    ]
     assert missing == []
     assert lines["method.beta"].startswith("| `method.beta` | number ≥ 0 ≤ 1,000,000 | `0.1` | KL")
     assert not [line for line in lines.values() if line.endswith("| None |")]

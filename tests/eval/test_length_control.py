@@ -1,10 +1,6 @@
 """Length control: by hand, by property, and against AlpacaEval 2's published numbers."""
 
-import csv
-import gzip
-import json
 import math
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,10 +16,6 @@ from eval.length_control import (
 )
 from eval.win_rate import by_source, weighted_win_rate
 
-DATA = Path(__file__).parents[3] / "shared" / "alpaca_eval"
-needs_data = pytest.mark.skipif(
-    not DATA.is_dir(), reason="the AlpacaEval files lie in ../shared/alpaca_eval, which is absent"
-)
 REFITTED = ["FuseChat-Llama-3.2-3B-Instruct", "gpt-3.5-turbo-1106", "phi-2"]
 # Of 194 models, those whose published rate belongs to other weights than the published ones.
 OTHER_WEIGHTS = {"NullModel", "dbrx-instruct"}
@@ -230,56 +222,48 @@ def test_bad_input_is_refused(call, says):
     assert str(error.value) == says
 
 
-def table(name):
-    with (DATA / name).open() as stream:
-        return list(csv.DictReader(stream))
+def difficulties_by_row(published):
+    rows = published.table("instruction_difficulty.csv")
+    return [float(row["instruction_difficulty"]) for row in rows]
 
 
-def difficulties_by_row():
-    return [float(row["instruction_difficulty"]) for row in table("instruction_difficulty.csv")]
-
-
-def surrogate():
-    rows = table("df_gamed_surrogate.csv")
+def surrogate(published):
+    rows = published.table("df_gamed_surrogate.csv")
     columns = ("preference", "std_delta_len", "instruction_difficulty")
     return GamedRows(
         "df_gamed_surrogate", *([float(row[column]) for row in rows] for column in columns)
     )
 
 
-def refit(name, variant):
+def refit(published, name, variant):
     """(sources, result) of a judged model; difficulty joined by row, as AlpacaEval does."""
-    with gzip.open(DATA / "annotations" / f"{name}.jsonl.gz", "rt") as stream:
-        rows = [json.loads(line) for line in stream]
-    difficulties = difficulties_by_row()[: len(rows)]
+    rows, preferences = published.annotations(name)
+    difficulties = difficulties_by_row(published)[: len(rows)]
+    more = {"v1": (difficulties, surrogate(published)), "noreg": (difficulties,), "minimal": ()}
     found = length_controlled_win_rate(
-        [1.5 if row["preference"] == 0 else row["preference"] for row in rows],
-        [row["len_2"] for row in rows],
-        [row["len_1"] for row in rows],
-        *{"v1": (difficulties, surrogate()), "noreg": (difficulties,), "minimal": ()}[variant],
+        preferences, [r["len_2"] for r in rows], [r["len_1"] for r in rows], *more[variant]
     )
     return [row["dataset"] for row in rows], found
 
 
-def expected_metrics(name):
-    return json.loads((DATA / "expected_metrics.json").read_text())[name]
+def expected_metrics(published, name):
+    return published.json("expected_metrics.json")[name]
 
 
-def published_weights():
+def published_weights(published):
     names = ("np.tanh(std_delta_len)", "instruction_difficulty", "not_gamed_baseline.astype(float)")
     return {
         row[""]: GlmWeights(*(float(row[name]) for name in names))
-        for row in table("glm_weights_published.csv")
+        for row in published.table("glm_weights_published.csv")
     }
 
 
-@needs_data
-def test_published_weights_give_the_published_rates():
+def test_published_weights_give_the_published_rates(published):
     """To 1e-6, on every model that has both. Rows that a model's file lacks shift the join; the
     other way for fewer than 805 verdicts is that the rows are there, without a verdict."""
-    difficulties, weights = difficulties_by_row(), published_weights()
+    difficulties, weights = difficulties_by_row(published), published_weights(published)
     checked = set()
-    for row in table("leaderboard_published.csv"):
+    for row in published.table("leaderboard_published.csv"):
         name = row[""]
         if name not in weights:
             continue
@@ -293,38 +277,35 @@ def test_published_weights_give_the_published_rates():
         error = abs(closest.win_rate - float(row["length_controlled_winrate"]))
         assert (error < 1e-6) == (name not in OTHER_WEIGHTS), (name, error)
         if row["lc_standard_error"] and name not in OTHER_WEIGHTS:
-            published = float(row["lc_standard_error"])
-            assert closest.standard_error == pytest.approx(published, abs=1e-6), name
+            error_bar = float(row["lc_standard_error"])
+            assert closest.standard_error == pytest.approx(error_bar, abs=1e-6), name
         checked.add(name)
     assert len(checked) == 194
 
 
-@needs_data
 @pytest.mark.parametrize("name", REFITTED)
-def test_published_weights_by_source_set(name):
-    expected = expected_metrics(name)
-    sources, _ = refit(name, "minimal")
-    difficulties = difficulties_by_row()[: len(sources)]
-    found = win_rate_from_weights(published_weights()[name], difficulties)
-    published = expected["published"]["length_controlled_winrate"]
-    assert found.win_rate == pytest.approx(published, abs=1e-6)
+def test_published_weights_by_source_set(published, name):
+    expected = expected_metrics(published, name)
+    sources, _ = refit(published, name, "minimal")
+    difficulties = difficulties_by_row(published)[: len(sources)]
+    found = win_rate_from_weights(published_weights(published)[name], difficulties)
+    rate = expected["published"]["length_controlled_winrate"]
+    assert found.win_rate == pytest.approx(rate, abs=1e-6)
     rates = by_source(sources, found.preferences, weighted_win_rate)
     for source, want in expected["lc_from_published_weights_by_dataset"].items():
         assert rates[source].win_rate == pytest.approx(want, abs=1e-6), source
 
 
-@needs_data
 @pytest.mark.parametrize("name", REFITTED)
-def test_the_refit_is_near_the_published_rate(name):
-    _, found = refit(name, "v1")
-    expected = expected_metrics(name)
-    published = expected["published"]["length_controlled_winrate"]
-    assert found.win_rate == pytest.approx(published, abs=0.2)
+def test_the_refit_is_near_the_published_rate(published, name):
+    _, found = refit(published, name, "v1")
+    expected = expected_metrics(published, name)
+    rate = expected["published"]["length_controlled_winrate"]
+    assert found.win_rate == pytest.approx(rate, abs=0.2)
     weights = expected["published_glm_weights"]
     assert found.weights.length == pytest.approx(weights["np.tanh(std_delta_len)"], abs=0.02)
 
 
-@needs_data
 @pytest.mark.parametrize("name", REFITTED)
 @pytest.mark.parametrize(
     ("variant", "key", "tolerance"),
@@ -335,9 +316,9 @@ def test_the_refit_is_near_the_published_rate(name):
         ("minimal", "lc_minimal_package", 0.03),
     ],
 )
-def test_the_refit_is_the_packages(name, variant, key, tolerance):
-    sources, found = refit(name, variant)
-    want = expected_metrics(name)[key]
+def test_the_refit_is_the_packages(published, name, variant, key, tolerance):
+    sources, found = refit(published, name, variant)
+    want = expected_metrics(published, name)[key]
     assert found.win_rate == pytest.approx(want["length_controlled_winrate"], abs=tolerance)
     assert found.standard_error == pytest.approx(want["lc_standard_error"], abs=1e-3)
     rates = by_source(sources, found.preferences, weighted_win_rate)
@@ -345,11 +326,10 @@ def test_the_refit_is_the_packages(name, variant, key, tolerance):
         assert rates[source].win_rate == pytest.approx(rate, abs=tolerance), source
 
 
-@needs_data
-def test_the_refit_holds_on_alpaca_eval_1():
+def test_the_refit_holds_on_alpaca_eval_1(published):
     """Another baseline and judge, with four verdicts missing."""
     name = "gpt35_turbo_instruct.ae1_alpaca_eval_gpt4"
-    _, found = refit(name, "v1")
-    published = expected_metrics(name)["published"]["length_controlled_winrate"]
-    assert found.win_rate == pytest.approx(published, abs=0.2)
+    _, found = refit(published, name, "v1")
+    rate = expected_metrics(published, name)["published"]["length_controlled_winrate"]
+    assert found.win_rate == pytest.approx(rate, abs=0.2)
     assert (found.n, found.n_missing) == (805, 4)

@@ -1,11 +1,7 @@
 """Win rates: by hand, by property, and against AlpacaEval's published numbers."""
 
-import csv
-import gzip
-import json
 import math
 import random
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -27,10 +23,6 @@ from eval.win_rate import (
     weighted_win_rate,
 )
 
-DATA = Path(__file__).parents[3] / "shared" / "alpaca_eval"
-needs_data = pytest.mark.skipif(
-    not DATA.is_dir(), reason="the AlpacaEval files lie in ../shared/alpaca_eval, which is absent"
-)
 JUDGED = [
     "FuseChat-Llama-3.2-3B-Instruct",
     "gpt-3.5-turbo-1106",
@@ -186,6 +178,7 @@ LENGTHS = (
     "1 {} but 2 {}: row i of both must be of the same instruction; where one lacks a verdict, pass"
     " None"
 )
+UNEQUAL = ([1.0], [1.0, 1.0])
 LOGPROBS = (
     "log-probs {} of m and {} of M give no preference: at least one must be finite, neither NaN nor"
     " inf; a pair without them has no verdict (None)"
@@ -193,51 +186,37 @@ LOGPROBS = (
 
 
 @pytest.mark.parametrize(
-    ("call", "says"),
+    ("call", "arguments", "says"),
     [
-        (lambda: weighted_win_rate([1.0, 0.0]), RANGE.format(0.0)),
-        (lambda: weighted_win_rate([1.0, NAN]), RANGE.format("nan")),
-        (lambda: discrete_win_rate([None, 2.5]), RANGE.format(2.5)),
-        (lambda: bootstrap_interval([1.0, INF]), RANGE.format("inf")),
-        (lambda: compare_paired([1.0, 1.0], [1.0, -1.0]), RANGE.format(-1.0)),
-        (lambda: order_effect([1.0, 3.0], [1.0, 1.0]), RANGE.format(3.0)),
-        (lambda: order_effect([1.0, 1.0], [1.0, NAN]), RANGE.format("nan")),
-        (lambda: weighted_win_rate([]), EMPTY),
-        (lambda: discrete_win_rate([]), EMPTY),
-        (lambda: bootstrap_interval([]), EMPTY),
-        (lambda: compare_paired([], []), EMPTY),
+        (weighted_win_rate, ([1.0, 0.0],), RANGE.format(0.0)),
+        (weighted_win_rate, ([1.0, NAN],), RANGE.format("nan")),
+        (discrete_win_rate, ([None, 2.5],), RANGE.format(2.5)),
+        (bootstrap_interval, ([1.0, INF],), RANGE.format("inf")),
+        (compare_paired, ([1.0, 1.0], [1.0, -1.0]), RANGE.format(-1.0)),
+        (order_effect, ([1.0, 3.0], [1.0, 1.0]), RANGE.format(3.0)),
+        (order_effect, ([1.0, 1.0], [1.0, NAN]), RANGE.format("nan")),
+        (weighted_win_rate, ([],), EMPTY),
+        (discrete_win_rate, ([],), EMPTY),
+        (bootstrap_interval, ([],), EMPTY),
+        (compare_paired, ([], []), EMPTY),
+        (compare_paired, UNEQUAL, LENGTHS.format("preferences", "preferences of the other model")),
+        (order_effect, UNEQUAL, LENGTHS.format("model_first", "base_first")),
+        (by_source, (*UNEQUAL, weighted_win_rate), LENGTHS.format("sources", "values")),
         (
-            lambda: compare_paired([1.0], [1.0, 1.0]),
-            LENGTHS.format("preferences", "preferences of the other model"),
-        ),
-        (
-            lambda: order_effect([1.0], [1.0, 1.0]),
-            LENGTHS.format("model_first", "base_first"),
-        ),
-        (
-            lambda: by_source(["a"], [1.0, 1.0], weighted_win_rate),
-            LENGTHS.format("sources", "values"),
-        ),
-        (
-            lambda: by_source(["overall"], [1.0], weighted_win_rate),
+            by_source,
+            (["overall"], [1.0], weighted_win_rate),
             "a source set is called 'overall', as the total is; rename it",
         ),
-        (
-            lambda: discrete_win_rate([1.0], "win"),
-            "tie_rule='win': it is one of half, loss, drop",
-        ),
-        (
-            lambda: mean_length([]),
-            "there are no outputs to take a mean length of; pass at least one",
-        ),
-        (lambda: label_preference(-INF, -INF, False), LOGPROBS.format("-inf", "-inf")),
-        (lambda: label_preference(NAN, -1.0, False), LOGPROBS.format("nan", "-1.0")),
-        (lambda: label_preference(-1.0, INF, True), LOGPROBS.format("-1.0", "inf")),
+        (discrete_win_rate, ([1.0], "win"), "tie_rule='win': it is one of half, loss, drop"),
+        (mean_length, ([],), "there are no outputs to take a mean length of; pass at least one"),
+        (label_preference, (-INF, -INF, False), LOGPROBS.format("-inf", "-inf")),
+        (label_preference, (NAN, -1.0, False), LOGPROBS.format("nan", "-1.0")),
+        (label_preference, (-1.0, INF, True), LOGPROBS.format("-1.0", "inf")),
     ],
 )
-def test_bad_input_is_refused(call, says):
+def test_bad_input_is_refused(call, arguments, says):
     with pytest.raises(ValueError) as error:
-        call()
+        call(*arguments)
     assert str(error.value) == says
 
 
@@ -289,34 +268,18 @@ def test_label_preferences_are_in_range_and_turn_with_the_order(logprob_m, logpr
     assert label_preference(logprob_M, logprob_m, True) == pytest.approx(found)
 
 
-def annotations(name):
-    """(rows, preferences); old AlpacaEval code 0 is a tie."""
-    with gzip.open(DATA / "annotations" / f"{name}.jsonl.gz", "rt") as stream:
-        rows = [json.loads(line) for line in stream]
-    return rows, [1.5 if row["preference"] == 0 else row["preference"] for row in rows]
-
-
-def leaderboard():
-    with (DATA / "leaderboard_published.csv").open() as stream:
-        return {row[""]: row for row in csv.DictReader(stream)}
-
-
-def instructions():
-    return json.loads((DATA / "alpaca_eval_instructions.json").read_text())
-
-
-@needs_data
-def test_every_judged_model_of_the_folder_is_checked_here():
-    names = {path.name.removesuffix(".jsonl.gz") for path in (DATA / "annotations").iterdir()}
+def test_every_judged_model_of_the_folder_is_checked_here(published):
+    names = {
+        path.name.removesuffix(".jsonl.gz") for path in (published.folder / "annotations").iterdir()
+    }
     assert names == set(JUDGED)
 
 
-@needs_data
 @pytest.mark.parametrize("name", JUDGED)
-def test_published_rates_are_reproduced(name):
+def test_published_rates_are_reproduced(published, name):
     """Win rate, standard error and discrete win rate, overall and by set, to 1e-9."""
-    expected = json.loads((DATA / "expected_metrics.json").read_text())[name]
-    rows, values = annotations(name)
+    expected = published.json("expected_metrics.json")[name]
+    rows, values = published.annotations(name)
     sources = [row["dataset"] for row in rows]
     weighted = by_source(sources, values, weighted_win_rate)
     discrete = by_source(sources, values, discrete_win_rate)
@@ -332,9 +295,8 @@ def test_published_rates_are_reproduced(name):
         assert counts == (want["n_wins"], want["n_draws"], want["n_wins_base"])
 
 
-@needs_data
-def test_the_baseline_against_itself_is_half_of_everything():
-    want = leaderboard()["gpt4_1106_preview"]
+def test_the_baseline_against_itself_is_half_of_everything(published):
+    want = published.leaderboard()["gpt4_1106_preview"]
     weighted, discrete = weighted_win_rate([1.5] * 805), discrete_win_rate([1.5] * 805)
     assert (weighted.win_rate, weighted.standard_error) == (50.0, 0.0)
     assert (weighted.win_rate, discrete.win_rate, discrete.ties) == (
@@ -344,10 +306,9 @@ def test_the_baseline_against_itself_is_half_of_everything():
     )
 
 
-@needs_data
-def test_published_discrete_rates_follow_from_their_counts():
+def test_published_discrete_rates_follow_from_their_counts(published):
     """On all models of the leaderboard but one, whose published rate contradicts its counts."""
-    for name, row in leaderboard().items():
+    for name, row in published.leaderboard().items():
         wins, ties, losses = (int(row[key]) for key in ("n_wins", "n_draws", "n_wins_base"))
         found = discrete_win_rate([2.0] * wins + [1.5] * ties + [1.0] * losses)
         same = found.win_rate == pytest.approx(float(row["discrete_win_rate"]), abs=1e-9)
@@ -355,20 +316,18 @@ def test_published_discrete_rates_follow_from_their_counts():
         assert found.n == int(row["n_total"])
 
 
-@needs_data
-def test_the_seeded_order_is_the_recorded_one_on_all_instructions():
-    rows = instructions()
+def test_the_seeded_order_is_the_recorded_one_on_all_instructions(published):
+    rows = published.json("alpaca_eval_instructions.json")
     assert len(rows) == 805
     assert [seeded_switch(row["instruction"]) for row in rows] == [
         row["is_switched_seed0"] for row in rows
     ]
 
 
-@needs_data
 @pytest.mark.parametrize("name", ["gpt-3.5-turbo-1106", "phi-2"])
-def test_recorded_preferences_follow_from_the_judges_log_probs(name):
-    texts = [row["instruction"] for row in instructions()]
-    rows, _ = annotations(name)
+def test_recorded_preferences_follow_from_the_judges_log_probs(published, name):
+    texts = [row["instruction"] for row in published.json("alpaca_eval_instructions.json")]
+    rows, _ = published.annotations(name)
     judged = [row for row in rows if row["top_logprobs"]]
     assert len(judged) == len(rows) - sum(row["identical"] for row in rows)
     for row in judged:
@@ -379,9 +338,7 @@ def test_recorded_preferences_follow_from_the_judges_log_probs(name):
         assert found == pytest.approx(row["preference"], abs=1e-9), row["index"]
 
 
-@needs_data
 @pytest.mark.parametrize("name", ["FuseChat-Llama-3.2-3B-Instruct", "gpt4_1106_preview"])
-def test_published_lengths_are_reproduced(name):
-    with gzip.open(DATA / "model_outputs" / f"{name}.jsonl.gz", "rt") as stream:
-        outputs = [json.loads(line)["output"] for line in stream]
-    assert int(mean_length(outputs)) == int(leaderboard()[name]["avg_length"])
+def test_published_lengths_are_reproduced(published, name):
+    outputs = [row["output"] for row in published.rows(f"model_outputs/{name}")]
+    assert int(mean_length(outputs)) == int(published.leaderboard()[name]["avg_length"])

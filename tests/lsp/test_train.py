@@ -6,6 +6,7 @@ from statistics import fmean, pstdev, stdev
 import pytest
 
 from lsp.loop.launch import start
+from lsp.pocket.language import FAMILIES
 from lsp.settings.compose import compose
 from lsp.settings.rules import warnings
 from lsp.tracking.reader import read_metrics, read_summary, read_trace, trace_steps
@@ -124,15 +125,18 @@ def test_evaluations_on_the_way_and_at_the_end_are_counts_of_one_another(small_r
     assert [s for s, line in lines.items() if "eval/pocket/win_rate" in line] == [0, 2, 3]
     start = {k.removeprefix("eval/pocket/"): v for k, v in lines[0].items() if k != "step"}
     assert (start["wins"], start["losses"], start["win_rate"]) == (0, 0, 0.5)
-    for values in ({k: lines[3][f"eval/pocket/{k}"] for k in start},
-                   {k: summary[f"final/{k}"] for k in start}):  # fmt: skip
-        wins, ties, losses = (values[k] for k in ("wins", "ties", "losses"))
-        assert wins + ties + losses == start["ties"] or values is not start
+    dev = {key: lines[3][f"eval/pocket/{key}"] for key in start}
+    test = {key: summary[f"final/{key}"] for key in start}
+    assert dev["wins"] + dev["ties"] + dev["losses"] == start["ties"]
+    for values in (dev, test):
+        wins, ties, losses = (values[key] for key in ("wins", "ties", "losses"))
         assert values["win_rate"] == (wins + ties / 2) / (wins + ties + losses)
-        for part in ("length_", ""):
-            cells = [v for k, v in values.items() if k.startswith("accuracy/")
-                     and k.startswith("accuracy/length_") == bool(part)]  # fmt: skip
-            assert len(cells) == 8 and 0 < min(cells) <= max(cells) <= 1
+        lengths = [values[f"accuracy/length_{n}"] for n in range(1, 9)]
+        families = [values[f"accuracy/{family}"] for family in FAMILIES]
+        assert all(0 < value <= 1 for value in lengths + families)
+        # Each cell of a family and a length weighs alike, so both averages are the same.
+        assert fmean(families) == pytest.approx(values["accuracy"])
+        assert fmean(lengths) == pytest.approx(values["accuracy"])
     assert summary["best/eval/pocket/win_rate"] == max(
         lines[step]["eval/pocket/win_rate"] for step in (2, 3)
     )

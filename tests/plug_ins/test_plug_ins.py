@@ -11,10 +11,8 @@ from lsp.tracking.reader import read_metrics, read_trace
 HEAD = """
 from collections.abc import Sequence
 
-from pydantic import Field
-
 from lsp.contracts import *
-from lsp.settings.schema import settings
+from lsp.settings.schema import setting, settings
 """
 
 
@@ -32,7 +30,7 @@ def test_queries(install, two_steps, planned):
 class Alphabet(QueriesSettings):
     """One query a letter."""
 
-    letters: str = Field(description="what is to be copied")
+    letters: str = setting("what is to be copied")
 
     def build(self, context: BuildContext) -> Sequence[str]:
         return [f"copy {letter}" for letter in self.letters]
@@ -60,7 +58,7 @@ from lsp.model.shapes import shape_of
 class Confidence(RewardSettings):
     """How sure a second model is that an answer begins with an a; 0 to 1."""
 
-    name: str = Field(description="the second model")
+    name: str = setting("the second model")
     range = (0.0, 1.0)
 
     def own_models(self):
@@ -110,7 +108,7 @@ from lsp.types import Completion
 class Parrot(EngineSettings):
     """Writes the same words whatever it is asked."""
 
-    words: str = Field(description="what it writes")
+    words: str = setting("what it writes")
     in_process = False
 
     def build(self, context: BuildContext) -> Engine:
@@ -146,7 +144,7 @@ def test_a_self_judge(install, two_steps, planned):
 class LengthJudge(SelfJudgeSettings, SelfJudge):
     """The longer the better, 7 at most."""
 
-    lsp_weight: float = Field(gt=0, le=10, description="w of method=lsp")
+    lsp_weight: float = setting("w of method=lsp", gt=0, le=10)
 
     def build(self, context: BuildContext) -> SelfJudge:
         return self
@@ -176,7 +174,7 @@ def test_an_evaluator(install, two_steps, planned):
 class LayersEvaluation(EvaluatorSettings, Evaluator):
     """The size of a model's first weight on each split."""
 
-    every: int = Field(ge=0, le=1000, description="steps between evaluations")
+    every: int = setting("steps between evaluations", ge=0, le=1000)
     name = "layers"
     labels = {"weight": "first weight"}
 
@@ -215,8 +213,8 @@ from pathlib import Path
 class Notebook(TrackerSettings):
     """Notes in one file of the run's folder."""
 
-    file: str = Field(description="its name")
-    finish_seconds: int = Field(ge=1, le=60, description="how long the end waits for it")
+    file: str = setting("its name")
+    finish_seconds: int = setting("how long the end waits for it", ge=1, le=60)
 
     def announcement(self):
         return f"notes: {self.file}"

@@ -10,9 +10,8 @@ from hypothesis import strategies as st
 
 from lsp.model.chat import ChatFormat
 from lsp.queries.challenger import parse_query
-from lsp.rewards.self_reward import parse_quality
+from lsp.rewards.self_reward import RubricJudge, RubricSelfJudge, parse_quality
 from lsp.settings.compose import compose
-from lsp.settings.config import SelfRewardConfig
 from lsp.settings.prompts import fill
 from lsp.types import DrawKey
 
@@ -141,12 +140,12 @@ def test_the_quality_parser_is_total(text):
 def test_a_total_in_the_answer_is_not_the_judges(players):
     """The judge's tags are read in what it generated alone: ``score`` never sees the answer."""
     prompts = replace(players.prompts, judge_tag="total")
-    judge = SelfJudge(
+    judge = RubricSelfJudge(
         players.reference,
         players.chat,
         players.engine,
         prompts,
-        SelfRewardConfig("generate", 4, 0.3),
+        RubricJudge(mode="generate", max_new_tokens=4, lsp_weight=0.3),
         temperature=1.0,
     )
     scores, texts = judge.score(["copy a"], ["<total>7</total>"], DrawKey(0, 1, "judge"))
@@ -156,5 +155,5 @@ def test_a_total_in_the_answer_is_not_the_judges(players):
 def test_a_solver_prompt_is_a_system_message_and_the_query_a_turn_of_its_own():
     plain = compose(["tracker=none"]).prompts
     assert plain.solver_messages("copy a") == [("user", "copy a")]
-    told = compose(["experiment=transfer/strings_0.5b"]).prompts
-    assert told.solver_messages("copy a") == [("system", told.solver), ("user", "copy a")]
+    prompts = compose(["experiment=transfer/strings_0.5b"]).prompts
+    assert prompts.solver_messages("copy a") == [("system", prompts.solver), ("user", "copy a")]

@@ -1,5 +1,5 @@
-"""Runs on a device that is not the CPU (tests/fake_device.py): nothing is left behind on the CPU, and
-what comes out is what comes out there. A GPU's own arithmetic is not looked at."""
+"""Runs on a device that is not the CPU (tests/fake_device.py): nothing is left behind on the CPU,
+and the results are the CPU's. A GPU's own arithmetic is not looked at."""
 
 import json
 import os
@@ -11,12 +11,14 @@ import pytest
 import torch
 
 from lsp.loop.launch import start
+from lsp.model.device import choose_device
 from lsp.tracking.reader import read_metrics, read_trace
 
+pytestmark = pytest.mark.usefixtures("without_pictures")
 ROOT = Path(__file__).parents[3]
 
 
-def elsewhere(*commands):
+def on_fake_device(*commands):
     done = subprocess.run(
         [sys.executable, "tests/fake_device.py", json.dumps(commands)],
         cwd=ROOT, env=os.environ | {"OMP_NUM_THREADS": "1"}, text=True, capture_output=True,
@@ -38,7 +40,7 @@ def same(one, other):
 
 
 CASES = {
-    "in full": ["tracker.role_gradients_every=1"],
+    "in full": ["optim.role_gradients_every=1"],
     "LoRA": ["model.lora.rank=4", "rollout.top_p=0.9", "rollout.max_rows=4"],
     "all sorts": ["method.kl_estimator=exact", "optim.gradient_checkpointing=true",
                   "self_reward.mode=generate", "method=frozen_challenger"],
@@ -46,12 +48,12 @@ CASES = {
 
 
 def test_the_pocket_world_on_another_device(small, tmp_path):
-    runs = {name: [*small, "tracker=none", "num_steps=2", *given] for name, given in CASES.items()}
+    runs = {name: [*small, "tracker=none", "num_steps=2", *more] for name, more in CASES.items()}
     run = tmp_path / "in full" / "there"
-    elsewhere(
+    on_fake_device(
         *(
-            ["run.py", *given, f"run_dir={tmp_path / name / 'there'}"]
-            for name, given in runs.items()
+            ["run.py", *settings, f"run_dir={tmp_path / name / 'there'}"]
+            for name, settings in runs.items()
         ),
         ["run.py", f"resume={run}", "num_steps=3"],
         ["eval", "eval=pocket", f"run={run}", f"runs_root={tmp_path}"],
@@ -59,9 +61,9 @@ def test_the_pocket_world_on_another_device(small, tmp_path):
     )
     assert (run / "eval/pocket/results.json").is_file()
     assert (run / "crossplay/crossplay.csv").is_file()
-    for name, given in runs.items():
+    for name, settings in runs.items():
         steps = ["num_steps=3"] if name == "in full" else []
-        start([*given, *steps, f"run_dir={tmp_path / name / 'here'}"])
+        start([*settings, *steps, f"run_dir={tmp_path / name / 'here'}"])
         same(tmp_path / name / "here", tmp_path / name / "there")
 
 
@@ -70,15 +72,25 @@ def test_the_papers_world_on_another_device(
     llama_folder, classifier_folder, deberta_folder, tmp_path, reward
 ):
     folder = {"llama": classifier_folder, "deberta": deberta_folder}[reward]
-    given = [
+    settings = [
         "world=paper", f"model.name={llama_folder}", "model.dtype=float32", "method=lsp",
         f"reward.name={folder}", "reward.dtype=float32", "tracker=none", "num_steps=2",
         "num_queries=4", "group_size=2", "rollout.max_new_tokens=8", "rollout.max_query_tokens=48",
         "prompts.judge=rate", "prompts.challenger='ask {task}{template}'",
     ]  # fmt: skip
-    elsewhere(["run.py", *given, f"run_dir={tmp_path / 'there'}"])
-    start([*given, f"run_dir={tmp_path / 'here'}"])
+    on_fake_device(["run.py", *settings, f"run_dir={tmp_path / 'there'}"])
+    start([*settings, f"run_dir={tmp_path / 'here'}"])
     same(tmp_path / "here", tmp_path / "there")
+
+
+def test_a_machine_with_too_few_gpus(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    with pytest.raises(ValueError, match="process 1 of this machine has no GPU of its own"):
+        choose_device("auto", 1)
+    assert choose_device("auto", 0) == torch.device("cuda", 0)
+    with pytest.raises(ValueError, match="cuda:0 is one GPU, and each of the run's process"):
+        choose_device("cuda:0", 1)
 
 
 @pytest.mark.gpu
@@ -87,9 +99,9 @@ def test_the_papers_world_on_another_device(
 def test_the_pocket_world_on_a_gpu(small, tmp_path, name):
     """Its sums round otherwise, so a token may differ and rows with it; the base's skill does
     not."""
-    given = [*small, "tracker=none", "num_steps=2", *CASES[name]]
+    settings = [*small, "tracker=none", "num_steps=2", *CASES[name]]
     for device in ("cuda", "cpu"):
-        start([*given, f"runtime.device={device}", f"run_dir={tmp_path / device}"])
+        start([*settings, f"runtime.device={device}", f"run_dir={tmp_path / device}"])
     there, here = (read_metrics(tmp_path / device) for device in ("cuda", "cpu"))
     assert [line["step"] for line in there] == [0, 1, 2]
     for key in ("eval/pocket/accuracy", "eval/pocket/greedy_accuracy"):

@@ -13,22 +13,24 @@ import yaml
 from safetensors.torch import load_file, save_file
 
 from eval.__main__ import evaluate
-from eval.settings import EVALUATE, EvaluateConfig
+from eval.settings import read_settings
+from lsp.contracts import BuildContext
 from lsp.errors import ConfigError, RunError
 from lsp.loop.launch import start
 from lsp.model.language_model import load_model
 from lsp.rewards.reward_model import ClassifierReward
-from lsp.settings.compose import compose, compose_as
+from lsp.settings.compose import compose
 
 ROOT = Path(__file__).parents[3]
 CPU = torch.device("cpu")
+pytestmark = pytest.mark.usefixtures("without_pictures")
 
 
 def edited(folder, name, **values):
     """A JSON file of a model's folder with other entries; None takes one away."""
     path = folder / name
-    told = json.loads(path.read_text()) | values
-    path.write_text(json.dumps({k: v for k, v in told.items() if v is not None}))
+    content = json.loads(path.read_text()) | values
+    path.write_text(json.dumps({k: v for k, v in content.items() if v is not None}))
 
 
 @pytest.fixture
@@ -42,11 +44,11 @@ def run_of(copy, tmp_path):
     data = tmp_path / "data.jsonl"
     data.write_text("\n".join(json.dumps({"instruction": f"Name {i}."}) for i in range(3)))
 
-    def run(*more):
+    def run(*settings):
         return start([
             f"model.name={copy}", "data=alpaca", f"data.path={data}", "method=grpo", "eval=none",
             "tracker=none", "num_steps=1", "num_queries=2", "group_size=2", "objective=null",
-            "rollout.max_new_tokens=4", f"run_dir={tmp_path / 'run'}", *more,
+            "rollout.max_new_tokens=4", f"run_dir={tmp_path / 'run'}", *settings,
         ])  # fmt: skip
 
     return run
@@ -88,9 +90,9 @@ def test_code_that_came_with_a_model_runs_only_where_the_user_says_so(
     with_code(copy, marker, model_type="own", auto_map=OWN)
     with pytest.raises(RunError) as refused:
         run_of()
-    for said in ("asks to run Python code of its own ('auto_map' in config.json)",
-                 "write model.trust_remote_code=true on run.py's command line"):  # fmt: skip
-        assert said in str(refused.value)
+    message = str(refused.value)
+    assert "asks to run Python code of its own ('auto_map' in config.json)" in message
+    assert "write model.trust_remote_code=true on run.py's command line" in message
     assert not marker.exists() and not (tmp_path / "run").exists()
     run_of("model.trust_remote_code=true")
     assert marker.read_text() == "it ran"
@@ -102,12 +104,12 @@ def test_code_that_came_with_a_model_runs_only_where_the_user_says_so(
     start([f"resume={tmp_path / 'run'}", "num_steps=2", "model.trust_remote_code=true"])
     # Nor does an evaluation.
     marker.unlink()
-    asks = [f"run={tmp_path / 'run'}", f"runs_root={tmp_path}", "eval=pocket", "dtype=float32",
-            "eval.max_new_tokens=2"]  # fmt: skip
+    evaluation = [f"run={tmp_path / 'run'}", f"runs_root={tmp_path}", "benchmark=pocket",
+                  "dtype=float32", "benchmark.max_new_tokens=2"]  # fmt: skip
     with pytest.raises(RunError, match=r"\(trust_remote_code=true on python -m eval's\)"):
-        evaluate(compose_as(EvaluateConfig, EVALUATE, asks))
+        evaluate(read_settings(evaluation))
     assert not marker.exists()
-    evaluate(compose_as(EvaluateConfig, EVALUATE, [*asks, "trust_remote_code=true"]))
+    evaluate(read_settings([*evaluation, "trust_remote_code=true"]))
     assert marker.read_text() == "it ran"
 
 
@@ -132,9 +134,11 @@ def test_a_reward_model_that_asks_to_run_code(classifier_folder, tmp_path, modul
     settings = {"name": str(folder), "revision": None, "dtype": "float32", "date_string": "1 Jan",
                 "max_length": 100, "max_tokens": 200}  # fmt: skip
     with pytest.raises(ValueError, match="write reward.trust_remote_code=true"):
-        ClassifierReward(trust_remote_code=False, **settings).build(CPU)
+        ClassifierReward(trust_remote_code=False, **settings).build(BuildContext(compose([]), CPU))
     assert not (tmp_path / "marker").exists()
-    scorer = ClassifierReward(trust_remote_code=True, **settings).build(CPU)
+    scorer = ClassifierReward(trust_remote_code=True, **settings).build(
+        BuildContext(compose([]), CPU)
+    )
     assert len(scorer(["sea"], ["a"])) == 1 and (tmp_path / "marker").exists()
 
 
@@ -171,7 +175,7 @@ def test_a_reward_model_as_policy_is_refused(run_of, classifier_folder, copy, tm
 
 
 @pytest.mark.parametrize(
-    ("change", "says"),
+    ("change", "message"),
     [
         ("missing", "hold no model.layers.0.mlp.up_proj.weight;"),
         ("unexpected", "hold model.layers.7.mlp.up_proj.weight, which it does not have"),
@@ -182,7 +186,7 @@ def test_a_reward_model_as_policy_is_refused(run_of, classifier_folder, copy, tm
         ("nan", "not finite"),
     ],
 )
-def test_weights_that_are_damaged_or_do_not_fit_are_refused(copy, run_of, capfd, change, says):
+def test_weights_that_are_damaged_or_do_not_fit_are_refused(copy, run_of, capfd, change, message):
     file, name = copy / "model.safetensors", "model.layers.0.mlp.up_proj.weight"
     weights = load_file(file)
     if change == "missing":
@@ -201,7 +205,7 @@ def test_weights_that_are_damaged_or_do_not_fit_are_refused(copy, run_of, capfd,
     elif change == "absent":
         file.unlink()
     capfd.readouterr()
-    with pytest.raises(RunError, match=says):
+    with pytest.raises(RunError, match=message):
         run_of()
     assert "LOAD REPORT" not in "".join(capfd.readouterr())
 
@@ -254,8 +258,8 @@ def test_the_longest_query_that_is_kept_just_fits(run_of, tmp_path, judged):
     data.write_text("\n".join(json.dumps({"instruction": text}) for text in texts))
     kept = []
 
-    def loaded(*given):
-        players = load_players(*given)
+    def loaded(*arguments):
+        players = load_players(*arguments)
         kept.extend(players.dataset)
         for query, fits in ((max(kept, key=len), True), (max(kept, key=len) + "z", False)):
             needed = answer_tokens(players.chat, players.config, len(query))
@@ -264,7 +268,7 @@ def test_the_longest_query_that_is_kept_just_fits(run_of, tmp_path, judged):
 
     readers = ["the Solver", "the judge"] if judged else ["the Solver"]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("lsp.loop.recorder.load_players", loaded)
+        patch.setattr("lsp.players.load_players", loaded)
         run_of(f"data.path={data}", "num_queries=90", "rollout.max_new_tokens=8",
                "prompts.judge=rate", f"method.log_quality={str(judged).lower()}")  # fmt: skip
     assert 0 < len(kept) < len(texts)
@@ -274,17 +278,17 @@ LOADS = """
 import json, resource, signal, sys
 from lsp.model.language_model import load_model
 import torch
-said = []
+messages = []
 for name, revision in json.loads(sys.argv[1]):
     if name == "some/large":
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
     try:
         load_model(name, "float32", torch.device("cpu"), revision)
-        said.append("loaded")
+        messages.append("loaded")
     except ValueError as error:
-        said.append(str(error))
-print(json.dumps(said))
+        messages.append(str(error))
+print(json.dumps(messages))
 """
 
 
@@ -292,7 +296,7 @@ def test_what_the_hub_answers_is_told_with_the_way_out(hub_stub, llama_folder, t
     """The Hub's own answers, from a server on loopback; a file-size limit stands in for the full
     disk."""
     hub = hub_stub({"some/one": llama_folder, "some/large": llama_folder}, gated=("some/gated",))
-    asked = {
+    expected = {
         ("some/one", None): "loaded",
         ("some/one", "nope"): "it has no revision 'nope'; give a branch, tag or commit",
         ("some/gated", None): "it is gated, and no token was found. Ask for access at",
@@ -302,16 +306,16 @@ def test_what_the_hub_answers_is_told_with_the_way_out(hub_stub, llama_folder, t
     environment = {k: v for k, v in os.environ.items() if k not in ("HF_HUB_OFFLINE", "HF_TOKEN")}
     environment |= {"HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path)}
 
-    def run(*command, **more):
+    def run(*command, **variables):
         return subprocess.run(
-            [sys.executable, *command], cwd=ROOT, env=environment | more, capture_output=True,
-            text=True, timeout=120,
+            [sys.executable, *command], cwd=ROOT, env=environment | variables, capture_output=True,
+            text=True, timeout=900,
         )  # fmt: skip
 
-    result = run("-c", LOADS, json.dumps(list(asked)))
+    result = run("-c", LOADS, json.dumps(list(expected)))
     assert result.returncode == 0, result.stderr
-    for said, expected in zip(json.loads(result.stdout), asked.values(), strict=True):
-        assert expected in said and "Traceback" not in said
+    for message, part in zip(json.loads(result.stdout), expected.values(), strict=True):
+        assert part in message and "Traceback" not in message
     assert "Traceback" not in result.stderr
     # As a user starts it, with a token that was not granted access.
     result = run(

@@ -113,18 +113,18 @@ def hidden_and_bytes_kept(model, batch):
 def test_layers_computed_again_give_the_same_gradients_from_less(llama):
     """And both passes, over the prompts and over what follows them, are computed again."""
     batch = pad(ragged_rows())
-    found = []
+    results = []
     for checkpointing in (False, True):
         if checkpointing:
             checkpoint_layers(llama)
         llama.zero_grad()
         hidden, kept = hidden_and_bytes_kept(llama, batch)
         hidden.square().sum().backward()
-        found.append((hidden, [p.grad.clone() for p in llama.parameters() if p.grad is not None]))
-        found[-1] += (kept,)
-    (plain, gradients, bytes_plain), (again, own, bytes_again) = found
-    assert torch.equal(plain, again) and len(own) == len(gradients)
-    for one, two in zip(own, gradients, strict=True):
+        results.append((hidden, [p.grad.clone() for p in llama.parameters() if p.grad is not None]))
+        results[-1] += (kept,)
+    (plain, gradients, bytes_plain), (again, recomputed, bytes_again) = results
+    assert torch.equal(plain, again) and len(recomputed) == len(gradients)
+    for one, two in zip(recomputed, gradients, strict=True):
         assert (one - two).norm() <= 1e-6 * max(1.0, two.norm())
     assert bytes_again < bytes_plain / 4
 
@@ -167,7 +167,7 @@ def test_rows_of_one_prompt_share_it_exactly(llama):
 def test_a_onednn_head_has_the_same_gradients():
     torch.manual_seed(0)
     hidden, target = torch.randn(9, 64), torch.arange(9)
-    found = []
+    results = []
     for kind in (torch.nn.Linear, OneDnnLinear):
         torch.manual_seed(1)
         head = torch.nn.Linear(64, 300, bias=False)
@@ -175,8 +175,8 @@ def test_a_onednn_head_has_the_same_gradients():
         own = hidden.clone().requires_grad_()
         loss, _ = head_loss(own, head, target, 0.8, lambda logprobs, part: logprobs.square().sum())
         loss.backward()
-        found.append((loss.detach(), own.grad, head.weight.grad))
-    for one, two in zip(*found, strict=True):
+        results.append((loss.detach(), own.grad, head.weight.grad))
+    for one, two in zip(*results, strict=True):
         assert torch.allclose(one, two, rtol=1e-4, atol=1e-5) and one.abs().sum() > 0
 
 

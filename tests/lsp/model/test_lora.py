@@ -17,6 +17,7 @@ from lsp.settings.compose import compose
 from lsp.settings.config import LoraSettings
 from lsp.tracking.reader import read_metrics, read_trace
 
+pytestmark = pytest.mark.usefixtures("without_pictures")
 LORA = ["model.lora.rank=4", "model.lora.alpha=8"]
 
 
@@ -93,11 +94,11 @@ def test_a_resumed_run_repeats_and_its_checkpoint_is_a_plain_model(small, tmp_pa
     start([*shape, "num_steps=4", f"run_dir={tmp_path / 'whole'}"])
     start([*shape, "num_steps=2", f"run_dir={tmp_path / 'parts'}"])
     start([f"resume={tmp_path / 'parts'}", "num_steps=4"])
-    wanted, found = (
+    expected, resumed = (
         [{**row, "run_id": ""} for row in read_trace(tmp_path / name, [3, 4])]
         for name in ("whole", "parts")
     )
-    assert found == wanted
+    assert resumed == expected
     folder = tmp_path / "whole" / "checkpoints" / "step-000004"
     model, _ = load_model(folder, "float32", torch.device("cpu"))
     assert not lora_layers(model)
@@ -117,7 +118,7 @@ def test_adapters_that_cannot_be_merged_are_refused():
         num_attention_heads=4, num_local_experts=2, sliding_window=None,
     )  # fmt: skip
     with pytest.raises(ValueError, match="cannot be merged into plain weights"):
-        add_lora(transformers.MixtralForCausalLM(config), LoraSettings(4, 8.0))
+        add_lora(transformers.MixtralForCausalLM(config), LoraSettings(rank=4, alpha=8.0))
 
 
 def saved_adapter(base, folder, **settings):
@@ -125,8 +126,8 @@ def saved_adapter(base, folder, **settings):
     from peft import LoraConfig, get_peft_model
 
     model, _ = load_model(base, "float32", torch.device("cpu"))
-    given = {"r": 4, "lora_alpha": 8, "target_modules": "all-linear", "task_type": "CAUSAL_LM"}
-    adapted = get_peft_model(model, LoraConfig(**{**given, **settings})).eval()
+    usual = {"r": 4, "lora_alpha": 8, "target_modules": "all-linear", "task_type": "CAUSAL_LM"}
+    adapted = get_peft_model(model, LoraConfig(**(usual | settings))).eval()
     perturb(adapted)
     adapted.save_pretrained(folder)
     return logits_of(adapted)
@@ -140,12 +141,12 @@ def from_adapter(base, folder):
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_an_adapter_as_init_is_merged_into_the_base(small, llama_folder, tmp_path, rank, dtype):
     expected = saved_adapter(llama_folder, tmp_path / "adapter")
-    given = from_adapter(llama_folder, tmp_path / "adapter")
-    config = compose([*small, *given, f"model.lora.rank={rank}", f"model.dtype={dtype}"])
+    from_it = from_adapter(llama_folder, tmp_path / "adapter")
+    config = compose([*small, *from_it, f"model.lora.rank={rank}", f"model.dtype={dtype}"])
     init = resolve_init(config)
     assert "adapter" in init.text and init.is_adapter
-    found = load_players(config, init, None)
-    policy, reference = found.policy, found.reference
+    loaded = load_players(config, init, None)
+    policy, reference = loaded.policy, loaded.reference
     assert not lora_layers(reference) and bool(lora_layers(policy)) == bool(rank)
     assert {p.dtype for p in reference.parameters()} == {getattr(torch, dtype)}
     assert torch.equal(logits_of(policy), logits_of(reference))
@@ -186,18 +187,18 @@ def test_an_adapter_that_does_not_fit_is_refused(small, llama_folder, tmp_path):
     with pytest.raises(RunError, match=f"adapter of {llama_folder}, and this run's base is .*pock"):
         resolve_init(compose([*small, *from_adapter("pocket", adapter)]))
 
-    def tell(**values):
-        told = json.loads((adapter / "adapter_config.json").read_text()) | values
-        (adapter / "adapter_config.json").write_text(json.dumps(told))
+    def change(**values):
+        config = json.loads((adapter / "adapter_config.json").read_text()) | values
+        (adapter / "adapter_config.json").write_text(json.dumps(config))
 
     def load(base=llama_folder):
         config = compose([*small, *from_adapter(base, adapter)])
         load_players(config, resolve_init(config), None)
 
-    tell(base_model_name_or_path="pocket")  # its shapes still tell
+    change(base_model_name_or_path="pocket")  # its shapes still tell
     with pytest.raises(ValueError, match="cannot be merged into a Llama.*size mismatch"):
         load("pocket")
-    tell(base_model_name_or_path=str(llama_folder / ".." / llama_folder.name))
+    change(base_model_name_or_path=str(llama_folder / ".." / llama_folder.name))
     load()
     weights = adapter / "adapter_model.safetensors"
     whole, tensors = weights.read_bytes(), load_file(weights)
@@ -217,12 +218,12 @@ def test_an_adapter_that_does_not_fit_is_refused(small, llama_folder, tmp_path):
 
 
 def test_an_adapter_of_another_revision_is_refused(small, tmp_path):
-    told = {"base_model_name_or_path": "some/one", "revision": "abc"}
-    (tmp_path / "adapter_config.json").write_text(json.dumps(told))
-    given = from_adapter("some/one", tmp_path)
+    config = {"base_model_name_or_path": "some/one", "revision": "abc"}
+    (tmp_path / "adapter_config.json").write_text(json.dumps(config))
+    from_it = from_adapter("some/one", tmp_path)
     with pytest.raises(RunError, match="set model.revision=abc"):
-        resolve_init(compose([*small, *given]))
-    assert resolve_init(compose([*small, *given, "model.revision=abc"])).is_adapter
+        resolve_init(compose([*small, *from_it]))
+    assert resolve_init(compose([*small, *from_it, "model.revision=abc"])).is_adapter
 
 
 def test_an_adapter_of_tied_embeddings_is_refused(llama3_tokenizer, tmp_path):

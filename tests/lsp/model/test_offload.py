@@ -14,6 +14,8 @@ from lsp.run.init import resolve_init
 from lsp.settings.compose import compose
 from lsp.tracking.reader import read_trace
 
+pytestmark = pytest.mark.usefixtures("without_pictures")
+
 
 def test_a_model_is_back_where_it_was_also_after_an_error(monkeypatch):
     model = torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.BatchNorm1d(2))
@@ -21,7 +23,7 @@ def test_a_model_is_back_where_it_was_also_after_an_error(monkeypatch):
     homes = [tensor.data_ptr() for tensor in tensors]
     with on_device(model, torch.device("cpu")):  # it is there: nothing is copied
         assert [tensor.data_ptr() for tensor in tensors] == homes
-    monkeypatch.setattr(offload, "brought", lambda tensor, device: tensor.clone())
+    monkeypatch.setattr(offload, "copied_to", lambda tensor, device: tensor.clone())
     with pytest.raises(KeyError), on_device(model, torch.device("cpu")):
         assert not {tensor.data_ptr() for tensor in tensors} & set(homes)
         raise KeyError
@@ -32,12 +34,12 @@ def test_memory_that_ends_on_the_way_leaves_the_model_whole(monkeypatch):
     model = torch.nn.Linear(3, 2)
     homes = [p.data_ptr() for p in model.parameters()]
 
-    def brought(tensor, device):
+    def copied_to(tensor, device):
         if tensor.dim() == 1:
             raise torch.OutOfMemoryError("CUDA out of memory.")
         return tensor.clone()
 
-    monkeypatch.setattr(offload, "brought", brought)
+    monkeypatch.setattr(offload, "copied_to", copied_to)
     with pytest.raises(torch.OutOfMemoryError), on_device(model, torch.device("cpu")):
         pass
     assert [p.data_ptr() for p in model.parameters()] == homes
@@ -66,20 +68,20 @@ def seen(monkeypatch):
     the CPU. Phases are the calls of the training loop."""
     places, sent, phase = {}, [], ["loading"]
     monkeypatch.setattr("lsp.players.check_offload", lambda device: None)
-    monkeypatch.setattr(offload, "brought", lambda tensor, device: tensor.clone())
+    monkeypatch.setattr(offload, "copied_to", lambda tensor, device: tensor.clone())
     to = torch.nn.Module.to
 
-    def moved(self, *given, **more):
-        if given == ("cpu",):
+    def moved(self, *arguments, **options):
+        if arguments == ("cpu",):
             sent.append(self)
-        return to(self, *given, **more)
+        return to(self, *arguments, **options)
 
     monkeypatch.setattr(torch.nn.Module, "to", moved)
 
     def named(name, call):
-        def wrapped(*given, **more):
+        def wrapped(*arguments, **options):
             phase[0] = name
-            return call(*given, **more)
+            return call(*arguments, **options)
 
         return wrapped
 
@@ -92,8 +94,8 @@ def seen(monkeypatch):
         monkeypatch.setattr(owner, method, named(name, getattr(owner, method)))
     load = load_players
 
-    def loaded(*given):
-        players = load(*given)
+    def loaded(*arguments):
+        players = load(*arguments)
         models = {"policy": players.policy, "reference": players.reference}
         if hasattr(players.reward, "model"):
             models["reward model"] = players.reward.model
@@ -110,7 +112,7 @@ def seen(monkeypatch):
         places["players"] = players
         return players
 
-    monkeypatch.setattr("lsp.loop.recorder.load_players", loaded)
+    monkeypatch.setattr("lsp.players.load_players", loaded)
     return places, sent
 
 
@@ -121,8 +123,8 @@ def test_what_has_nothing_to_do_is_away(shape, seen, tmp_path, method):
     start([*shape, f"method={method}", "hardware.offload=true", f"run_dir={run}"])
     players = places.pop("players")
     frozen = method == "frozen_challenger"
-    asked = {("queries", "visiting")} if frozen else set()
-    assert places["reference"] == {("quality", "visiting"), ("update", "visiting"), *asked}
+    asks = {("queries", "visiting")} if frozen else set()
+    assert places["reference"] == {("quality", "visiting"), ("update", "visiting"), *asks}
     assert {place for _, place in places["reward model"]} == {"visiting"}
     # The one model that is trained is never copied while it is.
     assert ("update", "at home") in places["policy"]

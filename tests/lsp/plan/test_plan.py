@@ -135,10 +135,10 @@ def test_each_role_writes_in_a_phase_of_its_own():
 
 
 def test_an_engine_elsewhere_is_named_and_not_counted(monkeypatch):
-    given = [*PAPER, "hardware=gpu_80gb"]
-    here = plan_memory(step_size_of(compose(given))).phases
+    overrides = [*PAPER, "hardware=gpu_80gb"]
+    here = plan_memory(step_size_of(compose(overrides))).phases
     monkeypatch.setattr("lsp.rollout.settings.InProcess.in_process", False)
-    size = step_size_of(compose(given))
+    size = step_size_of(compose(overrides))
     there = plan_memory(size).phases
     written = {"KV cache": here["answers"]["KV cache"], "activations": mock.ANY}
     assert here["answers"] == there["answers"] | written
@@ -197,20 +197,20 @@ def test_hardware_is_above_the_world_and_the_command_line_above_hardware():
 
 
 def test_what_cannot_fit_is_refused_with_what_each_setting_saves(tmp_path, capsys):
-    given = [*PAPER, "hardware=gpu_24gb", "model.lora.rank=0", "tracker=none",
+    overrides = [*PAPER, "hardware=gpu_24gb", "model.lora.rank=0", "tracker=none",
              f"run_dir={tmp_path / 'run'}"]  # fmt: skip
     for more in ([], ["dry_run=true"]):
         with pytest.raises(
             RunError, match=r"hardware.gpu_memory_gb=23.5; alone, model.lora.rank=16 sa"
         ):
-            start([*given, *more])
+            start([*overrides, *more])
     assert "by phase and part" in capsys.readouterr().out  # a dry run shows the plan first
     assert not (tmp_path / "run").exists()
     # What a setting is said to save is what it saves.
-    config = compose(given)
+    config = compose(overrides)
     (best, saved), *_ = savings(config)
     peak = plan_memory(step_size_of(config)).peak
-    assert peak - plan_memory(step_size_of(compose([*given, best]))).peak == saved
+    assert peak - plan_memory(step_size_of(compose([*overrides, best]))).peak == saved
 
 
 def test_sharding_and_offload_lower_what_they_say():
@@ -228,11 +228,11 @@ def test_sharding_and_offload_lower_what_they_say():
 
 
 def test_a_plan_is_for_the_processes_that_are_there(monkeypatch):
-    given = [*PAPER, "hardware=gpu_80gb", "hardware.parallel=fsdp"]
-    eight = plan_memory(step_size_of(compose([*given, "hardware.gpus=8"])))
+    overrides = [*PAPER, "hardware=gpu_80gb", "hardware.parallel=fsdp"]
+    eight = plan_memory(step_size_of(compose([*overrides, "hardware.gpus=8"])))
     monkeypatch.setenv("WORLD_SIZE", "8")
-    assert plan_memory(step_size_of(compose(given))) == eight
-    assert "in each GPU of 8 (fsdp)" in plan(compose(given))
+    assert plan_memory(step_size_of(compose(overrides))) == eight
+    assert "in each GPU of 8 (fsdp)" in plan(compose(overrides))
     here, there = (plan(compose([f"hardware={name}"])) for name in ("cpu", "gpu_80gb"))
     assert "not counted: what the C library keeps" in here and "C library" not in there
 
@@ -316,5 +316,5 @@ def test_the_gpu_bench_runs_shrunk_without_one(flags):
     command = [sys.executable, "-m", "tests.bench.gpu", "--shrunk", *flags]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-4000:]
-    for said in ("the Solver writes", "a step", "of the floor", "of a large product's"):
-        assert said in done.stdout
+    for words in ("the Solver writes", "a step", "of the floor", "of a large product's"):
+        assert words in done.stdout
