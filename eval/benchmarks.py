@@ -5,8 +5,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field
-
 from eval.answers import local_file, read_instructions
 from eval.contracts import BenchmarkSettings, EvaluationContext
 from eval.length_control import GamedRows, length_controlled_win_rate
@@ -15,7 +13,7 @@ from eval.win_rate import by_source, weighted_win_rate
 from lsp.errors import RunError
 from lsp.files import read_csv
 from lsp.pocket.language import evaluation_queries
-from lsp.settings.schema import settings
+from lsp.settings.schema import setting, settings
 
 DIFFICULTY = "instruction_difficulty"
 GAMED_COLUMNS = ("preference", "std_delta_len", DIFFICULTY)
@@ -27,9 +25,9 @@ class AlpacaEval(BenchmarkSettings):
     ``index`` tells the instructions' difficulties too; without both tables length control is the
     minimal variant."""
 
-    data: str = Field(description="rows of instruction and dataset: .json, .jsonl, hub:…")
-    difficulty: str | None = Field(default=None, description="a CSV, for length control")
-    gamed: str | None = Field(default=None, description="a CSV: length control as published")
+    data: str = setting("rows of instruction and dataset: .json, .jsonl, hub:…")
+    difficulty: str | None = setting("a CSV, for length control", default=None)
+    gamed: str | None = setting("a CSV: length control as published", default=None)
 
     def build(self, context: EvaluationContext) -> list[Instruction]:
         """Refuses a table that cannot be used, before anything is paid for."""
@@ -89,7 +87,7 @@ class AlpacaEval(BenchmarkSettings):
 class PocketBenchmark(BenchmarkSettings):
     """The pocket world's test queries; its eight families stand where AlpacaEval has five sets."""
 
-    per_cell: int = Field(ge=1, le=100_000, description="at most so many of each family and length")
+    per_cell: int = setting("at most so many of each family and length", ge=1, le=100_000)
 
     def build(self, context: EvaluationContext) -> list[Instruction]:
         tasks = evaluation_queries("test", self.per_cell)

@@ -11,18 +11,15 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
-
-from pydantic import Field
+from typing import Any, ClassVar, Literal
 
 from eval.cache import VerdictCache
 from eval.spending import UNKNOWN, Prices
 from eval.types import Instruction, Pair, Question, Verdict
 from lsp.contracts import PartSettings
-from lsp.settings.schema import settings
+from lsp.settings.schema import setting, settings
 
-if TYPE_CHECKING:
-    from eval.settings import EvaluateConfig
+EvaluateConfig = Any  # eval.settings.EvaluateConfig, which is made of the classes below
 
 
 @dataclass(frozen=True)
@@ -53,9 +50,9 @@ class BenchmarkSettings(MeasurementSettings):
     """What models are asked."""
 
     measures = "models"
-    name: str = Field(description="of the benchmark; results go to <run>/eval/<name>/")
-    temperature: float = Field(ge=0, le=100, description="of the answers")
-    max_new_tokens: int = Field(ge=1, le=2**20, description="of an answer, at most")
+    name: str = setting("of the benchmark; results go to <run>/eval/<name>/")
+    temperature: float = setting("of the answers", ge=0, le=100)
+    max_new_tokens: int = setting("of an answer, at most", ge=1, le=2**20)
 
     @abstractmethod
     def build(self, context: EvaluationContext) -> Sequence[Instruction]:

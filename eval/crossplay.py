@@ -196,16 +196,16 @@ class CrossPlay:
         cells: dict[tuple[str, str], Cell] = {}
         for solver in self.players:
             load = cache(partial(load_player, solver, self.config))
-            for challenger, asked in queries.items():
-                texts = [query["text"] for query in asked if query["legal"]]
+            for challenger, lines in queries.items():
+                texts = [query["text"] for query in lines if query["legal"]]
                 pair, key = (challenger, solver.name), (solver.identity, samples, seed, texts)
                 rows = self.kept("cells", pair, key, partial(self.answer, load, texts))
                 exact = [row["probability"] for row in rows if row["probability"] is not None]
                 cells[pair] = Cell(
                     *pair,
-                    len(asked),
+                    len(lines),
                     len(rows),
-                    1 - len(rows) / len(asked),
+                    1 - len(rows) / len(lines),
                     *mean_and_error([mean(row["rewards"]) for row in rows]),
                     *mean_and_error(exact),
                 )
@@ -279,8 +279,8 @@ class CrossPlay:
         )
         right = {i: config.world.right_answer(text) for i, text in enumerate(texts)}
         right = {i: answer for i, answer in right.items() if answer is not None}
-        asked, tokens = [prompts[i] for i in right], config.optim.micro_batch_tokens
-        exact = completion_probability(model, chat, asked, list(right.values()), tokens)
+        rows, tokens = [prompts[i] for i in right], config.optim.micro_batch_tokens
+        exact = completion_probability(model, chat, rows, list(right.values()), tokens)
         probability = dict(zip(right, exact, strict=True))
         return [
             {

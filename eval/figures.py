@@ -138,7 +138,7 @@ def bars_figure(bars: Sequence[Bar], settings: FigureSettings, judge: str) -> Fi
         rate, low, high = np.array([(bar.win_rate, bar.low, bar.high) for bar in chosen]).T
         axis.bar(xs, rate, width, color=COLOURS[kind], edgecolor="black", linewidth=0.6,
                  hatch=HATCHES[kind], label=LABELS[kind])  # fmt: skip
-        axis.errorbar(xs, rate, yerr=np.maximum(0, [rate - low, high - rate]), fmt="none",
+        axis.errorbar(xs, rate, yerr=np.fmax(0, [rate - low, high - rate]), fmt="none",
                       ecolor="black", elinewidth=1, capsize=2)  # fmt: skip
         paper = np.array([bar.paper for bar in chosen], dtype=float)  # NaN is not drawn
         axis.plot(xs, paper, "D", markersize=5, zorder=4, **diamonds)

@@ -13,8 +13,6 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import Field
-
 from eval.cache import VerdictCache, content_key
 from eval.contracts import EvaluationContext, Judge, JudgeSettings
 from eval.reading import preference_of, response_of
@@ -22,7 +20,7 @@ from eval.spending import BudgetReached, Pace, Prices, Spending, day, known_judg
 from eval.template import read_template
 from eval.types import Pair, Question, Verdict
 from lsp.errors import RunError
-from lsp.settings.schema import settings
+from lsp.settings.schema import setting, settings
 from lsp.tools.retry import RETRIED_STATUS, backoff, retry_after
 from lsp.tools.secrets import scrub
 
@@ -41,24 +39,24 @@ class ChatJudge(JudgeSettings):
     """A model behind chat completions, OpenAI's or any server that speaks them."""
 
     chat = True
-    model: str = Field(description="the judge's name at the server; OpenAI's with its date")
-    base_url: str | None = Field(description="such as http://host:8000/v1; null: OpenAI's")
-    api_key_env: str = Field(description="the name of the environment variable that holds the key")
-    template: Literal["own", "alpaca_eval"] = Field(description="whose prompt (eval/template.py)")
-    tokenizer: str | None = Field(description="counts a dry run's tokens; null: tiktoken")
-    logprobs: bool = Field(description="ask for log-probs; the text decides where there are none")
-    max_tokens_name: Literal["max_tokens", "max_completion_tokens"] = Field(
-        description="what the server calls the limit of an answer"
+    model: str = setting("the judge's name at the server; OpenAI's with its date")
+    base_url: str | None = setting("such as http://host:8000/v1; null: OpenAI's")
+    api_key_env: str = setting("the name of the environment variable that holds the key")
+    template: Literal["own", "alpaca_eval"] = setting("whose prompt (eval/template.py)")
+    tokenizer: str | None = setting("counts a dry run's tokens; null: tiktoken")
+    logprobs: bool = setting("ask for log-probs; the text decides where there are none")
+    max_tokens_name: Literal["max_tokens", "max_completion_tokens"] = setting(
+        "what the server calls the limit of an answer"
     )
-    order: Literal["both", "one"] = Field(description="both orders, or AlpacaEval's seeded one")
-    order_seed: int = Field(ge=0, le=2**32 - 1, description="of the seeded order")
-    concurrency: int = Field(ge=1, le=4096, description="calls at a time")
-    requests_per_minute: int = Field(ge=1, le=10_000_000, description="calls a minute, at most")
-    max_usd: float | None = Field(gt=0, le=1e6, description="stop before more could be spent")
-    timeout_seconds: float = Field(gt=0, le=86_400, description="of a call")
-    max_tries: int = Field(ge=1, le=100, description="of one question, the first included")
-    max_tokens: int = Field(ge=1, le=65_536, description="of the judge's answer")
-    temperature: float | None = Field(ge=0, le=100, description="of the judge; null: not sent")
+    order: Literal["both", "one"] = setting("both orders, or AlpacaEval's seeded one")
+    order_seed: int = setting("of the seeded order", ge=0, le=2**32 - 1)
+    concurrency: int = setting("calls at a time", ge=1, le=4096)
+    requests_per_minute: int = setting("calls a minute, at most", ge=1, le=10_000_000)
+    max_usd: float | None = setting("stop before more could be spent", gt=0, le=1e6)
+    timeout_seconds: float = setting("of a call", gt=0, le=86_400)
+    max_tries: int = setting("of one question, the first included", ge=1, le=100)
+    max_tokens: int = setting("of the judge's answer", ge=1, le=65_536)
+    temperature: float | None = setting("of the judge; null: not sent", ge=0, le=100)
 
     @property
     def key_variable(self) -> str:

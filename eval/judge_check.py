@@ -11,14 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field
-
 from eval.answers import read_rows
 from eval.contracts import EvaluationContext, MeasurementSettings
 from eval.types import Pair
 from eval.win_rate import TIE
 from lsp.errors import RunError
-from lsp.settings.schema import settings
+from lsp.settings.schema import setting, settings
 
 
 @dataclass(frozen=True)
@@ -38,9 +36,9 @@ class JudgeCheck(MeasurementSettings):
     ([1, 2], 2 where output_2 is preferred, null where there is no verdict)."""
 
     measures = "judge"
-    name: str = Field(description="of the check; results go to <runs_root>/eval/<name>/<judge>/")
-    data: str | None = Field(description="a .json or .jsonl file of published verdicts")
-    max_pairs: int | None = Field(ge=1, le=10_000_000, description="the first so many; null: all")
+    name: str = setting("of the check; results go to <runs_root>/eval/<name>/<judge>/")
+    data: str | None = setting("a .json or .jsonl file of published verdicts")
+    max_pairs: int | None = setting("the first so many; null: all", ge=1, le=10_000_000)
 
     def build(self, context: EvaluationContext) -> Published:
         """Raises RunError for a file that lacks a column or holds no usable pair."""

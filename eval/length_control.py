@@ -255,10 +255,10 @@ def _fit(
         return parts.sum() + strength * loss, np.concatenate([1 + slope, 1 - slope])
 
     options = {"maxiter": MAX_STEPS, "ftol": 1e-15}
-    found = minimize(
+    minimum = minimize(
         objective, np.zeros(6), jac=True, method="SLSQP", bounds=[(0, None)] * 6, options=options
     )
-    if not found.success:
+    if not minimum.success:
         raise ArithmeticError(f"the length-control fit did not settle in {MAX_STEPS} steps")
-    weights = found.x[:3] - found.x[3:]
+    weights = minimum.x[:3] - minimum.x[3:]
     return np.where(np.abs(weights) > 1e-9, weights, 0.0)  # the solver leaves dust

@@ -5,12 +5,10 @@ import sys
 from collections.abc import Sequence
 from typing import Annotated, Literal
 
-from pydantic import Field
-
 from eval.contracts import JudgeSettings, MeasurementSettings
 from lsp.errors import Problem
 from lsp.settings.compose import CONF, compose_as
-from lsp.settings.schema import PLUGGABLE, Consent, settings
+from lsp.settings.schema import PLUGGABLE, Consent, setting, settings
 
 EVALUATE = CONF / "evaluate"
 
@@ -19,19 +17,19 @@ EVALUATE = CONF / "evaluate"
 class EvaluateConfig:
     """Whose answers are judged, on what, by whom."""
 
-    run: str | None = Field(description="whose answers: a run, a model or a file of answers")
-    baseline: str | None = Field(description="against whose; null: the run's base model")
-    control: bool = Field(description="judge the baseline against a second sample of itself")
-    benchmark: Annotated[MeasurementSettings, PLUGGABLE] = Field(description="what is asked")
-    judge: Annotated[JudgeSettings, PLUGGABLE] = Field(description="who compares answers")
-    runs_root: str = Field(description="where runs are looked for, and answers and verdicts kept")
-    dry_run: bool = Field(description="print calls, tokens and dollars, and stop")
-    tie_rule: Literal["half", "loss", "drop"] = Field(description="of the discrete rate's ties")
-    dtype: Literal["float32", "bfloat16"] = Field(description="of the weights that answer")
-    device: str = Field(description="where they compute: auto, cpu or cuda")
-    date_string: str | None = Field(description="the date in chat templates; null: their own")
-    trust_remote_code: Consent = Field(description="run Python files that came with a model")
-    max_rows: int = Field(ge=1, le=65_536, description="rows decoded at once")
+    run: str | None = setting("whose answers: a run, a model or a file of answers")
+    baseline: str | None = setting("against whose; null: the run's base model")
+    control: bool = setting("judge the baseline against a second sample of itself")
+    benchmark: Annotated[MeasurementSettings, PLUGGABLE] = setting("what is asked")
+    judge: Annotated[JudgeSettings, PLUGGABLE] = setting("who compares answers")
+    runs_root: str = setting("where runs are looked for, and answers and verdicts kept")
+    dry_run: bool = setting("print calls, tokens and dollars, and stop")
+    tie_rule: Literal["half", "loss", "drop"] = setting("of the discrete rate's ties")
+    dtype: Literal["float32", "bfloat16"] = setting("of the weights that answer")
+    device: str = setting("where they compute: auto, cpu or cuda")
+    date_string: str | None = setting("the date in chat templates; null: their own")
+    trust_remote_code: Consent = setting("run Python files that came with a model")
+    max_rows: int = setting("rows decoded at once", ge=1, le=65_536)
 
 
 def read_settings(arguments: Sequence[str]) -> EvaluateConfig:

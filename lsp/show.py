@@ -48,8 +48,9 @@ def show(record: Record, step: int | None, wanted: str, answers: int, width: int
     lines = [
         f"{record.run['id']}, step {step} of {record.settings['num_steps']}:"
         f" {len(shown)} of {len(queries)} queries, the Challenger's best first",
-        *folded(visible(record.warning), max(20, width)),
     ]
+    if record.warning:
+        lines += folded(visible(record.warning), max(20, width))
     for query in shown:
         lines += ["", *_query_lines(query, width)]
         for answer in query.answers[:answers]:

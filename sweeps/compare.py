@@ -192,13 +192,13 @@ def signs_text(rows: Mapping[Run, dict]) -> str:
                "all lengths", "lengths 5-8", "lengths 7-8"]  # fmt: skip
     lines = []
     for decay, steps in dict.fromkeys((run.decay, run.steps) for run in rows):
-        here = {r: s for r, s in rows.items() if (r.decay, r.steps) == (decay, steps)}
-        length = mean(summary["base/argument_length"] for summary in here.values())
+        group = {r: s for r, s in rows.items() if (r.decay, r.steps) == (decay, steps)}
+        length = mean(summary["base/argument_length"] for summary in group.values())
         for learner in (variant for variant in SIGNS if variant not in CONTROLS):
             for control in CONTROLS:
                 cells = []
                 for shortest in (1, 5, 7):
-                    differences = paired(here, learner, control, shortest)
+                    differences = paired(group, learner, control, shortest)
                     low, high = mean_interval(differences)
                     sign = "+" if low > 0 else "-" if high < 0 else "0"
                     cells.append(f"{sign} ({mean(differences):+.3f})")

@@ -24,11 +24,7 @@ from lsp.tracking.reader import read_json_lines, read_metrics, read_summary, sha
 OWN = ("seed", "run_dir", "run_name", "runs_root", "resume", "dry_run", "init.run", "objective")
 OWN_GROUPS = ("tracker.", "checkpoint.", "runtime.", "hardware.", "eval.")
 """Settings in which two runs of one experiment may differ."""
-NEEDED = {
-    "num_steps",
-    "method.queries",
-    *(f"collapse.{field.name}" for field in fields(CollapseConfig)),
-}
+NEEDED = {"num_steps", "method.queries", *(f"collapse.{f.name}" for f in fields(CollapseConfig))}
 """Settings that a report reads."""
 
 
@@ -175,12 +171,10 @@ def read_records(folders: Sequence[Path], trust: str | None = None) -> list[Reco
     """Several runs that may be compared. Raises RunError where they are of different worlds."""
     distinct = {folder.resolve(): folder for folder in folders}
     records = [read_record(folder, trust=trust) for folder in distinct.values()]
-    first = records[0]
-    for other in records:
-        if other.run["world"] != first.run["world"]:
-            raise RunError(
-                f"{first.folder} is of world={first.run['world']} and {other.folder} of"
-                f" world={other.run['world']}: their rewards have different scales and cannot be"
-                " compared; make a report of each"
-            )
+    worlds = {record.run["world"]: record.folder for record in reversed(records)}
+    if len(worlds) > 1:
+        places = " and ".join(f"{folder} is of world={name}" for name, folder in worlds.items())
+        raise RunError(
+            f"{places}: rewards have different scales and cannot be compared; make a report of each"
+        )
     return records

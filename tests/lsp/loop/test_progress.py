@@ -31,13 +31,19 @@ def progress():
 
 
 @pytest.fixture
-def terminal(monkeypatch):
-    """A terminal 60 columns wide, and a run's progress on it."""
-    monkeypatch.setenv("COLUMNS", "60")
-    monkeypatch.setattr(sys, "stderr", Terminal())
-    progress = Progress(num_steps=2, done=0)
-    yield sys.stderr, progress
-    progress.close()
+def on_a_terminal(monkeypatch):
+    """(a terminal 60 columns wide, a run's progress on it), made in the test: pytest gives each
+    phase of one a stderr of its own."""
+    made = []
+
+    def make():
+        monkeypatch.setenv("COLUMNS", "60")
+        monkeypatch.setattr(sys, "stderr", Terminal())
+        made.append(Progress(num_steps=2, done=0))
+        return sys.stderr, made[0]
+
+    yield make
+    made[0].close()
 
 
 def test_the_line_says_rate_time_left_rewards_kl_and_distinct(progress):
@@ -59,8 +65,8 @@ def test_a_log_gets_a_line_now_and_then_and_the_last_as_plain_text(progress, cap
     assert written.replace("\n", "").isprintable()
 
 
-def test_a_terminal_gets_one_live_line_and_notes_stay(terminal):
-    stream, progress = terminal
+def test_a_terminal_gets_one_live_line_and_notes_stay(on_a_terminal):
+    stream, progress = on_a_terminal()
     progress.phase("queries", 1)
     progress.step(1, METRICS)
     progress.note("hello")
@@ -68,13 +74,13 @@ def test_a_terminal_gets_one_live_line_and_notes_stay(terminal):
     assert live.startswith("step 1/2  R 0.500") and len(live) == 59 and note == "hello\n"
     progress.step(2, METRICS)
     progress.note("evaluating on the test split")
-    *_, last, after = stream.getvalue().splitlines()
+    last, after = stream.getvalue().split("\n")[-3:-1]
     assert last.startswith("\r\033[Kstep 2/2  ") and last.endswith("distinct 0.750")
     assert after == "evaluating on the test split"
 
 
-def test_the_live_line_says_the_phase_with_a_growing_time(terminal):
-    stream, progress = terminal
+def test_the_live_line_says_the_phase_with_a_growing_time(on_a_terminal):
+    stream, progress = on_a_terminal()
     progress.phase("answers", 1)
     progress._began -= 65
     deadline = time.monotonic() + 600

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lsp.tools.text import duration, folded, visible
+from lsp.tools.text import duration, folded, markdown_table, text_table, visible
 
 
 @pytest.mark.parametrize(
@@ -47,3 +47,11 @@ def test_lines_are_folded_with_a_mark_before_the_first():
 )
 def test_durations(seconds, text):
     assert duration(seconds) == text
+
+
+def test_tables_by_hand():
+    rows = [["set", "rate"], ["koala", "1.5"], ["b", ""]]
+    assert text_table(rows) == "set    rate\nkoala   1.5\nb"
+    assert markdown_table(["", "rate"], rows[1:]) == (
+        "|  | rate |\n|---|---|\n| koala | 1.5 |\n| b |  |\n"
+    )
