@@ -13,14 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field
-
 from eval.answers import read_rows
 from eval.win_rate import Comparison, by_source, compare_paired
 from lsp.errors import RunError
 from lsp.run.folder import find_run
 from lsp.settings.command import read_command
-from lsp.settings.schema import settings
+from lsp.settings.schema import setting, settings
 from lsp.tools.text import text_table
 
 SAME = ("benchmark", "baseline", "judge", "template", "order", "temperature", "max_new_tokens",
@@ -32,8 +30,8 @@ SAME = ("benchmark", "baseline", "judge", "template", "order", "temperature", "m
 class CompareSettings:
     """Which evaluations are compared: those in ``<run>/eval/<benchmark>/``."""
 
-    benchmark: str = Field(default="alpaca_eval", description="what both were evaluated on")
-    runs_root: str = Field(default="outputs", description="where run ids are looked up")
+    benchmark: str = setting("what both were evaluated on", default="alpaca_eval")
+    runs_root: str = setting("where run ids are looked up", default="outputs")
 
 
 @dataclass(frozen=True)

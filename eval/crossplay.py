@@ -24,8 +24,6 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import TYPE_CHECKING, Any
 
-from pydantic import Field
-
 from eval.cache import content_key
 from lsp.contracts import BuildContext, Engine, Reward, build_part
 from lsp.errors import RunError
@@ -38,7 +36,7 @@ from lsp.run.resume import saved_config
 from lsp.settings.command import read_command
 from lsp.settings.compose import written
 from lsp.settings.config import Config
-from lsp.settings.schema import flat, settings
+from lsp.settings.schema import flat, setting, settings
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -54,18 +52,16 @@ ALIKE = ("world", "prompts", "data", "reward", "rollout", "model.dtype", "model.
 class CrossPlaySettings:
     """Who plays, and how much."""
 
-    queries: int = Field(default=64, ge=1, le=100_000, description="of each Challenger")
-    samples: int = Field(default=4, ge=1, le=10_000, description="answers to each query")
-    seed: int = Field(default=0, ge=0, le=2**32 - 1, description="of all draws")
-    last_only: bool = Field(default=False, description="the newest checkpoint of each run alone")
-    data: bool = Field(default=True, description="the data set asks too")
-    folder: str | None = Field(
-        default=None, description="where it writes; null: crossplay/ of the first run"
-    )
-    trust: tuple[str, ...] = Field(
-        default=(),
-        description="code that the runs' settings name, as it stood on their command lines, for"
+    queries: int = setting("of each Challenger", default=64, ge=1, le=100_000)
+    samples: int = setting("answers to each query", default=4, ge=1, le=10_000)
+    seed: int = setting("of all draws", default=0, ge=0, le=2**32 - 1)
+    last_only: bool = setting("the newest checkpoint of each run alone", default=False)
+    data: bool = setting("the data set asks too", default=True)
+    folder: str | None = setting("where it writes; null: crossplay/ of the first run", default=None)
+    trust: tuple[str, ...] = setting(
+        "code that the runs' settings name, as it stood on their command lines, for"
         " instance trust=[reward.path=mine.reward]",
+        default=(),
     )
 
 

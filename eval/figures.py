@@ -17,7 +17,6 @@ from typing import Literal
 
 import numpy as np
 from matplotlib.figure import Figure
-from pydantic import Field
 
 from eval.bars import (
     COPY,
@@ -35,7 +34,7 @@ from lsp.errors import RunError
 from lsp.files import write_csv
 from lsp.run.folder import find_run
 from lsp.settings.command import read_command
-from lsp.settings.schema import settings
+from lsp.settings.schema import setting, settings
 from lsp.tracking.reader import read_metrics
 
 # Okabe and Ito's colours, told apart by colour-blind readers; hatches tell them apart in print.
@@ -56,13 +55,13 @@ CURVES = {
 class FigureSettings:
     """Which figure is drawn, and from which evaluations of the runs."""
 
-    figure: Literal[2, 3] = Field(default=2, description="the paper's number of it")
-    paper: Literal["v1", "v3"] = Field(
-        default="v1", description="the version whose numbers stand beside ours"
+    figure: Literal[2, 3] = setting("the paper's number of it", default=2)
+    paper: Literal["v1", "v3"] = setting(
+        "the version whose numbers stand beside ours", default="v1"
     )
-    benchmark: str = Field(default="alpaca_eval", description="what the runs were evaluated on")
-    runs_root: str = Field(default="outputs", description="where run ids are looked up")
-    out: str = Field(default="outputs/figures", description="the folder of what is written")
+    benchmark: str = setting("what the runs were evaluated on", default="alpaca_eval")
+    runs_root: str = setting("where run ids are looked up", default="outputs")
+    out: str = setting("the folder of what is written", default="outputs/figures")
 
 
 def main(arguments: Sequence[str]) -> None:

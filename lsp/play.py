@@ -22,7 +22,6 @@ from typing import TYPE_CHECKING, Any
 from lsp.contracts import World
 from lsp.errors import RunError
 from lsp.model.out_of_memory import OutOfMemory, memory_guard
-from lsp.queries.challenger import parse_query
 from lsp.run.checkpoint import named_checkpoint
 from lsp.run.folder import find_run, read_run
 from lsp.run.init import Init
@@ -202,6 +201,8 @@ def lines() -> Iterator[str]:
 
 def typed(table: Table, text: str, turn: int) -> None:
     """A person's query, read as a Challenger's is."""
+    from lsp.queries.challenger import parse_query
+
     query, well_formed = parse_query(text, table.players.prompts.template_tags)
     if well_formed and query:
         play(table, query, turn)

@@ -24,8 +24,8 @@ def main(arguments: Sequence[str]) -> None:
     options = parser.parse_args(arguments)
     try:
         record = read_record(find_run(options.run, options.runs_root), trust=options.trust)
-        width = shutil.get_terminal_size().columns
-        lines = show(record, options.step, options.filter, options.answers, width)
+        size = shutil.get_terminal_size()
+        lines = show(record, options.step, options.filter, options.answers, size.columns)
     except RunError as error:
         sys.exit(f"error: {error}")
     try:
@@ -61,8 +61,7 @@ def show(record: Record, step: int | None, wanted: str, answers: int, width: int
 
 
 def _holds(query: PlayedQuery, wanted: str) -> bool:
-    texts = [query.query, *(answer.answer for answer in query.answers)]
-    return any(wanted in text.lower() for text in texts)
+    return any(wanted in t.lower() for t in (query.query, *(a.answer for a in query.answers)))
 
 
 def _query_lines(query: PlayedQuery, width: int) -> list[str]:
@@ -76,18 +75,16 @@ def _query_lines(query: PlayedQuery, width: int) -> list[str]:
         facts.append(f"{query.same_step} times in this step")
     if query.first_step is not None and query.first_step < query.step:
         facts.append(f"asked before, in step {query.first_step}")
-    return [*_folded(query.query, "? ", width), f"  {'  '.join(facts)}"]
+    text = folded(visible(query.query, 4_000) or "(empty)", max(20, width), "? ")
+    return [*text, f"  {'  '.join(facts)}"]
 
 
 def _answer_lines(answer: PlayedAnswer, width: int) -> list[str]:
     cut = "" if answer.answer_finish_reason == "stop" else "  cut at the limit"
     facts = f"R {answer.reward:.3f}  R_Q {_number(answer.quality, 2)}"
     facts += f"  advantage {answer.solver_advantage:+.3f}  {answer.answer_tokens} tokens{cut}"
-    return [*_folded(answer.answer, "  > ", width), f"    {facts}"]
-
-
-def _folded(text: str, mark: str, width: int) -> list[str]:
-    return folded(visible(text, 4_000) or "(empty)", max(20, width), mark)
+    text = folded(visible(answer.answer, 4_000) or "(empty)", max(20, width), "  > ")
+    return [*text, f"    {facts}"]
 
 
 def _number(value: float | None, digits: int = 3) -> str:

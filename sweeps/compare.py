@@ -18,7 +18,6 @@ from statistics import mean, stdev
 from typing import Literal
 
 from matplotlib.figure import Figure
-from pydantic import Field
 
 from eval.win_rate import mean_interval
 from lsp.errors import RunError
@@ -27,7 +26,7 @@ from lsp.pocket.world import PocketWorld
 from lsp.report.game import read_index
 from lsp.report.river import draw_river
 from lsp.settings.command import read_settings
-from lsp.settings.schema import settings
+from lsp.settings.schema import setting, settings
 from lsp.tools.text import markdown_table
 from lsp.tracking.reader import read_summary
 from sweeps.parallel import require_all
@@ -64,17 +63,17 @@ PAIRS = (
 class CompareSettings:
     """What is trained, and where the results go."""
 
-    part: Literal["methods", "signs"] = Field(
-        default="methods", description="README's table, or where a learning Challenger helps"
+    part: Literal["methods", "signs"] = setting(
+        "README's table, or where a learning Challenger helps", default="methods"
     )
-    seeds: int = Field(default=5, ge=1, le=1000, description="of each variant")
-    bases: tuple[int, ...] = Field(default=(1, 2), description="seeds of pretrained bases")
-    decays: tuple[float, ...] = Field(
-        default=(0.7,), description="how fast the base Challenger's queries thin out with length"
+    seeds: int = setting("of each variant", default=5, ge=1, le=1000)
+    bases: tuple[int, ...] = setting("seeds of pretrained bases", default=(1, 2))
+    decays: tuple[float, ...] = setting(
+        "how fast the base Challenger's queries thin out with length", default=(0.7,)
     )
-    steps: tuple[int, ...] = Field(default=(150,), description="of each run")
-    workers: int = Field(default=os.cpu_count() or 1, ge=1, le=1024, description="runs at once")
-    folder: str = Field(default="outputs/compare", description="of bases, runs and results")
+    steps: tuple[int, ...] = setting("of each run", default=(150,))
+    workers: int = setting("runs at once", default=os.cpu_count() or 1, ge=1, le=1024)
+    folder: str = setting("of bases, runs and results", default="outputs/compare")
 
 
 @dataclass(frozen=True)

@@ -22,12 +22,11 @@ from typing import Any
 
 import yaml
 from matplotlib.figure import Figure
-from pydantic import Field
 
 from lsp.errors import RunError
 from lsp.files import write_json, write_text
 from lsp.settings.command import read_command, split_settings
-from lsp.settings.schema import settings
+from lsp.settings.schema import setting, settings
 from lsp.tools.text import markdown_table
 from lsp.tracking.reader import read_summary
 from sweeps.parallel import run_all
@@ -56,12 +55,10 @@ class Sweep:
 class LocalSettings:
     """This command's own settings, beside those that go to every run."""
 
-    workers: int = Field(default=1, ge=1, le=1024, description="runs at once")
-    folder: str | None = Field(default=None, description="of runs; null: outputs/sweep-<name>")
-    count: int | None = Field(
-        default=None, ge=1, le=100_000, description="points of a random sweep"
-    )
-    draw_seed: int = Field(default=0, ge=0, le=2**32 - 1, description="of a random sweep's points")
+    workers: int = setting("runs at once", default=1, ge=1, le=1024)
+    folder: str | None = setting("of runs; null: outputs/sweep-<name>", default=None)
+    count: int | None = setting("points of a random sweep", default=None, ge=1, le=100_000)
+    draw_seed: int = setting("of a random sweep's points", default=0, ge=0, le=2**32 - 1)
 
 
 def read_sweep(path: Path) -> Sweep:

@@ -16,14 +16,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field
-
 from eval.bars import COPY, FIGURES
 from eval.figures import FigureSettings, make_figures
 from lsp.errors import RunError
 from lsp.settings.command import read_settings, split_settings
 from lsp.settings.compose import CONF
-from lsp.settings.schema import settings
+from lsp.settings.schema import setting, settings
 from sweeps.parallel import require_all
 
 EXPERIMENTS = CONF / "experiment"
@@ -34,17 +32,16 @@ OURS = ("seed", "run_dir", "runs_root", "resume", "experiment", "method", "init"
 class PaperSettings:
     """Which figure is made, and how."""
 
-    figure: Literal[2, 3] = Field(default=2, description="the paper's number of it")
-    paper: Literal["v1", "v3"] = Field(
-        default="v1", description="the version whose numbers stand beside ours"
+    figure: Literal[2, 3] = setting("the paper's number of it", default=2)
+    paper: Literal["v1", "v3"] = setting(
+        "the version whose numbers stand beside ours", default="v1"
     )
-    world: str = Field(default="pocket", description="a file of conf/world")
-    benchmark: str = Field(default="pocket", description="what the runs are evaluated on")
-    seeds: int = Field(default=3, ge=1, le=1000, description="of each bar")
-    workers: int = Field(default=os.cpu_count() or 1, ge=1, le=1024, description="runs at once")
-    folder: str | None = Field(
-        default=None,
-        description="of runs and pictures; null: outputs/paper-<world>, for both figures",
+    world: str = setting("a file of conf/world", default="pocket")
+    benchmark: str = setting("what the runs are evaluated on", default="pocket")
+    seeds: int = setting("of each bar", default=3, ge=1, le=1000)
+    workers: int = setting("runs at once", default=os.cpu_count() or 1, ge=1, le=1024)
+    folder: str | None = setting(
+        "of runs and pictures; null: outputs/paper-<world>, for both figures", default=None
     )
 
 
@@ -84,9 +81,8 @@ def run_figure(settings: PaperSettings, overrides: Sequence[str]) -> str:
     # A judge on a network has one rate and one budget: one evaluation at a time.
     at_once = settings.workers if settings.benchmark == "pocket" else 1
     require_all([[*evaluate, f"run={place}"] for place in drawn], at_once)
-    figure, paper, benchmark = settings.figure, settings.paper, settings.benchmark
-    drawing = FigureSettings(figure=figure, paper=paper, benchmark=benchmark, out=str(folder))
-    return make_figures(list(map(str, drawn)), drawing)
+    same = {key: getattr(settings, key) for key in ("figure", "paper", "benchmark")}
+    return make_figures(list(map(str, drawn)), FigureSettings(**same, out=str(folder)))
 
 
 def bars_needed(figure: int) -> list[str]:

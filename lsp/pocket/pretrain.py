@@ -28,14 +28,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pydantic import Field
-
 from lsp.errors import RunError
 from lsp.files import write_json
 from lsp.pocket.language import ALPHABET, FAMILIES, MAX_LENGTH, Task, form_rubric, split
 from lsp.settings.command import read_settings
 from lsp.settings.compose import compose
-from lsp.settings.schema import settings
+from lsp.settings.schema import setting, settings
 
 if TYPE_CHECKING:
     import torch
@@ -100,20 +98,20 @@ def build_model(tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
 class PretrainSettings:
     """What the corpus holds and how the model learns it; the Solver has the rest of the corpus."""
 
-    seed: int = Field(default=0, ge=0, le=2**32 - 1, description="of weights and corpus")
-    steps: int = Field(default=6000, ge=1, le=10_000_000, description="updates")
-    batch: int = Field(default=48, ge=1, le=65_536, description="rows of the corpus a step")
-    lr: float = Field(default=6e-3, gt=0, le=10, description="highest learning rate")
-    warmup_steps: int = Field(default=200, ge=1, le=10_000_000, description="until that rate")
-    decay: float = Field(default=0.7, gt=0, le=10, description="of queries, by their length")
-    careless: tuple[float, ...] = Field(
+    seed: int = setting("of weights and corpus", default=0, ge=0, le=2**32 - 1)
+    steps: int = setting("updates", default=6000, ge=1, le=10_000_000)
+    batch: int = setting("rows of the corpus a step", default=48, ge=1, le=65_536)
+    lr: float = setting("highest learning rate", default=6e-3, gt=0, le=10)
+    warmup_steps: int = setting("until that rate", default=200, ge=1, le=10_000_000)
+    decay: float = setting("of queries, by their length", default=0.7, gt=0, le=10)
+    careless: tuple[float, ...] = setting(
+        "the teacher's chance of a lazy answer, by length 1 to 8",
         default=(0.05, 0.05, 0.1, 0.3, 0.6, 0.8, 0.85, 0.85),
-        description="the teacher's chance of a lazy answer, by length 1 to 8",
     )
-    judge_share: float = Field(default=0.35, ge=0, le=1, description="of the corpus")
-    challenger_share: float = Field(default=0.12, ge=0, le=1, description="of the corpus")
-    judge_weight: float = Field(default=4.0, ge=0, le=1e6, description="of its digit in the loss")
-    out: str | None = Field(default=None, description="folder; null: the shipped base's place")
+    judge_share: float = setting("of the corpus", default=0.35, ge=0, le=1)
+    challenger_share: float = setting("of the corpus", default=0.12, ge=0, le=1)
+    judge_weight: float = setting("of its digit in the loss", default=4.0, ge=0, le=1e6)
+    out: str | None = setting("folder; null: the shipped base's place", default=None)
 
 
 class Corpus:

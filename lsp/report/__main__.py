@@ -4,23 +4,21 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from pydantic import Field
-
 from lsp.errors import RunError
 from lsp.report.page import REPORT, write_report
 from lsp.report.record import read_records
 from lsp.run.folder import find_run
 from lsp.settings.command import read_command
-from lsp.settings.schema import settings
+from lsp.settings.schema import setting, settings
 
 
 @settings
 class ReportSettings:
     """What to write, and where."""
 
-    out: str | None = Field(default=None, description="file; null: in the run's folder, or here")
-    runs_root: str = Field(default="outputs", description="where run ids are looked up")
-    trust: str | None = Field(default=None, description="path of a world of your own to import")
+    out: str | None = setting("file; null: in the run's folder, or here", default=None)
+    runs_root: str = setting("where run ids are looked up", default="outputs")
+    trust: str | None = setting("path of a world of your own to import", default=None)
 
 
 def main(arguments: Sequence[str]) -> None:

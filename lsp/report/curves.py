@@ -77,27 +77,21 @@ def panels(groups: Mapping[str, Sequence[Record]]) -> dict[str, list[Line]]:
     """Title -> lines. One group: both roles in their colours. Several: a panel a metric, in which
     each has a colour. What nobody measured is left out."""
     shown = {title: {key: LABELS[key] for key in keys} for title, keys in PANELS.items()}
-    for record in itertools.chain(*groups.values()):
+    records = [record for members in groups.values() for record in members]
+    for record in records:
         for key, label in itertools.islice(record.labels.items(), 1):
             title = f"{label[:1].upper()}{label[1:]}, dev split"
             shown[title] = {f"eval/{record.evaluation}/{key}": Label(label, 3, "solver")}
     drawn: dict[str, list[Line]] = {}
     for title, labels in shown.items():
-        if len(groups) == 1:
-            (members,) = groups.values()
-            drawn[title] = [
-                Line(label.text, COLOURS[label.role], dashes, mean_curve(members, key))
-                for (key, label), dashes in zip(labels.items(), DASHES, strict=False)
-            ]
-            continue
-        for key, label in labels.items():
-            colours = zip(groups.items(), itertools.cycle(GROUP_COLOURS), strict=False)
-            drawn[title if len(labels) == 1 else label.text] = [
-                Line(name, colour, "-", mean_curve(members, key))
-                for (name, members), colour in colours
-            ]
-    measured = {title: [line for line in lines if line.points] for title, lines in drawn.items()}
-    return {title: lines for title, lines in measured.items() if lines}
+        for (key, label), dashes in zip(labels.items(), DASHES, strict=False):
+            lines = [Line(label.text, COLOURS[label.role], dashes, mean_curve(records, key))]
+            panel = title if len(groups) == 1 or len(labels) == 1 else label.text
+            if len(groups) > 1:
+                colours = zip(itertools.cycle(GROUP_COLOURS), groups.items(), strict=False)
+                lines = [Line(name, c, "-", mean_curve(own, key)) for c, (name, own) in colours]
+            drawn.setdefault(panel, []).extend(line for line in lines if line.points)
+    return {title: lines for title, lines in drawn.items() if lines}
 
 
 def mean_curve(members: Sequence[Record], key: str) -> Points:
@@ -217,12 +211,9 @@ def inline_svg(figure: Figure) -> str:
 
 def _attributes(style: str) -> str:
     """``fill: none; font: 9px serif`` -> `` fill="none" font-size="9px"``."""
-    attributes = []
-    for part in style.split(";"):
-        name, _, value = (piece.strip() for piece in part.partition(":"))
+    attributes = ""
+    for name, value in re.findall(r"([\w-]+): *([^;]+)", style):
         if name == "font":
-            size = re.search(r"[\d.]+px", value)
-            name, value = "font-size", size.group() if size else "9px"
-        if name:
-            attributes.append(f' {name}="{value}"')
-    return "".join(attributes)
+            name, value = "font-size", re.findall(r"[\d.]+px", value)[0]
+        attributes += f' {name}="{value.strip()}"'
+    return attributes

@@ -13,7 +13,6 @@ from functools import cache
 from itertools import groupby
 from pathlib import Path
 from statistics import fmean
-from typing import Any
 
 from lsp.contracts import World
 from lsp.tools.text import page_json, visible
@@ -74,10 +73,6 @@ class PlayedQuery(QueryColumns):
 
 COLUMNS = {kind: [f.name for f in fields(kind)] for kind in (QueryColumns, PlayedAnswer)}
 """What is read of a trace."""
-
-
-def _columns(kind: type, row: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: row[name] for name in COLUMNS[kind]}
 
 
 @dataclass(frozen=True)
@@ -149,12 +144,12 @@ def read_plays(
     queries = []
     for group in groups:
         head, text = group[0], group[0]["query"]
-        answers = [PlayedAnswer(**_columns(PlayedAnswer, row)) for row in group]
+        answers = [PlayedAnswer(*(row[name] for name in COLUMNS[PlayedAnswer])) for row in group]
         answers = [answer for answer in answers if answer.answer is not None]
         scores = [answer.quality for answer in answers if answer.quality is not None]
         queries.append(
             PlayedQuery(
-                **_columns(QueryColumns, head),
+                *(head[name] for name in COLUMNS[QueryColumns]),
                 legal=head["query_finish_reason"] == "stop" and world.is_legal(text),
                 query_quality=fmean(scores) if scores else None,
                 answers=sorted(answers, key=lambda answer: -answer.solver_advantage),
@@ -181,7 +176,8 @@ def sample(
                 break
         else:
             return plays, True
-    chosen = sorted({*_spaced(steps, MAX_STEPS), *index.extremes})
+    spaced = (round(i * (len(steps) - 1) / (MAX_STEPS - 1)) for i in range(MAX_STEPS))
+    chosen = sorted({*(steps[i] for i in spaced), *index.extremes})
     plays = {}
     for step in chosen:
         queries = read_plays(run, step, world, index.asked)
@@ -193,40 +189,24 @@ def _fitting(
     queries: Sequence[PlayedQuery], asked: Mapping[str, tuple[int, int]], share: int
 ) -> list[PlayedQuery]:
     """The best, the worst and the most repeated query, however short they must be cut for it, then
-    others from both ends of the ranks while ``share`` bytes last."""
-    required, others = _first_things_first(queries, asked)
+    others from both ends of the ranks while ``share`` bytes last; ``queries`` are ranked."""
+    played = [query for query in queries if query.query_value is not None] or list(queries)
+    repeated = max(queries, key=lambda query: (asked[query.query][0], query.rank))
+    required = {query.query_id: query for query in (played[0], played[-1], repeated)}
+    ends = [query for pair in zip(queries, reversed(queries), strict=True) for query in pair]
+    others = {query.query_id: query for query in ends if query.query_id not in required}
     longest = LONGEST_OF_SAMPLE
-    kept = [_cut(query, longest) for query in required]
+    kept = [_cut(query, longest) for query in required.values()]
     while sum(map(_size, kept)) > share and longest > 20:
         longest //= 2
-        kept = [_cut(query, longest, FEWEST_ANSWERS) for query in required]
+        kept = [_cut(query, longest, FEWEST_ANSWERS) for query in required.values()]
     left = share - sum(map(_size, kept))
-    for query in others:
+    for query in others.values():
         shortened = _cut(query, longest)
         if _size(shortened) <= left:
             kept.append(shortened)
             left -= _size(shortened)
     return sorted(kept, key=lambda query: -query.rank)
-
-
-def _spaced(steps: Sequence[int], count: int) -> list[int]:
-    """The first and the last step, and evenly spaced ones between."""
-    if len(steps) <= count:
-        return list(steps)
-    return [steps[round(i * (len(steps) - 1) / (count - 1))] for i in range(count)]
-
-
-def _first_things_first(
-    queries: Sequence[PlayedQuery], asked: Mapping[str, tuple[int, int]]
-) -> tuple[list[PlayedQuery], list[PlayedQuery]]:
-    """(best, worst played and most repeated query of a step, the rest from both ends of the
-    ranks); ``queries`` are ranked."""
-    played = [query for query in queries if query.query_value is not None] or list(queries)
-    repeated = max(queries, key=lambda query: (asked[query.query][0], query.rank))
-    ends = [query for pair in zip(queries, reversed(queries), strict=True) for query in pair]
-    required = {query.query_id: query for query in (played[0], played[-1], repeated)}
-    rest = {query.query_id: query for query in ends if query.query_id not in required}
-    return list(required.values()), list(rest.values())
 
 
 def _cut(query: PlayedQuery, longest: int, count: int | None = None) -> PlayedQuery:

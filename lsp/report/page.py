@@ -21,15 +21,7 @@ from markupsafe import Markup
 
 from lsp.files import write_text
 from lsp.report import curves as charts
-from lsp.report import facts
-from lsp.report.game import (
-    Index,
-    PlayedAnswer,
-    PlayedQuery,
-    read_index,
-    sample,
-    true_quality,
-)
+from lsp.report import facts, game
 from lsp.report.record import Record
 from lsp.tools.text import page_json, visible
 from lsp.tracking.labels import LEGAL_QUERIES, TRUE_QUALITY
@@ -51,7 +43,7 @@ def write_report(records: Sequence[Record], path: Path) -> Path:
 
 def render(records: Sequence[Record]) -> str:
     """The page's text."""
-    indices = {r.folder: read_index(r.folder, r.world) for r in records}
+    indices = {r.folder: game.read_index(r.folder, r.world) for r in records}
     records = [replace(r, derived=world_series(r, indices[r.folder])) for r in records]
     groups = facts.grouped(records)
     texts: Texts = {}
@@ -62,13 +54,15 @@ def render(records: Sequence[Record]) -> str:
         if first.settings["method.queries"] == "challenger"
     }
     script, style = ((HERE / name).read_text(encoding="utf-8") for name in ("page.js", "page.css"))
+    digests = [hashlib.sha256(text.encode()).digest() for text in (script, style)]
+    hashes = [f"sha256-{base64.b64encode(digest).decode()}" for digest in digests]
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(HERE), autoescape=True, undefined=jinja2.StrictUndefined
     )
     environment.filters["visible"] = lambda value: visible(str(value))
     return environment.get_template("page.html").render(
         title=records[0].run["id"] if len(records) == 1 else f"{len(records)} runs compared",
-        policy=f"default-src 'none'; script-src '{_hash(script)}'; style-src '{_hash(style)}';"
+        policy=f"default-src 'none'; script-src '{hashes[0]}'; style-src '{hashes[1]}';"
         " base-uri 'none'; form-action 'none'",
         script=Markup(script),
         style=Markup(style),
@@ -88,14 +82,14 @@ def render(records: Sequence[Record]) -> str:
     )
 
 
-def world_series(record: Record, index: Index) -> dict[str, list[tuple[int, float]]]:
+def world_series(record: Record, index: game.Index) -> dict[str, list[tuple[int, float]]]:
     """What the run's world knows of its trace, step by step."""
     shares = [(step, fmean(legal for _, legal in q)) for step, q in index.queries.items()]
-    return {LEGAL_QUERIES: shares, TRUE_QUALITY: true_quality(record.folder, record.world)}
+    return {LEGAL_QUERIES: shares, TRUE_QUALITY: game.true_quality(record.folder, record.world)}
 
 
-def _game(record: Record, index: Index, budget: int, texts: Texts) -> dict[str, Any]:
-    plays, whole = sample(record.folder, index, record.world, budget)
+def _game(record: Record, index: game.Index, budget: int, texts: Texts) -> dict[str, Any]:
+    plays, whole = game.sample(record.folder, index, record.world, budget)
     steps, rows = len(index.queries), index.rows
     note = f"All {rows:,} rows of {steps:,} steps."
     if not whole:
@@ -113,7 +107,7 @@ def _game(record: Record, index: Index, budget: int, texts: Texts) -> dict[str, 
     }
 
 
-def _packed(item: PlayedQuery | PlayedAnswer, texts: Texts) -> list[Any]:
+def _packed(item: game.PlayedQuery | game.PlayedAnswer, texts: Texts) -> list[Any]:
     """Fields as page.js reads them, in their order, each text by its number."""
     values: list[Any] = []
     for name, value in vars(item).items():
@@ -125,8 +119,3 @@ def _packed(item: PlayedQuery | PlayedAnswer, texts: Texts) -> list[Any]:
             value = float(f"{value:.4g}") if math.isfinite(value) else None
         values.append(value)
     return values
-
-
-def _hash(text: str) -> str:
-    digest = hashlib.sha256(text.encode()).digest()
-    return f"sha256-{base64.b64encode(digest).decode()}"

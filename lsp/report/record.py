@@ -73,12 +73,6 @@ class Record:
         return f"Killed after step {last} of {planned}: its process is gone; {go_on}"
 
     @property
-    def has_changed_code(self) -> bool:
-        """Whether it ran something else than its commit."""
-        diff = self.folder / "code.diff"
-        return diff.is_file() and diff.stat().st_size > 0
-
-    @property
     def group(self) -> str:
         """What runs of one experiment have in common: method, init, and what else changes what is
         learnt, but for the seed."""

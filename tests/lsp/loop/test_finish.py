@@ -14,27 +14,12 @@ SUMMARY = {
 
 def test_the_table_compares_base_and_trained_model():
     lines = evaluation_table(SUMMARY, {"accuracy": "exact accuracy"}).splitlines()
-    assert [line.split() for line in lines] == [
+    assert [line.split() for line in lines[:2]] == [
         ["test", "split", "base", "trained", "change"],
         ["exact", "accuracy", "0.500", "0.625", "+0.125"],
-        [
-            "against",
-            "the",
-            "base,",
-            "greedy:",
-            "3",
-            "wins,",
-            "5",
-            "ties,",
-            "2",
-            "losses;",
-            "win",
-            "rate",
-            "with",
-            "half",
-            "ties",
-            "55.0%",
-        ],
+    ]
+    assert lines[2:] == [
+        "against the base, greedy: 3 wins, 5 ties, 2 losses; win rate with half ties 55.0%"
     ]
 
 
@@ -49,7 +34,7 @@ def test_without_labels_all_numbers_of_an_evaluator_are_shown():
 
 def row(query, answer, reward, quality=None):
     """Of step 2; the Solver's reward is that of the answer."""
-    number = None if answer is None else 0
+    number = None if answer is None else reward - 0.5
     return dict.fromkeys(SCHEMA.names) | {
         "run_id": "r", "step": 2, "query_id": f"q-{query}", "query": query, "answer": answer,
         "answer_id": f"{query}-{answer}", "source": "challenger", "reward": reward,

@@ -1,4 +1,4 @@
-"""What a process beside the first does between steps: what it is told, until it is told to go on."""
+"""A process beside the first does between steps what it is told, until it is told to go on."""
 
 from types import SimpleNamespace
 

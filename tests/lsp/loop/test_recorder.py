@@ -16,8 +16,8 @@ SHORT = ["num_queries=4", "group_size=3", "eval=none", "tracker=none"]
 
 
 def test_the_best_checkpoint_by_objective_is_kept_wherever_it_falls(tmp_path):
-    """The objective is any metric, and its goal may be the lowest value. ``checkpoint.keep=1`` keeps
-    the last one, and the best."""
+    """The objective is any metric, and its goal may be the lowest value; ``checkpoint.keep=1``
+    keeps the last one and the best."""
     key, folder = "rollout/answer_length/mean", tmp_path / "run"
     summary = start([*SHORT, "num_steps=6", "checkpoint.every=5", "checkpoint.keep=1",
                      "optim.lr=0.05", f"objective={key}", "objective_goal=min",

@@ -304,7 +304,7 @@ def test_a_signal_while_the_others_are_told_to_go_on_waits_for_the_next_step(sma
     assert f"go on with: torchrun --nproc_per_node 2 run.py resume={run}" in err
 
 
-def test_errors_that_all_processes_meet_are_said_once(small, tmp_path):
+def test_errors_that_all_processes_meet_are_reported_once(small, tmp_path):
     for mistake in (["num_qeries=3"], ["-m", "seed=0,1"], ["objective=reward/foo"]):
         err = error_of(torchrun(2, "run.py", *overrides(small, tmp_path / "run"), *mistake))
         assert err.count("\nerror: ") + err.startswith("error: ") == 1, err

@@ -121,7 +121,7 @@ def test_a_card_opens_its_answers_by_the_keyboard(visit, hostile_run):
     middle = bar["x"] + bar["width"] / 2
     assert filled["width"] > 1 and filled["x"] + filled["width"] == pytest.approx(middle, abs=1)
     facts = card.locator(".facts").first.inner_text()
-    assert "valid" in facts and "× 2 in this step" in facts
+    assert "legal" in facts and "not legal" not in facts and "× 2 in this step" in facts
 
 
 def test_hostile_text_stays_text(visit, hostile_run):
