@@ -296,6 +296,7 @@ def _load(name):
 @pytest.fixture
 def wandb_stub():
     """A W&B server on loopback."""
+    _load("wandb_artifacts")  # which wandb_stub imports
     with _load("wandb_stub").WandbStub() as stub:
         yield stub
         assert not stub.unknown + stub.errors

@@ -1,5 +1,6 @@
 """``python run.py`` as a user meets it: real processes."""
 
+import importlib.util
 import json
 import os
 import resource
@@ -11,20 +12,32 @@ from pathlib import Path
 
 import pytest
 
+from lsp.errors import RunError
+from lsp.loop.launch import start
 from lsp.tracking.reader import read_trace, trace_steps
 
+pytestmark = pytest.mark.usefixtures("without_pictures")
 ROOT = Path(__file__).parents[1]
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "WANDB_MODE": "offline"}
+PATIENCE = 900
+"""Seconds until a process counts as hanging."""
+# Made up; none of them opens anything.
+PLANTED = {
+    "WANDB_API_KEY": ("zzTop" + "SecretValue123") * 3,
+    "SOME_TOKEN": "hf_" + "abcdefghijKLMNOP1234",
+    "OPENAI_API_KEY": "sk-proj-" + "abcDEF0123456789abcDEF",
+}
+IN_A_FILE = "ghp_" + "abcdefghij0123456789KLMNOPqrst"
 
 
-def run_py(*overrides, **more):
+def run_py(*overrides, environment=ENVIRONMENT, **more):
     return subprocess.run(
         [sys.executable, "run.py", *overrides],
         cwd=ROOT,
-        env=ENVIRONMENT,
+        env=environment,
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=PATIENCE,
         **more,
     )
 
@@ -36,58 +49,62 @@ def test_errors_are_plain_text_and_exit_with_1():
     assert "Traceback" not in result.stderr
 
 
-def test_a_run_ends_with_table_plays_and_places(small, tmp_path):
-    folder = tmp_path / "run"
-    result = run_py(*small, f"run_dir={folder}", "tracker=none")
+@pytest.fixture(scope="module")
+def commanded(tmp_path_factory):
+    """(folder, result, untracked file) of a finished run by W&B offline, with keys in its
+    environment and in a file beside the code that git does not track."""
+    folder = tmp_path_factory.mktemp("commanded") / "run"
+    note = ROOT / f"untracked-note-{os.getpid()}.txt"
+    note.write_text(IN_A_FILE)
+    try:
+        result = run_py(
+            "num_steps=3", "num_queries=4", "group_size=3", "eval.dev_per_cell=2",
+            "eval.test_per_cell=2", "eval.challenger_samples=8", f"run_dir={folder}",
+            environment={**ENVIRONMENT, **PLANTED},
+        )  # fmt: skip
+    finally:
+        note.unlink()
     assert result.returncode == 0, result.stderr
-    assert result.stdout.startswith("W&B: off (tracker=none)")
+    return folder, result, note.name
+
+
+def test_a_run_ends_with_table_plays_and_places(commanded):
+    folder, result, _ = commanded
+    assert result.stdout.startswith("W&B: offline (WANDB_MODE), project language-self-play\n")
     for word in ("exact accuracy", "greedy accuracy", "length 8", "reverse", "wins",
-                 "valid queries", "three plays of the last step", str(folder)):  # fmt: skip
+                 "legal queries", "three plays of the last step", str(folder)):  # fmt: skip
         assert word in result.stdout
     assert "step 3/3" in result.stderr and "Traceback" not in result.stderr
 
 
-def test_auto_tracking_says_which_mode_and_keeps_wandb_in_the_run(small, tmp_path):
+def test_planted_keys_are_in_no_file_of_a_run(commanded):
+    """The whole folder is read, W&B's files too."""
+    folder, result, note = commanded
+    assert note in json.loads((folder / "run.json").read_text())["git_untracked"]
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    assert any(path.suffix == ".wandb" for path in files)
+    for secret in (*PLANTED.values(), IN_A_FILE):
+        assert secret not in result.stdout + result.stderr
+        for path in files:
+            assert secret.encode() not in path.read_bytes(), path.relative_to(folder)
+
+
+def test_a_signal_finishes_the_step_saves_and_says_how_to_go_on(tmp_path):
+    """Also where who stops it sends several. While it goes, nobody else gets into its folder."""
     folder = tmp_path / "run"
-    environment = {k: v for k, v in ENVIRONMENT.items() if not k.startswith("WANDB")}
-    environment |= {"HOME": str(tmp_path), "NETRC": str(tmp_path / "none")}
-    result = subprocess.run(
-        [sys.executable, "run.py", *small, f"run_dir={folder}"],
-        cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300,
-    )  # fmt: skip
-    assert result.returncode == 0, result.stderr
-    assert result.stdout.startswith("W&B: offline (no key was found), project language-self-play")
-    (offline,) = (folder / "wandb").glob("offline-run-*")
-    run_id = json.loads((folder / "run.json").read_text())["id"]
-    assert offline.name.endswith(run_id)
-
-
-def test_a_multirun_runs_each_job(small, tmp_path):
-    result = run_py(
-        "-m", "seed=0,1", *small, "tracker=none", f"runs_root={tmp_path}", "checkpoint.every=0"
-    )
-    assert result.returncode == 0, result.stderr
-    assert len(list(tmp_path.glob("lsp-s*/summary.json"))) == 2
-    bad = run_py("-m", "seed=0,1", "num_generations=4")
-    assert bad.returncode == 1 and "write group_size=4" in bad.stderr
-
-
-@pytest.mark.parametrize(
-    "signals", [[signal.SIGINT], [signal.SIGTERM], [signal.SIGUSR2, signal.SIGTERM, signal.SIGTERM]]
-)
-def test_a_signal_finishes_the_step_saves_and_says_how_to_go_on(small, tmp_path, signals):
-    """Also where who stops it sends several."""
-    folder = tmp_path / "run"
-    overrides = [*small, f"run_dir={folder}", "tracker=none", "num_steps=500", "eval.every=0"]
+    shape = ["num_queries=4", "group_size=3", "eval=none", "tracker=none", "num_steps=100000"]
     process = subprocess.Popen(
-        [sys.executable, "run.py", *overrides],
+        [sys.executable, "run.py", *shape, f"run_dir={folder}"],
         cwd=ROOT, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
-    wait_for_steps(folder, 3)
-    for number in signals:
+    wait_for_steps(process, folder, 3)
+    for resume in (["resume=auto"], []):
+        with pytest.raises(RunError, match="another process is writing|exists and is not empty"):
+            start([*shape, *resume, f"run_dir={folder}"])
+    for number in (signal.SIGUSR2, signal.SIGTERM, signal.SIGTERM):
         process.send_signal(number)
         time.sleep(0.02)
-    _, stderr = process.communicate(timeout=60)
+    _, stderr = process.communicate(timeout=PATIENCE)
     assert process.returncode == 1
     assert f"go on with: python run.py resume={folder}" in stderr and "Traceback" not in stderr
     steps = trace_steps(folder)
@@ -96,44 +113,33 @@ def test_a_signal_finishes_the_step_saves_and_says_how_to_go_on(small, tmp_path,
     assert (run["status"], run["step"]) == ("interrupted", steps[-1])
 
 
-def wait_for_steps(folder, count):
-    deadline = time.monotonic() + 60
-    while len(list((folder / "trace").glob("step-*.parquet"))) < count:
-        assert time.monotonic() < deadline
+def wait_for_steps(process, folder, count):
+    while len(trace_steps(folder)) < count:
+        assert process.poll() is None, process.stderr.read()
         time.sleep(0.02)
 
 
 KILLED = """
 import os, signal, sys
-import lsp.run.checkpoint, lsp.loop.recorder, lsp.tracking.local
+import lsp.loop.recorder
 from lsp.loop.launch import start
 
-def die(*arguments, **more):
-    os.kill(os.getpid(), signal.SIGKILL)
-
-def dying_at(module, name, says):
-    real = getattr(module, name)
+def dying_at(real, is_the_moment):
     def wrapped(*arguments, **more):
-        if says(*arguments, **more):
-            die()
+        if is_the_moment(*arguments, **more):
+            os.kill(os.getpid(), signal.SIGKILL)
         return real(*arguments, **more)
     return wrapped
 
-class Os:
-    # os, but for ``replace``, which a module calls to put a file or folder into place
-    def __init__(self, says):
-        self.replace = dying_at(os, "replace", says)
-    def __getattr__(self, name):
-        return getattr(os, name)
-
+# os.replace puts every file and folder into its place.
 where = sys.argv[1]
 if where == "shard":
-    lsp.tracking.local.os = Os(lambda a, b: str(b).endswith("step-000005.parquet"))
+    os.replace = dying_at(os.replace, lambda a, b: str(b).endswith("step-000005.parquet"))
 elif where == "checkpoint":
-    lsp.run.checkpoint.os = Os(lambda a, b: str(b).endswith("step-000006"))
+    os.replace = dying_at(os.replace, lambda a, b: str(b).endswith("step-000006"))
 else:
-    real = lsp.loop.recorder.update_run
-    lsp.loop.recorder.update_run = dying_at(lsp.loop.recorder, "update_run", lambda f, **v: v.get("step") == 6)
+    module = lsp.loop.recorder
+    module.update_run = dying_at(module.update_run, lambda f, **v: v.get("step") == 6)
 start(sys.argv[2:])
 """
 
@@ -144,7 +150,7 @@ def uninterrupted(tmp_path_factory):
     shape = ["num_queries=4", "group_size=3", "eval=none", "tracker=none", "num_steps=9",
              "checkpoint.every=3"]  # fmt: skip
     folder = tmp_path_factory.mktemp("whole") / "run"
-    assert run_py(*shape, f"run_dir={folder}").returncode == 0
+    start([*shape, f"run_dir={folder}"])
     return shape, rows_of(folder)
 
 
@@ -153,20 +159,38 @@ def rows_of(folder):
 
 
 @pytest.mark.parametrize(("where", "step"), [("shard", 3), ("checkpoint", 3), ("after", 6)])
-def test_killed_in_the_middle_of_writing_nothing_is_lost(uninterrupted, tmp_path, where, step):
+def test_killed_in_the_middle_of_writing_nothing_is_lost(
+    uninterrupted, tmp_path, capsys, where, step
+):
     """Kill -9 inside a shard's and a checkpoint's writing, and just after the checkpoint."""
     shape, expected = uninterrupted
     folder = tmp_path / "run"
     killed = subprocess.run(
         [sys.executable, "-c", KILLED, where, *shape, f"run_dir={folder}"],
-        cwd=ROOT, env=ENVIRONMENT, capture_output=True, timeout=120,
+        cwd=ROOT, env=ENVIRONMENT, capture_output=True, timeout=PATIENCE,
     )  # fmt: skip
-    assert killed.returncode == -signal.SIGKILL
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
     rows_of(folder)  # every shard that is there can be read
-    resumed = run_py(f"resume={folder}")
-    assert resumed.returncode == 0, resumed.stderr
-    assert f"resumed at step {step}" in resumed.stdout
+    start([f"resume={folder}"])
+    assert f"resumed at step {step}" in capsys.readouterr().out
     assert rows_of(folder) == expected
+
+
+def test_a_full_disk_is_one_clear_message_and_loses_nothing(tmp_path):
+    """A file-size limit stands in for the full disk: writing fails with an OSError."""
+    folder = tmp_path / "run"
+
+    def small_files():
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))
+
+    shape = ["num_steps=3", "num_queries=4", "group_size=3", "eval=none", "tracker=none"]
+    result = run_py(*shape, "checkpoint.every=2", f"run_dir={folder}", preexec_fn=small_files)
+    assert result.returncode == 1
+    assert "error: the run could not be written" in result.stderr
+    assert f"go on with resume={folder}" in result.stderr and "Traceback" not in result.stderr
+    assert trace_steps(folder) == [1, 2]
+    assert start([f"resume={folder}"])["status"] == "finished"
 
 
 def test_a_failing_job_of_a_multirun_does_not_stop_the_others(tmp_path):
@@ -177,86 +201,51 @@ def test_a_failing_job_of_a_multirun_does_not_stop_the_others(tmp_path):
     assert len(list(tmp_path.glob("lsp-s*/summary.json"))) == 2
 
 
-def test_a_multirun_of_several_processes_is_refused():
-    result = subprocess.run(
-        [sys.executable, "run.py", "-m", "seed=0,1"],
-        cwd=ROOT, env={**ENVIRONMENT, "WORLD_SIZE": "2"}, capture_output=True, text=True,
-    )  # fmt: skip
-    assert result.returncode == 1 and "torchrun starts one run at a time" in result.stderr
+def run_py_main(arguments):
+    """``run.py`` in this process, up to where Hydra would take over."""
+    spec = importlib.util.spec_from_file_location("run_py", ROOT / "run.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    module.hydra_main = lambda: pytest.fail("it was not refused")
+    module.main(arguments)
 
 
-def test_a_full_disk_is_one_clear_message_and_loses_nothing(small, tmp_path):
-    """A file-size limit stands in for the full disk: writing fails with an OSError."""
-    folder = tmp_path / "run"
-
-    def small_files():
-        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))
-
-    result = run_py(*small, f"run_dir={folder}", "tracker=none", preexec_fn=small_files)
-    assert result.returncode == 1
-    assert "error: the run could not be written" in result.stderr
-    assert f"go on with resume={folder}" in result.stderr and "Traceback" not in result.stderr
-    assert trace_steps(folder) == [1, 2]
-    resumed = run_py(f"resume={folder}")
-    assert resumed.returncode == 0, resumed.stderr
+def test_a_multirun_that_cannot_be_is_refused_before_any_job(monkeypatch):
+    with pytest.raises(SystemExit, match="write group_size=4"):
+        run_py_main(["-m", "seed=0,1", "num_generations=4"])
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(SystemExit, match="^error: torchrun starts one run at a time"):
+        run_py_main(["-m", "seed=0,1"])
 
 
-def test_the_slurm_launcher_composes_and_its_local_twin_runs(tmp_path):
-    """No Slurm here: the config is printed with it, and jobs run through submitit's local
-    executor, which differs by the queue alone."""
+def test_the_slurm_launcher_composes():
+    """No Slurm here: the config is printed with it. (Jobs run through submitit below.)"""
     shown = run_py("--cfg", "hydra", "hydra/launcher=slurm")
     assert shown.returncode == 0, shown.stderr
     assert "hydra_plugins.hydra_submitit_launcher.submitit_launcher.SlurmLauncher" in shown.stdout
     assert "signal_delay_s: 120" in shown.stdout
-    result = run_py(
-        "-m", "hydra/launcher=submitit_local", "seed=0,1", "num_steps=2", "tracker=none",
-        f"runs_root={tmp_path}", "eval=none",
-    )  # fmt: skip
-    assert result.returncode == 0, result.stderr
-    assert len(list(tmp_path.glob("lsp-s*/summary.json"))) == 2
 
 
 def test_a_job_that_submitit_asks_to_stop_gets_another_turn(tmp_path):
-    """Its local executor starts a job again that asks for it, as Slurm's queue does."""
-    folder = tmp_path / "run"
+    """Its local executor, which differs from Slurm's by the queue alone, runs a job and starts it
+    again where it asks for that, as the queue does."""
+    folder, steps = tmp_path / "run", 100
     command = [
         sys.executable, "run.py", "-m", "hydra/launcher=submitit_local", f"run_dir={folder}",
-        "resume=auto", "num_steps=100", "num_queries=4", "group_size=2", "eval=none",
+        "resume=auto", f"num_steps={steps}", "num_queries=4", "group_size=2", "eval=none",
         "tracker=none", f"hydra.sweep.dir={tmp_path}/sweep",
     ]  # fmt: skip
     process = subprocess.Popen(command, cwd=ROOT, env=ENVIRONMENT, text=True,
                                stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)  # fmt: skip
-    while len(trace_steps(folder)) < 2:
-        time.sleep(0.2)
-        assert process.poll() is None, process.stderr.read()
-    job = ["pkill", "-USR2", "-f", "--", f"submitit.core._submit {tmp_path}"]
-    assert subprocess.run(job).returncode == 0
-    assert process.wait(timeout=120) == 0, process.stderr.read()
-    assert trace_steps(folder) == list(range(1, 101))
+    wait_for_steps(process, folder, 2)
+    (job,) = [
+        int(path.parent.name)
+        for path in Path("/proc").glob("[0-9]*/cmdline")
+        if f"submitit.core._submit\0{tmp_path}" in path.read_text(errors="replace")
+    ]
+    os.kill(job, signal.SIGUSR2)
+    assert process.wait(timeout=PATIENCE) == 0, process.stderr.read()
+    assert trace_steps(folder) == list(range(1, steps + 1))
     (log,) = tmp_path.glob("sweep/.submitit/*/*_log.out")
     said = log.read_text()
     assert "SIGUSR2" in said + log.with_suffix(".err").read_text() and "resumed at step" in said
-
-
-def test_two_starts_of_one_folder_leave_one_whole_run(tmp_path):
-    """A queue that starts a job twice: one is refused, and nothing of the other is touched."""
-    folder = tmp_path / "run"
-    command = [sys.executable, "run.py", f"run_dir={folder}", "resume=auto", "num_steps=120",
-               "num_queries=4", "group_size=2", "eval=none", "tracker=none"]  # fmt: skip
-    settings = {"cwd": ROOT, "env": ENVIRONMENT, "stdout": subprocess.DEVNULL,
-                "stderr": subprocess.PIPE, "text": True}  # fmt: skip
-    both = [subprocess.Popen(command, **settings) for _ in range(2)]
-    said = [process.communicate(timeout=120)[1] for process in both]
-    assert sorted(process.returncode for process in both) == [0, 1], said
-    refused = next(text for text, p in zip(said, both, strict=True) if p.returncode)
-    assert "another process is writing" in refused and "Traceback" not in refused
-    assert trace_steps(folder) == list(range(1, 121))
-    assert json.loads((folder / "run.json").read_text())["status"] == "finished"
-
-
-def test_a_query_and_its_answer_that_may_exceed_the_context_are_refused_at_the_start(tmp_path):
-    result = run_py("rollout.max_query_tokens=110", "rollout.max_new_tokens=90", "tracker=none",
-                    f"run_dir={tmp_path / 'run'}")  # fmt: skip
-    assert result.returncode == 1 and not (tmp_path / "run").exists()
-    assert "the Solver may need" in result.stderr and "lower rollout.max_query" in result.stderr

@@ -79,9 +79,9 @@ def panels(groups: Mapping[str, Sequence[Record]]) -> dict[str, list[Line]]:
     shown = {title: {key: LABELS[key] for key in keys} for title, keys in PANELS.items()}
     records = [record for members in groups.values() for record in members]
     for record in records:
-        for key, label in itertools.islice(record.labels.items(), 1):
-            title = f"{label[:1].upper()}{label[1:]}, dev split"
-            shown[title] = {f"eval/{record.evaluation}/{key}": Label(label, 3, "solver")}
+        for key, words in itertools.islice(record.labels.items(), 1):
+            title = f"{words[:1].upper()}{words[1:]}, dev split"
+            shown[title] = {f"eval/{record.evaluation}/{key}": Label(words, 3, "solver")}
     drawn: dict[str, list[Line]] = {}
     for title, labels in shown.items():
         for (key, label), dashes in zip(labels.items(), DASHES, strict=False):

@@ -134,9 +134,8 @@ def test_evaluations_on_the_way_and_at_the_end_are_counts_of_one_another(small_r
         lengths = [values[f"accuracy/length_{n}"] for n in range(1, 9)]
         families = [values[f"accuracy/{family}"] for family in FAMILIES]
         assert all(0 < value <= 1 for value in lengths + families)
-        # Each cell of a family and a length weighs alike, so both averages are the same.
-        assert fmean(families) == pytest.approx(values["accuracy"])
-        assert fmean(lengths) == pytest.approx(values["accuracy"])
+        for parts in (lengths, families):
+            assert min(parts) < values["accuracy"] < max(parts)
     assert summary["best/eval/pocket/win_rate"] == max(
         lines[step]["eval/pocket/win_rate"] for step in (2, 3)
     )

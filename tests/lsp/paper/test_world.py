@@ -6,9 +6,11 @@ import pytest
 
 from lsp.errors import RunError
 from lsp.loop.launch import start
-from lsp.settings.compose import CONF
-from lsp.tracking.reader import read_metrics, read_trace
+from lsp.paper.world import PaperWorld, opening
+from lsp.settings.compose import CONF, compose
+from lsp.tracking.reader import read_metrics
 
+pytestmark = pytest.mark.usefixtures("without_pictures")
 # The judge's prompt alone has some 700 tokens under the tests' tokenizer: a shorter one.
 SHORT = ["prompts.judge='rate it'", "prompts.challenger='ask {task}{template}'"]
 
@@ -38,10 +40,8 @@ def paper(llama_folder, classifier_folder, tmp_path):
 
 @pytest.mark.parametrize("mode", ["expected", "generate"])
 @pytest.mark.parametrize("method", ["grpo", "lsp"])
-def test_methods_run_on_free_text(paper, tmp_path, method, mode):
-    start([*paper, *SHORT, f"method={method}", f"self_reward.mode={mode}"])
-    rows = read_trace(tmp_path / "run")
-    lines = read_metrics(tmp_path / "run")
+def test_methods_train_on_free_text(paper, train_in_memory, method, mode):
+    lines, rows = train_in_memory([*paper, *SHORT, f"method={method}", f"self_reward.mode={mode}"])
     assert [line["step"] for line in lines] == [1, 2]
     if method == "grpo":
         assert len(rows) == 2 * 3 * 2
@@ -58,9 +58,9 @@ def test_methods_run_on_free_text(paper, tmp_path, method, mode):
         assert len({row["query_id"] for row in rows}) == 6
 
 
-def test_what_the_reward_model_cuts_is_counted(paper, tmp_path):
-    start([*paper, "method=grpo", "reward.max_length=8", "num_steps=1"])
-    assert read_metrics(tmp_path / "run")[-1]["reward/external/truncated/mean"] == 1
+def test_what_the_reward_model_cuts_is_counted(paper, train_in_memory):
+    lines, _ = train_in_memory([*paper, "method=grpo", "reward.max_length=8", "num_steps=1"])
+    assert lines[-1]["reward/external/truncated/mean"] == 1
 
 
 def test_a_prompt_beyond_the_context_is_one_message(paper):
@@ -107,20 +107,80 @@ EXPERIMENTS = sorted(
 )
 
 
-@pytest.mark.parametrize("hardware", [None, "gpu_24gb"])
-@pytest.mark.parametrize("name", EXPERIMENTS)
-def test_every_experiment_runs_two_steps_with_its_sizes_shrunk(paper, tmp_path, name, hardware):
-    """Through the code that loads from the Hub; on the card of 24 GB by LoRA in bfloat16."""
+@pytest.fixture(scope="module")
+def earlier_run():
+    """``earlier_run(method, sizes, folder)``: the folder of a finished run, made once a method."""
+    made = {}
+
+    def run_of(method, sizes, folder):
+        if method not in made:
+            sizes = [text for text in sizes if not text.startswith("run_dir=")]
+            start([*sizes, *SHORT, "world=paper", f"method={method}", "init=base",
+                   f"run_dir={folder}"])  # fmt: skip
+            made[method] = folder
+        return made[method]
+
+    return run_of
+
+
+def shrunk(paper, name, hardware, earlier_run, folder):
+    """An experiment's overrides with its sizes shrunk; on the GPU of 24 GB by LoRA in bfloat16."""
     sizes = [text for text in paper if not text.startswith(("world=", "model.dtype="))]
     if name.startswith("transfer/"):  # its reward and data are the pocket world's
         sizes = [text for text in sizes if not text.startswith(("reward.", "data."))]
     if "_from_" in name:
-        first = name.rpartition("_from_")[2]
-        given = [text for text in sizes if not text.startswith("run_dir=")]
-        start([*given, "world=paper", f"method={first}", "init=base", *SHORT,
-               f"run_dir={tmp_path / 'first'}"])  # fmt: skip
-        sizes.append(f"init.run={tmp_path / 'first'}")
-    card = [] if hardware is None else [f"hardware={hardware}"]
-    start([f"experiment={name}", *card, *sizes, *SHORT, "runtime.device=cpu"])
+        first = earlier_run(name.rpartition("_from_")[2], sizes, folder)
+        sizes.append(f"init.run={first}")
+    gpu = [] if hardware is None else [f"hardware={hardware}"]
+    return [f"experiment={name}", *gpu, *sizes, *SHORT, "runtime.device=cpu"]
+
+
+@pytest.mark.parametrize("hardware", [None, "gpu_24gb"])
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_every_experiment_trains_two_steps_with_its_sizes_shrunk(
+    paper, tmp_path, train_in_memory, earlier_run, name, hardware
+):
+    """Through the code that loads from the Hub. (Whole runs of two of them: below.)"""
+    overrides = shrunk(paper, name, hardware, earlier_run, tmp_path / "first")
+    lines, rows = train_in_memory(overrides)
+    assert [line["step"] for line in lines] == [1, 2]
+    config = compose(overrides)
+    assert (config.model.lora.rank > 0) == (hardware is not None)
+    assert config.method.label == name.rpartition("/")[2].partition("_from_")[0] or (
+        name.startswith(("transfer/", "small/"))
+    )
+    assert {row["source"] for row in rows} == {config.method.queries}
+
+
+@pytest.mark.parametrize(
+    ("name", "hardware"), [("paper_v1/lsp_from_grpo", None), ("paper_v3/grpo", "gpu_24gb")]
+)
+def test_whole_runs_of_an_experiment_from_an_earlier_run_and_by_lora(
+    paper, tmp_path, earlier_run, name, hardware
+):
+    summary = start(shrunk(paper, name, hardware, earlier_run, tmp_path / "first"))
+    assert (summary["status"], summary["steps"]) == ("finished", 2)
     lines = read_metrics(tmp_path / "run")
     assert [line["step"] for line in lines if line["step"]] == [1, 2]
+    (checkpoint,) = (tmp_path / "run" / "checkpoints").glob("step-*")
+    assert {"config.json", "model.safetensors", "trainer.safetensors"} <= {
+        path.name for path in checkpoint.iterdir()
+    }
+
+
+def test_free_text_is_sorted_by_its_words_and_openings():
+    queries = ["Write a poem", "Write a song about the sea", "Why?", "", "_private thing of mine"]
+    words, openings = PaperWorld().kinds(queries)
+    assert words.ordered and [words.kind_of(query) for query in queries] == [
+        "1 to 5 words", "6 to 10 words", "1 to 5 words", "1 to 5 words", "1 to 5 words",
+    ]  # fmt: skip
+    assert words.kind_of("a " * 81) == words.names[-1] == "over 80 words"
+    assert openings.names[0] == "write a" and openings.kind_of("write A story") == "write a"
+    assert openings.kind_of("how many are there") == openings.names[-1] == "other openings"
+    assert opening("_private thing of mine") == "private thing" and opening("") == "no words"
+
+
+def test_free_text_has_no_known_answer_and_none_is_illegal():
+    world = PaperWorld()
+    assert world.is_legal("anything") and world.right_answer("anything") is None
+    assert world.quality("a", "b") is None and not world.makes_earlier_runs

@@ -1,256 +1,73 @@
-"""The real W&B client against a server on loopback: runs, artifacts, resuming, faults, sweeps."""
+"""W&B's settings, tables and offline runs. (With a server: test_wandb_server.py.)"""
 
-import json
 import os
-import re
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
-import yaml
 
-from lsp.tracking.reader import read_metrics, read_trace, trace_steps
+from lsp.contracts import BuildContext
+from lsp.errors import RunError
+from lsp.tracking.wandb import WandbTracker, trace_table
 
 ROOT = Path(__file__).parents[3]
-ONLINE = [
-    "tracker.mode=online",
-    "tracker.artifact_every=2",
-    "tracker.role_gradients_every=1",
-    "tracker.finish_seconds=30",
-]
 
 
-def environment(stub):
-    """Only what the stub needs; the interpreter's folder first, for sweeps' ``python``."""
-    kept = {k: v for k, v in os.environ.items() if not k.startswith("WANDB")}
-    path = f"{Path(sys.executable).parent}{os.pathsep}{kept['PATH']}"
-    return {**kept, **stub.environment(), "PATH": path, "OMP_NUM_THREADS": "1"}
+def tracker_of(mode):
+    return WandbTracker(
+        project="p", entity=None, mode=mode, tables="off", artifact_every=1, finish_seconds=1
+    )
 
 
-def run_py(stub, *overrides, **more):
-    return subprocess.run(
-        [sys.executable, "run.py", *overrides],
-        cwd=ROOT,
-        env=environment(stub),
+def test_mode_is_the_settings_then_the_environments_then_by_key(monkeypatch):
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
+    assert tracker_of("online").resolved_mode() == ("online", "tracker.mode")
+    assert tracker_of("auto").resolved_mode() == ("offline", "WANDB_MODE")
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    tracker = tracker_of("auto")
+    assert tracker.announcement() == "W&B: disabled (WANDB_MODE), project p"
+    assert tracker.build(BuildContext(None)) is None
+    monkeypatch.setenv("WANDB_MODE", "sometimes")
+    with pytest.raises(RunError, match="WANDB_MODE=sometimes is no mode; use one of online"):
+        tracker_of("auto").resolved_mode()
+    monkeypatch.delenv("WANDB_MODE")
+    assert tracker_of("auto").resolved_mode() == ("online", "a key was found")
+
+
+def test_without_a_key_anywhere_it_is_offline(tmp_path):
+    """In a process of its own, where the client has read nothing yet."""
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("WANDB")}
+    environment |= {"HOME": str(tmp_path), "NETRC": str(tmp_path / "none")}
+    code = "from lsp.settings.compose import compose; print(compose([]).tracker.announcement())"
+    result = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True
+    )
+    assert result.returncode == 0, result.stderr
+    expected = "W&B: offline (no key was found), project language-self-play\n"
+    assert result.stdout == expected
+
+
+def test_the_offline_run_lies_in_the_run_and_holds_what_the_local_files_hold(small_run):
+    """Read back with W&B's own reader."""
+    folder, summary = small_run
+    (offline,) = (folder / "wandb").glob("offline-run-*")
+    assert offline.name.endswith(summary["run_id"])
+    result = subprocess.run(
+        [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(offline)],
         capture_output=True,
         text=True,
-        timeout=120,
-        **more,
+        check=True,
     )
+    text = result.stdout
+    for key in ("reward/solver/mean", "method.self_reward_weight", "final/accuracy", "train/step"):
+        assert key in text
+    assert not list(Path(folder).parent.glob("wandb"))
 
 
-def run_id_of(folder):
-    return json.loads((folder / "run.json").read_text())["id"]
-
-
-def test_everything_of_a_run_arrives(small, tmp_path, wandb_stub):
-    folder = tmp_path / "run"
-    result = run_py(wandb_stub, *small, *ONLINE, f"run_dir={folder}", "tracker.tables=all")
-    assert result.returncode == 0, result.stderr
-    assert result.stdout.startswith("W&B: online (tracker.mode)")
-    assert "WARNING" not in result.stderr
-    run_id = run_id_of(folder)
-    run = wandb_stub.runs[run_id]
-    # Identity, names, flat config, files.
-    assert run.display_name == "lsp from base beta=0.1·k2 w=0.3 seed=0"
-    assert (run.group, run.job_type) == ("pocket lsp from base", "train")
-    assert set(run.tags) == {"pocket", "lsp", "init-base"}
-    assert run.config["method.self_reward_weight"] == 0.3 and "method" not in run.config
-    assert yaml.safe_load(run.files["lsp/config.yaml"])["method"]["beta"] == 0.1
-    assert {"lsp/run.json", "lsp/code.diff"} <= set(run.files)
-    # Scalars over train/step, per role; histograms; tables; summary.
-    steps = [row["train/step"] for row in run.history]
-    assert steps == [0, 1, 2, 3]
-    last = run.history[-1]
-    local = read_metrics(folder)[-1]
-    for key in ("reward/solver/mean", "kl/challenger/k3", "optim/grad_norm/challenger",
-                "optim/role_gradient_cosine", "entropy/solver"):  # fmt: skip
-        assert last[key] == pytest.approx(local[key])
-    assert last["histogram/solver_advantage"]["_type"] == "histogram"
-    assert last["histogram/challenger_reward"]["_type"] == "histogram"
-    assert last["trace"]["nrows"] == len(read_trace(folder, [3]))
-    assert run.summary["final/accuracy"] == pytest.approx(
-        json.loads((folder / "summary.json").read_text())["final/accuracy"]
-    )
-    assert run.summary["best/step"] in (2, 3) and run.exit_code == 0
-    # Every shard, byte for byte; models; lineage.
-    sent = {}
-    for artifact in wandb_stub.versions(f"trace-{run_id}"):
-        sent |= artifact.files
-    shards = {path.name: path.read_bytes() for path in (folder / "trace").glob("*.parquet")}
-    assert sent == shards
-    models = wandb_stub.versions(f"model-{run_id}")
-    assert [model.metadata["step"] for model in models] == [2, 3]
-    assert "model.safetensors" in models[-1].files and "latest" in models[-1].aliases
-    assert "trainer.safetensors" not in models[-1].files
-    assert [use.partition(":")[0] for use in run.uses] == ["base"]
-    assert not list(tmp_path.glob("wandb")) and not (ROOT / "wandb").exists()
-
-
-def test_lineage_goes_from_base_to_grpo_to_lsp(small, tmp_path, wandb_stub):
-    shape = [*small, *ONLINE, f"runs_root={tmp_path}", "num_steps=1", "eval=none"]
-    shape = [text for text in shape if not text.startswith("eval.")]
-    result = run_py(wandb_stub, *shape, "init=grpo")
-    assert result.returncode == 0, result.stderr
-    runs = {run.config["method.queries"]: run for run in wandb_stub.runs.values()}
-    grpo, lsp = runs["dataset"], runs["challenger"]
-    assert grpo.uses == ["base:v0"]
-    assert lsp.uses == [f"model-{grpo.name}:v0"]
-
-
-def test_a_killed_run_goes_on_in_the_same_wandb_run(small, tmp_path, wandb_stub):
-    folder = tmp_path / "run"
-    shape = [*small, *ONLINE, f"run_dir={folder}", "num_steps=8", "eval.every=0"]
-    process = subprocess.Popen(
-        [sys.executable, "run.py", *shape], cwd=ROOT, env=environment(wandb_stub),
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
-    )  # fmt: skip
-    deadline = time.monotonic() + 60
-    while len(list((folder / "trace").glob("*.parquet"))) < 4 and time.monotonic() < deadline:
-        time.sleep(0.02)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-    result = run_py(wandb_stub, f"resume={folder}")
-    assert result.returncode == 0, result.stderr
-    assert len(wandb_stub.runs) == 1
-    (run,) = wandb_stub.runs.values()
-    assert run.resumed >= 1 and run.name == run_id_of(folder)
-    assert {row["train/step"] for row in run.history} == set(range(9))
-    sent = {}
-    for artifact in wandb_stub.versions(f"trace-{run.name}"):
-        sent |= artifact.files
-    assert set(sent) >= {f"step-{step:06d}.parquet" for step in trace_steps(folder)}
-
-
-def test_a_finished_run_that_grows_sends_each_step_once(small, tmp_path, wandb_stub):
-    folder = tmp_path / "run"
-    assert run_py(wandb_stub, *small, *ONLINE, f"run_dir={folder}").returncode == 0
-    result = run_py(wandb_stub, f"resume={folder}", "num_steps=5")
-    assert result.returncode == 0, result.stderr
-    (run,) = wandb_stub.runs.values()
-    assert [row["train/step"] for row in run.history] == [0, 1, 2, 3, 4, 5]
-
-
-def test_a_server_that_goes_away_ends_nothing(small, tmp_path, wandb_stub):
-    """Down from the second step on: the run finishes, says once that W&B lacks the rest, and the
-    folder is complete."""
-    folder = tmp_path / "run"
-    shape = [*small, *ONLINE, f"run_dir={folder}", "num_steps=6", "tracker.finish_seconds=5"]
-    process = subprocess.Popen(
-        [sys.executable, "run.py", *shape], cwd=ROOT, env=environment(wandb_stub),
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    deadline = time.monotonic() + 60
-    while not list((folder / "trace").glob("step-000002*")) and time.monotonic() < deadline:
-        time.sleep(0.02)
-    wandb_stub.down = True
-    _, stderr = process.communicate(timeout=90)
-    assert process.returncode == 0, stderr
-    assert stderr.count("is left out from here on") == 1 and "lsp.sync" in stderr
-    assert trace_steps(folder) == [1, 2, 3, 4, 5, 6]
-    assert json.loads((folder / "summary.json").read_text())["status"] == "finished"
-
-
-@pytest.mark.slow
-def test_a_server_that_is_not_there_is_one_error_that_names_offline(small, tmp_path, wandb_stub):
-    wandb_stub.down = True
-    result = run_py(wandb_stub, *small, *ONLINE, f"run_dir={tmp_path / 'run'}")
-    assert result.returncode == 1 and "say tracker.mode=offline" in result.stderr
-    assert "Traceback" not in result.stderr and not (tmp_path / "run").exists()
-
-
-def offline_run(small, folder, stub):
-    kept = {k: v for k, v in environment(stub).items() if not k.startswith("WANDB")}
-    result = subprocess.run(
-        [sys.executable, "run.py", *small, f"run_dir={folder}", "tracker.mode=offline"],
-        cwd=ROOT, env=kept, capture_output=True, text=True, timeout=120,
-    )  # fmt: skip
-    assert result.returncode == 0, result.stderr
-
-
-def sync(stub, folder):
-    return subprocess.run(
-        [sys.executable, "-m", "lsp.sync", str(folder)],
-        cwd=ROOT, env=environment(stub), capture_output=True, text=True, timeout=120,
-    )  # fmt: skip
-
-
-def test_an_offline_run_is_sent_whole_and_checked(small, tmp_path, wandb_stub):
-    folder = tmp_path / "run"
-    offline_run(small, folder, wandb_stub)
-    assert not wandb_stub.runs
-    result = sync(wandb_stub, folder)
-    assert result.returncode == 0, result.stdout + result.stderr
-    assert "4 steps, 3 shards, model of step 3: all there" in result.stdout
-    run = wandb_stub.runs[run_id_of(folder)]
-    assert [use.partition(":")[0] for use in run.uses] == ["base"]
-    assert run.summary["status"] == "finished"
-
-
-def test_an_offline_run_that_was_interrupted_is_sent_as_one(small, tmp_path, wandb_stub):
-    folder = tmp_path / "run"
-    offline_run(small, folder, wandb_stub)
-    kept = {k: v for k, v in environment(wandb_stub).items() if not k.startswith("WANDB")}
-    result = subprocess.run(
-        [sys.executable, "run.py", f"resume={folder}", "num_steps=5"],
-        cwd=ROOT, env={**kept, "WANDB_MODE": "offline"}, capture_output=True, text=True,
-    )  # fmt: skip
-    assert result.returncode == 0, result.stderr
-    assert len(list((folder / "wandb").glob("offline-run-*"))) == 2
-    result = sync(wandb_stub, folder)
-    assert result.returncode == 0, result.stdout + result.stderr
-    assert "6 steps, 5 shards, model of step 5: all there" in result.stdout
-
-
-def test_a_sync_that_lost_files_is_found_out(small, tmp_path, wandb_stub):
-    """The run folder was moved: ``wandb sync`` says it is done and sends no artifact."""
-    folder = tmp_path / "run"
-    offline_run(small, folder, wandb_stub)
-    moved = folder.rename(tmp_path / "moved")
-    result = sync(wandb_stub, moved)
-    assert result.returncode == 1
-    assert "3 of 3 trace shards are not on the server, for instance step-000001" in result.stderr
-    assert "Traceback" not in result.stderr
-
-
-@pytest.mark.parametrize(
-    ("arguments", "says"),
-    [([], "say which run"), (["nowhere"], "there is no run 'nowhere'")],
-)
-def test_sync_needs_a_run(arguments, says):
-    from lsp.sync import main
-
-    with pytest.raises(SystemExit, match=says):
-        main(arguments)
-
-
-def test_wandb_sweep_and_agent_run_our_sweep_files_as_they_are(tmp_path, wandb_stub):
-    """``sweeps/beta.yaml`` with two points and tiny runs; nothing else of it is changed."""
-    tree = yaml.safe_load((ROOT / "sweeps" / "beta.yaml").read_text())
-    tree["parameters"]["method.beta"] = {"values": [0.1, 1.0]}
-    tree["parameters"]["seed"] = {"value": 0}
-    tree["parameters"]["num_steps"] = {"value": 1}
-    tree["parameters"]["eval.dev_per_cell"] = {"value": 2}
-    tree["parameters"]["eval.test_per_cell"] = {"value": 2}
-    tree["parameters"]["runs_root"] = {"value": str(tmp_path)}
-    path = tmp_path / "sweep.yaml"
-    path.write_text(yaml.safe_dump(tree))
-    wandb = [sys.executable, "-m", "wandb"]
-    settings = {"cwd": ROOT, "env": {**environment(wandb_stub), "WANDB_DIR": str(tmp_path)},
-                "capture_output": True, "text": True, "timeout": 120}  # fmt: skip
-    made = subprocess.run([*wandb, "sweep", "-p", "language-self-play", str(path)], **settings)
-    sweep = re.search(r"wandb agent (\S+)", made.stdout + made.stderr)
-    assert sweep, made.stderr
-    agent = subprocess.run([*wandb, "agent", sweep[1]], **settings)
-    assert agent.returncode == 0, agent.stderr
-    assert len(wandb_stub.runs) == 2
-    for name, run in wandb_stub.runs.items():
-        assert run.sweep and run.exit_code == 0
-        assert run.config["method.self_reward_weight"] == 0.3  # not overwritten by method: lsp
-        assert "eval/pocket/win_rate" in run.history[-1]
-        assert (tmp_path / name / "summary.json").is_file()
-    betas = {run.config["method.beta"] for run in wandb_stub.runs.values()}
-    assert betas == {0.1, 1.0}
+def test_a_table_of_some_rows_spreads_them_evenly():
+    rows = [{"b": i, "a": str(i)} for i in range(7)]
+    assert trace_table(rows, None).data == [[str(i), i] for i in range(7)]
+    sample = trace_table(rows, 3)
+    assert (sample.columns, sample.data) == (["a", "b"], [["0", 0], ["3", 3], ["6", 6]])
