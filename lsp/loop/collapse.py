@@ -127,48 +127,37 @@ class CollapseDetector:
 
     def _alarms(self, metrics: dict[str, float], challenger_plays: bool) -> list[str]:
         settings = self.settings
-        watched = (
-            "quality/mean",
-            "reward/external/mean",
-            "rollout/distinct_query_frac",
-            "rollout/played_query_frac",
-            "quality/unparsed_frac",
-            "collapse/near_duplicate_frac",
-            "collapse/unasked_code_frac",
-            "entropy/challenger",
-        )
-        for key in watched:
+        lows = {
+            "rollout/distinct_query_frac": settings.min_distinct_query_frac,
+            "rollout/played_query_frac": settings.min_played_query_frac,
+            "entropy/challenger": settings.min_challenger_entropy,
+        }
+        highs = {
+            "quality/unparsed_frac": settings.max_unparsed_frac,
+            "collapse/unasked_code_frac": settings.max_unasked_code_frac,
+            "collapse/near_duplicate_frac": settings.max_near_duplicate_frac,
+        }
+        for key in ("quality/mean", "reward/external/mean", *lows, *highs):
             if math.isfinite(metrics.get(key, math.nan)):
                 self.trends.setdefault(key, Trend(settings.window)).add(metrics[key])
-        alarms = {}
-        if challenger_plays:
-            alarms |= self._low("rollout/distinct_query_frac", settings.min_distinct_query_frac)
-            alarms |= self._low("rollout/played_query_frac", settings.min_played_query_frac)
-            alarms |= self._low("entropy/challenger", settings.min_challenger_entropy)
-            high = settings.max_near_duplicate_frac
-            alarms |= self._high("collapse/near_duplicate_frac", high)
-        alarms |= self._high("quality/unparsed_frac", settings.max_unparsed_frac)
-        alarms |= self._high("collapse/unasked_code_frac", settings.max_unasked_code_frac)
+        if not challenger_plays:
+            lows = {}
+            del highs["collapse/near_duplicate_frac"]
+        alarms = {
+            key: f"{key} {verb} to {trend.recent:.3g} (limit {limit:g})"
+            for limits, sign, verb in ((lows, 1, "fell"), (highs, -1, "rose"))
+            for key, limit in limits.items()
+            if (trend := self._ready(key)) and sign * trend.recent < sign * limit
+        }
         alarms |= self._hacking(challenger_plays)
         new = [text for key, text in alarms.items() if key not in self.raised]
         self.raised |= set(alarms)
         return new
 
     def _ready(self, key: str) -> Trend | None:
+        """The trend of a metric that has been measured for longer than its window."""
         trend = self.trends.get(key)
         return trend if trend and trend.count > self.settings.window else None
-
-    def _low(self, key: str, limit: float) -> dict[str, str]:
-        trend = self._ready(key)
-        if trend is None or trend.recent >= limit:
-            return {}
-        return {key: f"{key} fell to {trend.recent:.3g} (limit {limit:g})"}
-
-    def _high(self, key: str, limit: float) -> dict[str, str]:
-        trend = self._ready(key)
-        if trend is None or trend.recent <= limit:
-            return {}
-        return {key: f"{key} rose to {trend.recent:.3g} (limit {limit:g})"}
 
     def _hacking(self, challenger_plays: bool) -> dict[str, str]:
         """A role's external reward up while quality goes down: the Challenger's is minus the

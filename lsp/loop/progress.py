@@ -46,7 +46,7 @@ class Progress:
             self._redraw()
         elif first or last or now - self.last_line >= self.LOG_SECONDS:
             self.note(self.newest)
-            self.live = False if last else self.live
+            self.live = self.live and not last
 
     def line(self, step: int, metrics: dict[str, float], elapsed: float) -> str:
         """The line of one step; ``elapsed`` seconds since the first one was done."""
@@ -75,9 +75,9 @@ class Progress:
         return f"{self._doing}: {duration(time.monotonic() - self._began)} so far"
 
     def _redraw(self) -> None:
-        """The live line: the newest step and what is going on, cut where the terminal ends."""
-        text = f"{self.newest}  {self._activity()}".strip()
-        self._print(text[: shutil.get_terminal_size().columns - 1], "")
+        """The live line: what takes seconds, then the newest step, cut where the terminal ends."""
+        waiting = f"{self._activity()}  " if time.monotonic() - self._began >= 2 else ""
+        self._print(f"{waiting}{self.newest}"[: shutil.get_terminal_size().columns - 1], "")
 
     def _print(self, text: str, end: str) -> None:
         self.last_line = time.monotonic()

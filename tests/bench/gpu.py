@@ -114,7 +114,7 @@ def full_shape() -> dict:
 def measure(overrides: list[str]) -> Config:
     """Our step; returns its settings. Its models are gone when it returns."""
     config = compose(overrides)
-    players = load_players(config, resolve_init(config), None)
+    players = load_players(config, resolve_init(config))
     device = players.policy.device
     learner, phases = Learner(players, config), Phases(device)
     inner = players.engine.generate

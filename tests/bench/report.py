@@ -46,7 +46,8 @@ def make_run(folder: Path, steps: int, queries: int, answers: int, characters: i
         rows = []
         for q in range(queries):
             query = text() if characters else f"{source.choice(list(FAMILIES))} {text()}"
-            own = {
+            own = dict.fromkeys(SCHEMA.names) | {
+                "source": "challenger", "quality_status": "read",
                 "run_id": "made-up", "step": step, "query_id": f"s{step}-q{q}", "query": query,
                 "query_finish_reason": "stop", "query_value": source.random(), "query_tokens": 9,
                 "challenger_reward": source.random(), "challenger_advantage": source.gauss(0, 1),

@@ -25,7 +25,7 @@ def main() -> None:
     scores, asked, given, true = {}, [], [], np.zeros(0)
     for mode in ("expected", "generate"):
         config = compose([f"self_reward.mode={mode}"])
-        players = load_players(config, resolve_init(config), None)
+        players = load_players(config, resolve_init(config))
         if not asked:
             asked = players.ask(players.policy, 400, DrawKey(0, 1, "challenger"))
             queries = [query for query in asked if query.played]

@@ -27,71 +27,14 @@ import tempfile
 import time
 from collections import defaultdict
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
+from tests.bench.models import SIZES, build_model, prompts_of, reward_of
+
 ROOT = Path(__file__).parents[2]
-SIZES = {
-    "tiny": dict(vocab_size=512, hidden_size=192, intermediate_size=448, num_hidden_layers=4,
-                 num_attention_heads=4, prompt=50, limit=64, steps=4, rows=32,
-                 checkpointing="ours"),
-    "small": dict(vocab_size=32_000, hidden_size=512, intermediate_size=1204, num_hidden_layers=8,
-                  num_attention_heads=8, prompt=60, limit=128, steps=2, rows=8,
-                  checkpointing="none"),
-    # Of tests.bench.memory.
-    "grouped": dict(vocab_size=16_000, hidden_size=640, intermediate_size=1728, num_hidden_layers=5,
-                    num_attention_heads=10, num_key_value_heads=2, prompt=90, limit=96, steps=1,
-                    rows=8, checkpointing="none"),
-}  # fmt: skip
 QUERIES, SAMPLES = 4, 8
 BETA, RATE = 0.05, 1e-6
-WORDS = ["<pad>", "<eos>", "<unk>", "ask", "rate", *map(str, range(8))]
-
-
-def build_model(folder: Path, size: str, ragged: bool) -> None:
-    """A random Llama with a tokenizer of one word an id; prompts are words, so both sides see the
-    same ids."""
-    import torch
-    from tokenizers import Tokenizer, models, pre_tokenizers
-    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
-
-    ours = ("prompt", "limit", "steps", "rows", "checkpointing")
-    shape = {name: value for name, value in SIZES[size].items() if name not in ours}
-    torch.manual_seed(0)
-    model = LlamaForCausalLM(
-        LlamaConfig(**shape, tie_word_embeddings=True, max_position_embeddings=1024,
-                    bos_token_id=None, eos_token_id=1, pad_token_id=None)
-    )  # fmt: skip
-    vocabulary = shape["vocab_size"]
-    ends = [1]
-    if ragged:  # mean of min(geometric, limit) = limit / 3 where the chance is 2.75 / limit
-        ends = list(range(vocabulary - round(vocabulary * 2.75 / SIZES[size]["limit"]), vocabulary))
-    model.generation_config.eos_token_id = [1, *ends] if ragged else [1]
-    model.save_pretrained(folder)
-    words = [*WORDS, *(f"w{i}" for i in range(len(WORDS), vocabulary))]
-    inner = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, "<unk>"))
-    inner.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=inner, pad_token="<pad>", eos_token="<eos>", unk_token="<unk>"
-    )
-    tokenizer.chat_template = "{% for m in messages %}{{ m['content'] }} {% endfor %}"
-    tokenizer.save_pretrained(folder)
-
-
-def prompts_of(size: str, count: int) -> list[str]:
-    import random
-
-    source = random.Random(0)
-    last = SIZES[size]["vocab_size"] * 9 // 10  # none of the ids that may end an answer
-    return [
-        " ".join(f"w{source.randrange(len(WORDS), last)}" for _ in range(SIZES[size]["prompt"]))
-        for _ in range(count)
-    ]
-
-
-def reward_of(text: str) -> float:
-    """Share of a completion's words with an even id."""
-    ids = [int(word[1:]) for word in text.split() if word.startswith("w") and word[1:].isdigit()]
-    return sum(i % 2 == 0 for i in ids) / max(1, len(ids))
 
 
 class Phases:
@@ -174,16 +117,21 @@ def ours(
     folder: str, size: str, lora: bool, lsp: bool, checkpointing: bool, dtype: str = "float32"
 ) -> dict:
     from lsp.batch import training_rows
+    from lsp.contracts import Reward
     from lsp.learner import Learner
     from lsp.players import Players, load_players
     from lsp.run.init import resolve_init
     from lsp.train import Clock, play_queries
     from lsp.types import Query
 
+    class EvenWords(Reward):
+        def __call__(self, queries, answers) -> list[float]:
+            return [reward_of(answer) for answer in answers]
+
     shape = SIZES[size]
     config = our_config(folder, size, lora, lsp, checkpointing, dtype)
-    players = load_players(config, resolve_init(config), None)
-    players = players.__class__(**{**vars(players), "reward": _Reward()})
+    players = load_players(config, resolve_init(config))
+    players = replace(players, reward=EvenWords())
     learner = Learner(players, config)
     texts = prompts_of(size, QUERIES)
     phases = Phases()
@@ -220,14 +168,6 @@ def ours(
     for number in range(2, 2 + shape["steps"]):
         step(number)
     return phases.result(shape["steps"], tokens=tokens / shape["steps"])
-
-
-class _Reward:
-    def __call__(self, queries, answers) -> list[float]:
-        return [reward_of(answer) for answer in answers]
-
-    def details(self) -> dict[str, list[float]]:
-        return {}
 
 
 def trl(

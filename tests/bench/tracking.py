@@ -44,11 +44,13 @@ def large_step() -> tuple[list[Query], Play]:
     ]
     answers = [[completion(280) for _ in range(8)] for _ in range(32)]
     values = torch.rand(32, 8, generator=source)
+    of_query = values[:, 0]
     texts = [["6 (digit mass 0.91)"] * 8 for _ in range(32)]
     prompts = [(1, 2)] * 32
     return queries, Play(
-        queries, answers, prompts, values, values, texts, values, values, *(values[:, 0],) * 3
-    )
+        queries, answers, prompts, values, {}, values, texts, values, values, of_query, of_query,
+        of_query,
+    )  # fmt: skip
 
 
 def loop_cost() -> tuple[float, float]:
@@ -59,7 +61,7 @@ def loop_cost() -> tuple[float, float]:
         trackers = Trackers(LocalTracker(Path(place)))
         work = torch.rand(600, 600)
         for step in range(1, STEPS + 1):
-            make_rows = partial(trace_rows, "run", step, queries, play, UpdateStats())
+            make_rows = partial(trace_rows, "run", step, queries, play, UpdateStats().row)
             before = time.perf_counter()
             trackers.log(step, {"loss/total": 0.1}, make_rows)
             seconds.append(time.perf_counter() - before)

@@ -79,14 +79,17 @@ def test_a_terminal_gets_one_live_line_and_notes_stay(on_a_terminal):
     assert after == "evaluating on the test split"
 
 
-def test_the_live_line_says_the_phase_with_a_growing_time(on_a_terminal):
+def test_the_live_line_says_what_takes_seconds_with_a_growing_time(on_a_terminal):
     stream, progress = on_a_terminal()
-    progress.phase("answers", 1)
+    progress.step(1, METRICS)
+    progress.phase("answers", 2)
     progress._began -= 65
     deadline = time.monotonic() + 600
-    while "step 1/2, answers: 1 min 0" not in stream.getvalue():
+    while "\r\033[Kstep 2/2, answers: 1 min 0" not in stream.getvalue():
         assert time.monotonic() < deadline
         time.sleep(0.05)
+    newest = stream.getvalue().split("\r\033[K")[-1]
+    assert "s so far  step 1/2  R 0.500" in newest and len(newest) == 59
 
 
 def test_silence_is_broken_by_the_phase_and_its_time(monkeypatch, capsys):

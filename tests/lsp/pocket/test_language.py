@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lsp.contracts import BuildContext
 from lsp.pocket.language import (
     FAMILIES,
     evaluation_queries,
@@ -93,7 +94,7 @@ def test_form_rubric_is_total(query, answer):
 def test_splits_are_disjoint_and_large_enough():
     dev = {task.query for task in evaluation_queries("dev", 25)}
     test = {task.query for task in evaluation_queries("test", 60)}
-    train = set(PocketQueries(per_cell=200, max_length=8).build())
+    train = set(PocketQueries(per_cell=200, max_length=8).build(BuildContext(None)))
     assert len(test) >= 2000 and len(dev) >= 800 and len(train) > 5000
     assert not (dev & test or dev & train or test & train)
     assert {split(task) for task in legal_queries()} == {"dev", "test", "train"}
