@@ -9,6 +9,7 @@ run is ``python run.py`` in a process of its own with ``resume=auto``, so a comp
 stopped goes on where it was. Results: <folder>/<part>.md, .json and, for methods, queries.png.
 """
 
+import itertools
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -78,8 +79,6 @@ class CompareSettings:
 
 @dataclass(frozen=True)
 class Run:
-    """One training of the comparison."""
-
     variant: str
     overrides: tuple[str, ...]
     base: int
@@ -101,29 +100,27 @@ def main(arguments: Sequence[str]) -> None:
         settings = read_settings(CompareSettings, arguments)
     except RunError as error:
         sys.exit(f"error: {error}")
-    variants = METHODS if settings.part == "methods" else SIGNS
+    is_signs = settings.part == "signs"
+    options = settings.decays, settings.steps, settings.bases, range(settings.seeds)
     runs = [
         Run(variant, tuple(overrides), base, decay, steps, seed)
-        for decay in settings.decays
-        for steps in settings.steps
-        for base in settings.bases
-        for seed in range(settings.seeds)
-        for variant, overrides in variants.items()
+        for decay, steps, base, seed in itertools.product(*options)
+        for variant, overrides in (SIGNS if is_signs else METHODS).items()
     ]
-    pretrain_bases(runs, settings)
-    rows = dict(zip(runs, train_all(runs, settings), strict=True))
+    rows = train_all(runs, settings)
     table = Path(settings.folder) / f"{settings.part}.md"
-    text = methods_text(rows) if settings.part == "methods" else signs_text(rows)
+    text = signs_text(rows) if is_signs else methods_text(rows)
     write_text(table, text)
     write_json(table.with_suffix(".json"), [{**vars(r), "summary": s} for r, s in rows.items()])
     print(text)
-    if settings.part == "methods":
+    if not is_signs:
         print(f"picture: {draw_queries(runs, settings)}")
     print(f"table: {table}")
 
 
-def pretrain_bases(runs: Sequence[Run], settings: CompareSettings) -> None:
-    """Those that are not there yet."""
+def train_all(runs: Sequence[Run], settings: CompareSettings) -> dict[Run, dict]:
+    """Every run's summary. Bases that are not there yet are pretrained first; a finished run ends
+    at once, and one with other settings is refused."""
     bases = {run.base_folder(settings): run for run in runs}
     commands = [
         ["-m", "lsp.pocket.pretrain", f"seed={run.base}", f"decay={run.decay}", f"out={folder}"]
@@ -131,22 +128,18 @@ def pretrain_bases(runs: Sequence[Run], settings: CompareSettings) -> None:
         if not (folder / "pretrain.json").is_file()
     ]
     require_all(commands, settings.workers)
-
-
-def train_all(runs: Sequence[Run], settings: CompareSettings) -> list[dict]:
-    """Every run's summary; a finished run ends at once, and one with other settings is refused."""
     commands = []
     for run in runs:
-        base, folder = run.base_folder(settings), run.folder(settings)
-        values = [f"model.name={base}", f"run_dir={folder}", f"num_steps={run.steps}"]
+        where = [f"model.name={run.base_folder(settings)}", f"run_dir={run.folder(settings)}"]
+        how_long = [f"num_steps={run.steps}", f"seed={run.seed}"]
         always = ["resume=auto", "tracker=none", "eval.every=0"]
-        commands.append(["run.py", *run.overrides, *values, f"seed={run.seed}", *always])
+        commands.append(["run.py", *run.overrides, *where, *how_long, *always])
     require_all(commands, settings.workers)
-    return [read_summary(run.folder(settings)) for run in runs]
+    return {run: read_summary(run.folder(settings)) for run in runs}
 
 
 def from_length(summary: dict, shortest: int, prefix: str = "final") -> float:
-    """Mean exact accuracy over the test lengths from ``shortest`` on."""
+    """Mean exact accuracy over the test lengths from ``shortest`` to 8."""
     return mean(summary[f"{prefix}/accuracy/length_{n}"] for n in range(shortest, 9))
 
 
@@ -169,14 +162,12 @@ def methods_text(rows: Mapping[Run, dict]) -> str:
     for variant in dict.fromkeys(run.variant for run in rows):
         summaries = [summary for run, summary in rows.items() if run.variant == variant]
         counts = [mean(s[f"final/{key}"] for s in summaries) for key in ("wins", "ties", "losses")]
-        record = " / ".join(f"{count:.0f}" for count in counts)
-        lines.append(line(variant, summaries, "final", record))
+        lines.append(line(variant, summaries, "final", "{:.0f} / {:.0f} / {:.0f}".format(*counts)))
     differences = []
     for one, other in PAIRS:
         if values := paired(rows, one, other, 1):
-            low, high = mean_interval(values)
+            interval = "{:+.3f} to {:+.3f}".format(*mean_interval(values))
             positive = f"{sum(value > 0 for value in values)} of {len(values)}"
-            interval = f"{low:+.3f} to {high:+.3f}"
             differences.append([f"{one} - {other}", f"{mean(values):+.3f}", interval, positive])
     return (
         markdown_table(heading, lines)
@@ -189,19 +180,19 @@ def signs_text(rows: Mapping[Run, dict]) -> str:
     """Markdown: a learning Challenger against each control, by decay, steps and test length."""
     heading = ["base Challenger's decay (mean length)", "steps", "learning Challenger", "control",
                "all lengths", "lengths 5-8", "lengths 7-8"]  # fmt: skip
+    learners = [variant for variant in SIGNS if variant not in CONTROLS]
     lines = []
     for decay, steps in dict.fromkeys((run.decay, run.steps) for run in rows):
         group = {r: s for r, s in rows.items() if (r.decay, r.steps) == (decay, steps)}
         length = mean(summary["base/argument_length"] for summary in group.values())
-        for learner in (variant for variant in SIGNS if variant not in CONTROLS):
-            for control in CONTROLS:
-                cells = []
-                for shortest in (1, 5, 7):
-                    differences = paired(group, learner, control, shortest)
-                    low, high = mean_interval(differences)
-                    sign = "+" if low > 0 else "-" if high < 0 else "0"
-                    cells.append(f"{sign} ({mean(differences):+.3f})")
-                lines.append([f"{decay:g} ({length:.1f})", str(steps), learner, control, *cells])
+        for learner, control in itertools.product(learners, CONTROLS):
+            cells = []
+            for shortest in (1, 5, 7):
+                differences = paired(group, learner, control, shortest)
+                low, high = mean_interval(differences)
+                sign = "+" if low > 0 else "-" if high < 0 else "0"
+                cells.append(f"{sign} ({mean(differences):+.3f})")
+            lines.append([f"{decay:g} ({length:.1f})", str(steps), learner, control, *cells])
     return (
         markdown_table(heading, lines)
         + "\nSign: of the 95 % bootstrap interval over seeds and bases; 0 holds zero.\n"
@@ -232,17 +223,19 @@ def draw_queries(runs: Sequence[Run], settings: CompareSettings) -> Path:
     world = PocketWorld()
     figure = Figure(figsize=(10, 5.6), layout="constrained")
     axes = figure.subplots(2, 2, sharex=True)
-    titles = {"lsp_zero": "LSP-Zero", "lsp": "LSP"}
-    for column, (variant, title) in enumerate(titles.items()):
+    for column, variant, title in (
+        (axes[:, 0], "lsp_zero", "LSP-Zero"),
+        (axes[:, 1], "lsp", "LSP"),
+    ):
         run = next(run for run in runs if run.variant == variant)
         queries = read_index(run.folder(settings), world).queries
-        for axis, kinds in zip(axes[:, column], world.kinds(()), strict=True):
+        for axis, kinds in zip(column, world.kinds(()), strict=True):
             draw_river(axis, queries, kinds)
             axis.set_title(f"{title}: the Challenger's queries by {kinds.title}", fontsize=10)
-            if column == 0:
-                axis.set_ylabel("share of queries")
-            else:
-                axis.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False, reverse=True)
+    for axis in axes[:, 0]:
+        axis.set_ylabel("share of queries")
+    for axis in axes[:, 1]:
+        axis.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False, reverse=True)
     for axis in axes[0]:
         axis.set_xlabel("")
     path = Path(settings.folder) / "queries.png"

@@ -1,5 +1,5 @@
-"""A device that is not the CPU, on any machine: ``python tests/fake_device.py '[["run.py", …], …]'``
-runs those commands there, in this one process.
+"""A device that is not the CPU, on any machine, for commands run in this one process:
+``python tests/fake_device.py '[["run.py", …], …]'``.
 
 torch's PrivateUse1 is registered as a backend in Python. Its tensors keep their numbers in the
 CPU's memory, so results are the CPU's; but an operation that is given tensors of both devices
@@ -85,12 +85,12 @@ def compute(operation, *args, **kwargs):
     )
     with torch.no_grad():
         results = operation(*args, **kwargs)
-    given = {id(t.raw): t for t in here}
+    inputs = {id(t.raw): t for t in here}
 
     def placed(value):
         if not isinstance(value, torch.Tensor) or not stays:
             return value
-        return given.get(id(value)) if id(value) in given else Elsewhere(value)
+        return inputs[id(value)] if id(value) in inputs else Elsewhere(value)
 
     return tree_map(placed, results)
 
@@ -116,7 +116,7 @@ if __name__ == "__main__":
 
     from lsp import players
 
-    players.choose_device = lambda *given: torch.device(DEVICE)
+    players.choose_device = lambda *arguments: torch.device(DEVICE)
     for command, *arguments in json.loads(sys.argv[1]):
         sys.argv = [command, *arguments]
         run = runpy.run_path if command.endswith(".py") else runpy.run_module

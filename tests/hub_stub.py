@@ -15,7 +15,6 @@ class HubStub:
     def __init__(self, repos: dict[str, Path], gated: tuple[str, ...] = ()):
         self.repos = repos
         self.gated = gated
-        self.asked: list[str] = []
         self.unknown: list[str] = []
         stub = self
 
@@ -43,7 +42,6 @@ class HubStub:
 
     def answer(self, request) -> None:
         path = request.path.partition("?")[0].strip("/")
-        self.asked.append(path)
         api = path.startswith("api/models/")
         parts = path.removeprefix("api/models/").split("/")
         name, rest = "/".join(parts[:2]), parts[2:]
@@ -57,8 +55,8 @@ class HubStub:
         folder = self.repos[name]
         if api and (not rest or rest[0] == "revision"):
             files = [{"rfilename": file.name} for file in folder.iterdir()]
-            told = {"id": name, "modelId": name, "sha": SHA, "siblings": files, "tags": []}
-            return self._send(request, 200, json.dumps(told).encode())
+            model = {"id": name, "modelId": name, "sha": SHA, "siblings": files, "tags": []}
+            return self._send(request, 200, json.dumps(model).encode())
         if api and rest[0] == "tree":
             entries = [
                 {"type": "file", "path": file.name, "size": file.stat().st_size, "oid": SHA}

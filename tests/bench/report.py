@@ -22,6 +22,7 @@ from pathlib import Path
 from lsp.loop.launch import start
 from lsp.pocket.language import ALPHABET, FAMILIES
 from lsp.tracking.local import LocalTracker
+from lsp.tracking.rows import SCHEMA
 
 ROOT = Path(__file__).parents[2]
 
