@@ -8,29 +8,21 @@ import asyncio
 import os
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from eval.answers import ready_answers, write_answers
 from eval.cache import VerdictCache
 from eval.contracts import EvaluationContext, Judge
 from eval.judge_check import check_table
-from eval.plan import Plan, cost_text, make_plan, orders_of, plan_text
-from eval.results import (
-    Judged,
-    check_results,
-    judged_rows,
-    pair_rows,
-    results_table,
-    save,
-    summarise,
-)
+from eval.plan import Answers, cost_text, make_plan, orders_of, plan_text
+from eval.results import Judged, check_results, results_table, save, summarise
 from eval.settings import EvaluateConfig, read_settings
 from eval.spending import prices, shutdown_warning
 from eval.tracking import track_evaluation
-from eval.types import Pair, Verdict
+from eval.types import Instruction, Pair, Verdict
 from lsp.errors import ConfigError, Problem, RunError
 from lsp.model.out_of_memory import OutOfMemory, memory_guard
 from lsp.run.folder import lock_run
@@ -65,21 +57,18 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any] | None:
         return None
     try:
         with memory_guard("answers"):
-            pairs = plan.pairs(*(side_answers(plan, number) for number in (0, 1)))
+            pairs = plan.pairs(*(outputs(a, plan.instructions) for a in (plan.model, plan.base)))
     except ValueError as error:
         raise RunError(str(error)) from error
     except OutOfMemory as error:
-        raise RunError(
-            f"{error}; lower max_rows={config.max_rows}, or take dtype=bfloat16; the answers so far"
-            " are kept"
-        ) from error
+        advice = f"lower max_rows={config.max_rows}, or take dtype=bfloat16"
+        raise RunError(f"{error}; {advice}; the answers so far are kept") from error
     with evaluation_folder(plan.folder):
         judged = ask_judge(config, pairs, key)
-        rows = pair_rows(config, pairs, judged)
-        results = summarise(config, plan, pairs, rows, judged)
-        save(plan.folder, results, rows, judged)
-    if plan.model.run is not None:
-        track_evaluation(plan.model.run, config, results, judged_rows(pairs, judged.verdicts))
+        results = summarise(config, plan, judged)
+        save(plan.folder, results, judged)
+    if plan.model.side.run is not None:
+        track_evaluation(plan.model.side.run, config, results, judged.call_rows())
     return results
 
 
@@ -89,14 +78,14 @@ def api_key(config: EvaluateConfig) -> str:
     if config.dry_run or name is None:
         return ""
     key = os.environ.get(name)
+    if key and key.isascii() and key.isprintable() and " " not in key:
+        return key
     if key is None:
         reason = f"the judge's key is not in the environment ({name})"
         fix = f"set {name}, or name another judge: judge=compatible (benchmark=pocket needs none)"
-    elif not key or not key.isascii() or not key.isprintable() or " " in key:
+    else:
         reason = f"what {name} holds is no key: it is empty, or has blanks or other characters"
         fix = f"set {name} to the key"
-    else:
-        return key
     raise ConfigError([Problem("judge", None, reason, fix)])
 
 
@@ -104,67 +93,56 @@ def check_judge(config: EvaluateConfig, key: str) -> dict[str, Any] | None:
     """``benchmark=judge_check``: the judge's verdicts on pairs whose verdicts are published."""
     judge, published = config.judge, config.benchmark.build(EvaluationContext(config))
     if config.dry_run:
-        print(f"{judge.model} on {len(published.pairs)} pairs")
-        print(cost_text(judge, published.pairs))
+        print(f"{judge.model} on {len(published.pairs)} pairs\n{cost_text(judge, published.pairs)}")
         return None
     place = Path(config.runs_root) / "eval" / config.benchmark.name
-    with evaluation_folder(place / judge.model.replace("/", "--")) as folder:
+    folder = place / judge.model.replace("/", "--")
+    with evaluation_folder(folder):
         judged = ask_judge(config, published.pairs, key)
-        rows = pair_rows(config, published.pairs, judged)
-        results = check_results(config, published, rows, judged)
-        save(folder, results, rows, judged)
+        results = check_results(config, published, judged)
+        save(folder, results, judged)
     return results
 
 
-@contextmanager
-def evaluation_folder(folder: Path) -> Iterator[Path]:
-    """Hold a folder of results for this process. Raises RunError where another one holds it."""
+def evaluation_folder(folder: Path) -> IO[str]:
+    """Hold a folder of results until the handle closes. Raises RunError where it is held."""
     folder.mkdir(parents=True, exist_ok=True)
-    with lock_run(folder):
-        yield folder
+    return lock_run(folder)
 
 
-def side_answers(plan: Plan, number: int) -> list[str]:
-    """The model's (0) or the baseline's (1) answers, written first where they are not there."""
-    side, path = (plan.model, plan.base)[number], plan.answer_files[number]
-    if side.file is not None:
-        return ready_answers(path, plan.instructions)
-    print(f"answers of {side.name}: {path}", file=sys.stderr, flush=True)
-    return write_answers(side, plan.instructions, plan.sampling[number], path)
+def outputs(answers: Answers, instructions: Sequence[Instruction]) -> list[str]:
+    """Answers that are there, or else are written now."""
+    if answers.side.file is not None:
+        return ready_answers(answers.file, instructions)
+    print(f"answers of {answers.side.name}: {answers.file}", file=sys.stderr, flush=True)
+    return write_answers(answers.side, instructions, answers.sampling, answers.file)
 
 
 def ask_judge(config: EvaluateConfig, pairs: Sequence[Pair], key: str) -> Judged:
     """Verdicts of every pair whose answers differ, in the orders asked for."""
-    questions = [
-        (pair, first)
-        for pair in pairs
-        if not pair.identical
-        for first in orders_of(config.judge, pair)
-    ]
+    orders = [(pair, orders_of(config.judge, pair)) for pair in pairs]
+    questions = [(pair, o) for pair, both in orders if not pair.identical for o in both]
     with closing(VerdictCache(Path(config.runs_root) / "verdicts.sqlite")) as cache:
         context = EvaluationContext(config, key, cache, prices(config.judge.model))
         judge = config.judge.build(context)
-        verdicts = asyncio.run(judge.judge_all(questions, Progress(judge, len(questions))))
+        verdicts = asyncio.run(judge.judge_all(questions, progress(judge, len(questions))))
         calls, usd = judge.totals(questions)
-        return Judged(verdicts, judge.usd, usd, calls)
+        return Judged(config.judge, pairs, verdicts, judge.usd, usd, calls)
 
 
-class Progress:
-    """Says on stderr, every two seconds, how many of the verdicts came and what they cost."""
+def progress(judge: Judge, total: int) -> Callable[[Verdict], None]:
+    """Called with each verdict, says on stderr, every two seconds, how many came and their cost."""
+    started, last_line, done = time.monotonic(), 0.0, 0
 
-    def __init__(self, judge: Judge, total: int):
-        self.judge, self.total, self.done = judge, total, 0
-        self.started, self.said = time.monotonic(), 0.0
+    def count(verdict: Verdict) -> None:
+        nonlocal last_line, done
+        now, done = time.monotonic(), done + 1
+        if now - last_line >= 2 or done == total:
+            last_line, rate = now, done / max(now - started, 1e-9)
+            text = f"{done}/{total} verdicts  {rate:.1f}/s  {duration((total - done) / rate)} left"
+            print(f"{text}  {judge.usd:.2f} dollars", file=sys.stderr, flush=True)
 
-    def __call__(self, verdict: Verdict) -> None:
-        self.done += 1
-        now = time.monotonic()
-        if now - self.said >= 2 or self.done == self.total:
-            self.said = now
-            rate = self.done / max(now - self.started, 1e-9)
-            left = duration((self.total - self.done) / rate)
-            text = f"{self.done}/{self.total} verdicts  {rate:.1f}/s  {left} left"
-            print(f"{text}  {self.judge.usd:.2f} dollars", file=sys.stderr, flush=True)
+    return count
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from eval.cache import digest
 from eval.types import Instruction
 from eval.win_rate import OVERALL
 from lsp.errors import RunError
@@ -54,21 +53,18 @@ class Sampling:
 
 def resolve_side(name: str, runs_root: str, look_up: bool = True) -> Side:
     """A run (its newest checkpoint), a model folder, a file of answers, a W&B artifact
-    (``wandb:[entity/]project/model-<run id>:latest``), or else a Hub id.
-
-    ``look_up``: ask the Hub what a Hub id stands for now; a dry run need not. Raises RunError for
-    a path, an artifact or a Hub id that is not there.
-    """
+    (``wandb:[entity/]project/model-<run id>:latest``), or else a Hub id. ``look_up``: ask the Hub
+    what that stands for now; a dry run need not. Raises RunError for one that is not there."""
     if name.startswith(ARTIFACT):
         artifact = find_artifact(name)
         version = f"{artifact.name.partition(':')[0]}-{artifact.version}"
         folder = Path(runs_root) / "artifacts" / version
         return Side(version, str(folder), artifact=name, identity=artifact.digest)
     if name.endswith((".json", ".jsonl")):
-        if not Path(name).is_file():
+        path = Path(name).resolve()
+        if not path.is_file():
             raise RunError(f"there is no file of answers {name}")
         # Files of many models bear one name; their folders tell them apart.
-        path = Path(name).resolve()
         return Side(f"{path.parent.name}-{path.stem}", file=path)
     if (Path(name) / RUN_FILE).is_file() or (Path(runs_root) / name / RUN_FILE).is_file():
         run = find_run(name, runs_root)
@@ -76,11 +72,11 @@ def resolve_side(name: str, runs_root: str, look_up: bool = True) -> Side:
         identity = weights_identity(checkpoint)
         return Side(read_run(run)["id"], str(checkpoint), run=run, identity=identity)
     folder = local_model_folder(name)
-    if folder is not None and not (folder / "config.json").is_file():
+    if folder is None:
+        return _hub_side(name, "main", look_up)
+    if not (folder / "config.json").is_file():
         raise RunError(f"{name} is neither a run, a model folder nor a file of answers")
-    if folder is not None:
-        return Side(name, model=name, identity=weights_identity(folder))
-    return _hub_side(name, "main", look_up)
+    return Side(name, model=name, identity=weights_identity(folder))
 
 
 def _hub_side(name: str, revision: str, look_up: bool) -> Side:
@@ -89,12 +85,9 @@ def _hub_side(name: str, revision: str, look_up: bool) -> Side:
 
 
 def hub_commit(name: str, revision: str) -> str:
-    """The commit that a Hub id's branch or tag stands for now. Raises RunError where it cannot be
-    looked up."""
-    problem = (
-        f"{name} is neither a run nor a model folder here, nor can its revision {revision!r} be"
-        " looked up on the Hub"
-    )
+    """The commit that a branch or tag stands for now. Raises RunError where it cannot be told."""
+    here = f"{name} is neither a run nor a model folder here"
+    problem = f"{here}, nor can its revision {revision!r} be looked up on the Hub"
     # <cache>/snapshots/<commit>/config.json; offline the commit that was downloaded last.
     return _from_hub(name, "config.json", problem, revision=revision).parent.name
 
@@ -106,10 +99,8 @@ def _from_hub(repository: str, file: str, problem: str, **options: str) -> Path:
     try:
         return Path(hf_hub_download(repository, file, **options))
     except Exception as error:  # the hub's client has no one class of errors, and httpx its own
-        raise RunError(
-            f"{problem} ({type(error).__name__}: {error!s:.200}); check the name, your access and"
-            " the network, or give a local one"
-        ) from error
+        advice = "check the name, your access and the network, or give a local one"
+        raise RunError(f"{problem} ({type(error).__name__}: {error!s:.200}); {advice}") from error
 
 
 def find_artifact(name: str) -> Any:
@@ -123,22 +114,19 @@ def find_artifact(name: str) -> Any:
 
 
 def base_side(side: Side, look_up: bool = True) -> Side:
-    """The base model of a run, of the revision that the run took. Raises RunError where there is no
-    run to ask."""
+    """A run's base model, of the revision that it took. Raises RunError where it cannot be told."""
     if side.run is None:
-        raise RunError(
-            f"{side.name} is no run, so its base is not known: give baseline=<model or answers>"
-        )
+        problem = f"{side.name} is no run, so its base is not known"
+        raise RunError(f"{problem}: give baseline=<model or answers>")
     run = read_run(side.run)
     model, base = run["model"], run["base"]
     if base.startswith(f"{model}@"):
         return _hub_side(model, base.removeprefix(f"{model}@"), look_up)
     folder = local_model_folder(model)
     if folder is None or not folder.is_dir() or weights_identity(folder) != base:
-        raise RunError(
-            f"the base model of {side.run} ({model}) is not there any more, or has changed since"
-            " the run began; restore it, or give baseline=<model or answers>"
-        )
+        problem = "is not there any more, or has changed since the run began"
+        advice = "restore it, or give baseline=<model or answers>"
+        raise RunError(f"the base model of {side.run} ({model}) {problem}; {advice}")
     return Side(model, model=model, identity=base)
 
 
@@ -157,25 +145,23 @@ def read_instructions(data: str) -> list[Instruction]:
     rows = read_rows(local_file(data))
     if not rows:
         raise RunError(f"{data} holds no instructions")
-    with_set = sum("dataset" in row for row in rows)
-    if with_set not in (0, len(rows)):
-        raise RunError(f"{data}: {len(rows) - with_set} of {len(rows)} rows have no 'dataset'")
+    without_set = sum("dataset" not in row for row in rows)
+    if without_set not in (0, len(rows)):
+        raise RunError(f"{data}: {without_set} of {len(rows)} rows have no 'dataset'")
+    instructions = []
     for number, row in enumerate(rows):
-        name = row.get("dataset", "all")
-        if not isinstance(row.get("instruction"), str):
+        source, text = row.get("dataset", "all"), row.get("instruction")
+        if not isinstance(text, str):
             raise RunError(f"{data}: row {number} has no text column 'instruction'")
-        if not isinstance(name, str) or not name.isprintable() or name in ("", OVERALL):
-            raise RunError(
-                f"{data}: dataset={name!r} of row {number} is no name of a set (printable text, and"
-                f" not {OVERALL!r}, which is the total)"
-            )
-        if re.search("[\ud800-\udfff]", row["instruction"]):
+        if not isinstance(source, str) or not source.isprintable() or source in ("", OVERALL):
+            name = f"name of a set (printable text, and not {OVERALL!r}, which is the total)"
+            raise RunError(f"{data}: dataset={source!r} of row {number} is no {name}")
+        if re.search("[\ud800-\udfff]", text):
             raise RunError(f"{data}: the instruction of row {number} holds half a character")
-    if len({row["instruction"] for row in rows}) < len(rows):
+        instructions.append(Instruction(number, source, text))
+    if len({instruction.text for instruction in instructions}) < len(rows):
         raise RunError(f"{data}: some instructions stand twice, so answers cannot be told apart")
-    return [
-        Instruction(i, row.get("dataset", "all"), row["instruction"]) for i, row in enumerate(rows)
-    ]
+    return instructions
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
@@ -194,10 +180,8 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
 
 
 def ready_answers(file: Path, instructions: Sequence[Instruction]) -> list[str]:
-    """Answers from a file with columns instruction and output, matched by instruction.
-
-    Raises RunError where one is missing or stands twice.
-    """
+    """Answers from a file with columns instruction and output, matched by instruction. Raises
+    RunError where one is missing or stands twice."""
     by_text: dict[str, str] = {}
     for number, row in enumerate(read_rows(file)):
         if not isinstance(row.get("instruction"), str) or not isinstance(row.get("output"), str):
@@ -207,20 +191,10 @@ def ready_answers(file: Path, instructions: Sequence[Instruction]) -> list[str]:
         by_text[row["instruction"]] = row["output"]
     missing = [i for i in instructions if i.text not in by_text]
     if missing:
-        raise RunError(
-            f"{file} has no answer to {len(missing)} of {len(instructions)} instructions, for"
-            f" instance {missing[0].text[:80]!r}; it is of another benchmark or not complete"
-        )
+        problem = f"{file} has no answer to {len(missing)} of {len(instructions)} instructions"
+        example = f"for instance {missing[0].text[:80]!r}"
+        raise RunError(f"{problem}, {example}; it is of another benchmark or not complete")
     return [by_text[instruction.text] for instruction in instructions]
-
-
-def answers_file(
-    side: Side, instructions: Sequence[Instruction], sampling: Sampling, folder: Path
-) -> Path:
-    """Where a model's answers go: named by all that they depend on, the weights by their hash, so
-    that another run finds the base's answers again and a changed model does not."""
-    what = [side.identity, vars(sampling), [instruction.text for instruction in instructions]]
-    return folder / f"answers-{digest(what)}.jsonl"
 
 
 def write_answers(
@@ -232,34 +206,25 @@ def write_answers(
     path.parent.mkdir(parents=True, exist_ok=True)
     with lock(path.with_suffix(".lock")):
         answers = answers_so_far(path)
-        missing = [instruction for instruction in instructions if instruction.index not in answers]
+        missing = [i for i in instructions if i.index not in answers]
         if missing:
-            cut_torn_line(path)
-            with path.open("a", encoding="utf-8") as stream:
+            with path.open("ab") as stream:
+                stream.truncate(path.read_bytes().rfind(b"\n") + 1)  # cuts a line of a kill off
                 for i, text in _generated(side, missing, sampling):
                     answers[i.index] = text
                     row = {"index": i.index, "dataset": i.source, "instruction": i.text}
                     row |= {"output": text, "generator": side.name}
-                    stream.write(json.dumps(row) + "\n")
+                    stream.write(json.dumps(row).encode() + b"\n")
                     stream.flush()
-    return [answers[instruction.index] for instruction in instructions]
+    return [answers[i.index] for i in instructions]
 
 
 def answers_so_far(path: Path) -> dict[int, str]:
-    """Index -> answer of a file that ``write_answers`` wrote; a line that a kill cut short is not
-    there."""
+    """Index -> answer of a file of ``write_answers``, without a line that a kill cut short."""
     if not path.is_file():
         return {}
     lines = path.read_text(encoding="utf-8").split("\n")[:-1]
     return {row["index"]: row["output"] for row in map(json.loads, lines)}
-
-
-def cut_torn_line(path: Path) -> None:
-    """Take off a last line without its end; the lines before it stay where they are."""
-    if path.is_file():
-        whole = path.read_bytes().rfind(b"\n") + 1
-        with path.open("r+b") as stream:
-            stream.truncate(whole)
 
 
 def _generated(
@@ -274,22 +239,14 @@ def _generated(
 
     if side.artifact is not None:
         find_artifact(side.artifact).download(root=side.model)
-    model, tokenizer = load_model(
-        side.model,
-        sampling.dtype,
-        choose_device(sampling.device),
-        side.revision,
-        side.trust_remote_code,
-    )
+    dtype, device = sampling.dtype, choose_device(sampling.device)
+    model, tokenizer = load_model(side.model, dtype, device, side.revision, side.trust_remote_code)
     engine = InProcessEngine(tokenizer, end_token_ids(model, tokenizer), sampling.max_rows)
-    prompts = ChatFormat(tokenizer, sampling.date_string).encode(
-        [[("user", instruction.text)] for instruction in instructions]
-    )
-    for start in range(0, len(prompts), sampling.max_rows):
-        chunk = slice(start, start + sampling.max_rows)
-        key = DrawKey(sampling.seed, instructions[start].index, "evaluation")
-        written = engine.generate(
-            model, prompts[chunk], 1, sampling.max_new_tokens, sampling.temperature, key
-        )
-        for instruction, (completion,) in zip(instructions[chunk], written, strict=True):
+    chat, limit = ChatFormat(tokenizer, sampling.date_string), sampling.max_new_tokens
+    for start in range(0, len(instructions), sampling.max_rows):
+        chunk = instructions[start : start + sampling.max_rows]
+        prompts = chat.encode([[("user", instruction.text)] for instruction in chunk])
+        key = DrawKey(sampling.seed, chunk[0].index, "evaluation")
+        written = engine.generate(model, prompts, 1, limit, sampling.temperature, key)
+        for instruction, (completion,) in zip(chunk, written, strict=True):
             yield instruction, completion.text

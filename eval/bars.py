@@ -85,51 +85,41 @@ def by_bar(folders: Sequence[Path], figure: int) -> dict[str, list[Path]]:
         bar = bar_of(run)
         label = LABELS.get(bar, bar)
         if bar not in bars:
-            raise RunError(
-                f"{folder} is {label}, no bar of figure {figure}; its bars are"
-                f" {', '.join(LABELS[name] for name in bars)}"
-            )
+            labels = ", ".join(LABELS[name] for name in bars)
+            raise RunError(f"{folder} is {label}, no bar of figure {figure}; its bars are {labels}")
         if twin := seeds.get((bar, run["seed"])):
             raise RunError(f"{twin} and {folder} are both {label} of seed {run['seed']}")
-        if bars[bar] and (differ := differences(bars[bar][0], folder)):
-            raise RunError(
-                f"{bars[bar][0]} and {folder} are both {label}, and differ in {', '.join(differ)}:"
-                " only seeds are averaged"
-            )
+        first = (bars[bar] or [folder])[0]
+        one, other = flat_tree(saved_tree(first)), flat_tree(saved_tree(folder))
+        differ = [key for key in sorted({*one, *other}) if one.get(key) != other.get(key)]
+        if differ := [key for key in differ if not key.startswith(FREE)]:
+            problem = f"are both {label}, and differ in {', '.join(differ)}"
+            raise RunError(f"{first} and {folder} {problem}: only seeds are averaged")
         seeds[bar, run["seed"]] = folder
         bars[bar].append(folder)
     return {bar: runs for bar, runs in bars.items() if runs}
 
 
-def differences(one: Path, other: Path) -> list[str]:
-    """Settings in which two runs differ, but for seeds, names and what does not touch training."""
-    ours, theirs = flat_tree(saved_tree(one)), flat_tree(saved_tree(other))
-    differ = {key for key in ours.keys() | theirs.keys() if ours.get(key) != theirs.get(key)}
-    return sorted(key for key in differ if not key.startswith(FREE))
-
-
-def read_current(run: Path, benchmark: str) -> Evaluation:
-    """A run's evaluation. Raises RunError where the run has gone on since."""
-    evaluation = read_evaluation(run / "eval" / benchmark)
-    evaluated, newest = Path(evaluation.results["checkpoint"]).name, newest_checkpoint(run).name
-    if evaluated != newest:
-        raise RunError(
-            f"{evaluation.folder} is of {evaluated}, and {run} is at {newest}; evaluate it again"
-        )
-    return evaluation
-
-
-def read_control(folders: Sequence[Path], benchmark: str) -> Evaluation:
-    """The base against a second copy of itself, from the first run that has it."""
-    for folder in folders:
-        place = folder / "eval" / benchmark / "control"
-        if (place / "results.json").is_file():
-            return read_evaluation(place)
-    raise RunError(
-        "no run has the control that the bars are read against, the base against a second sample"
-        f" of itself; make it with `python -m eval run={folders[0]} benchmark={benchmark}"
-        " control=true`"
-    )
+def read_evaluations(
+    bars: Mapping[str, Sequence[Path]], benchmark: str, folders: Sequence[Path]
+) -> dict[str, list[Evaluation]]:
+    """Those of each bar's runs. Before them the base against a second copy of itself, from the
+    first of ``folders`` that has it. Raises RunError where a run has gone on since."""
+    evaluations: dict[str, list[Evaluation]] = {COPY: []}
+    for bar, runs in bars.items():
+        evaluations[bar] = [read_evaluation(run / "eval" / benchmark) for run in runs]
+        for run, evaluation in zip(runs, evaluations[bar], strict=True):
+            checkpoint, newest = Path(evaluation.results["checkpoint"]), newest_checkpoint(run)
+            if checkpoint.name != newest.name:
+                problem = f"is of {checkpoint.name}, and {run} is at {newest.name}"
+                raise RunError(f"{evaluation.folder} {problem}; evaluate it again")
+    controls = [folder / "eval" / benchmark / "control" for folder in folders]
+    control = next((place for place in controls if (place / "results.json").is_file()), None)
+    if control is None:
+        make = f"make it with `python -m eval run={folders[0]} benchmark={benchmark} control=true`"
+        problem = "no run has the control that the bars are read against"
+        raise RunError(f"{problem}, the base against a second sample of itself; {make}")
+    return evaluations | {COPY: [read_evaluation(control)]}
 
 
 def all_bars(
@@ -142,16 +132,16 @@ def all_bars(
     bars = []
     for source in [OVERALL, *sorted(set(sources.tolist()))]:
         for bar, table in wins.items():
-            chosen = table[:, (sources == source) | (source == OVERALL)]
-            present = chosen[~np.isnan(chosen)]
+            of_set = table[:, (sources == source) | (source == OVERALL)]
+            present = of_set[~np.isnan(of_set)]
             rate = float(present.mean()) if present.size else math.nan
-            counts = len(chosen), present.size, chosen.size - present.size
+            counts = len(of_set), present.size, of_set.size - present.size
             value = paper.get((bar, source), (None, None))
-            bars.append(Bar(source, bar, rate, *mean_interval(chosen), *counts, *value))
+            bars.append(Bar(source, bar, rate, *mean_interval(of_set), *counts, *value))
     return bars
 
 
 def win_values(evaluation: Evaluation) -> list[float]:
     """[n], 100 for a win, 0 for a loss or a tie, NaN without a verdict."""
-    counted = to_discrete(evaluation.column("preference"), "loss")
-    return [math.nan if value is None else 100 * (value - 1) for value in counted]
+    counted = np.array(to_discrete(evaluation.column("preference"), "loss"), dtype=float)
+    return (100 * (counted - 1)).tolist()

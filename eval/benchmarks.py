@@ -16,7 +16,6 @@ from lsp.pocket.language import evaluation_queries
 from lsp.settings.schema import setting, settings
 
 DIFFICULTY = "instruction_difficulty"
-GAMED_COLUMNS = ("preference", "std_delta_len", DIFFICULTY)
 
 
 @settings
@@ -35,51 +34,43 @@ class AlpacaEval(BenchmarkSettings):
         self._tables(len(instructions))
         return instructions
 
-    def _tables(self, n: int) -> tuple[list[float] | None, GamedRows | None]:
-        gamed = None
+    def _tables(self, n: int) -> tuple[Sequence[float] | None, GamedRows | None]:
+        """(difficulties of ``n`` instructions, rows of the gamed baseline)."""
+        gamed = difficulties = None
         if self.gamed is not None:
-            columns = read_columns(self.gamed, GAMED_COLUMNS)
-            gamed = GamedRows(Path(self.gamed).stem, *columns.values())
+            columns = read_columns(self.gamed, "preference", "std_delta_len", DIFFICULTY)
+            gamed = GamedRows(Path(self.gamed).stem, *columns)
         if self.difficulty is not None:
-            difficulties = read_columns(self.difficulty, (DIFFICULTY,))[DIFFICULTY]
+            (difficulties,) = read_columns(self.difficulty, DIFFICULTY)
         elif self.gamed is not None:
-            table = read_columns(self.gamed, ("index", DIFFICULTY))
-            by_index = dict(zip(*table.values(), strict=True))
+            by_index = dict(zip(*read_columns(self.gamed, "index", DIFFICULTY), strict=True))
             difficulties = [by_index[index] for index in sorted(by_index)]
-        else:
-            return None, None
-        if len(difficulties) != n:
-            raise RunError(
-                f"{self.difficulty or self.gamed} has difficulties of {len(difficulties)}"
-                f" instructions, and there are {n}; it is of another benchmark"
-            )
+        if difficulties is not None and len(difficulties) != n:
+            problem = f"has difficulties of {len(difficulties)} instructions, and there are {n}"
+            file = self.difficulty or self.gamed
+            raise RunError(f"{file} {problem}; it is of another benchmark")
         return difficulties, gamed
 
     def further_rates(
         self, pairs: Sequence[Pair], preferences: Sequence[float | None]
     ) -> dict[str, dict[str, Any]]:
         """AlpacaEval's length-controlled rates, by set from the one fit over all."""
-        difficulties, gamed = self._tables(len(pairs))
         model_lengths = [len(pair.model_output) for pair in pairs]
         base_lengths = [len(pair.base_output) for pair in pairs]
+        lengths_and_tables = model_lengths, base_lengths, *self._tables(len(pairs))
         try:
-            fit = length_controlled_win_rate(
-                preferences, model_lengths, base_lengths, difficulties, gamed
-            )
+            fit = length_controlled_win_rate(preferences, *lengths_and_tables)
         except ValueError as error:
             rate = {"variant": None, "reason": str(error), "win_rate": None}
-        else:
-            rate = {
-                "variant": fit.variant,
-                "win_rate": by_source(
-                    [pair.source for pair in pairs],
-                    fit.preferences,
-                    lambda values: weighted_win_rate(values).win_rate,
-                ),
-                "weights": vars(fit.weights),
-                "n": fit.n,
-                "n_missing": fit.n_missing,
-            }
+            return {"length_controlled": rate}
+        rates = by_source([pair.source for pair in pairs], fit.preferences, weighted_win_rate)
+        rate = {
+            "variant": fit.variant,
+            "win_rate": {source: rate.win_rate for source, rate in rates.items()},
+            "weights": vars(fit.weights),
+            "n": fit.n,
+            "n_missing": fit.n_missing,
+        }
         return {"length_controlled": rate}
 
 
@@ -94,13 +85,11 @@ class PocketBenchmark(BenchmarkSettings):
         return [Instruction(i, task.family, task.query) for i, task in enumerate(tasks)]
 
 
-def read_columns(file: str, names: Sequence[str]) -> dict[str, list[float]]:
+def read_columns(file: str, *names: str) -> list[list[float]]:
     """Columns of numbers of a CSV file. Raises RunError where one is missing or no number."""
     try:
         rows = read_csv(local_file(file))
-        return {name: [float(row[name]) for row in rows] for name in names}
-    except (OSError, UnicodeDecodeError, csv.Error, KeyError, TypeError, ValueError) as error:
-        raise RunError(
-            f"{file} is no CSV file with columns of numbers {', '.join(names)}"
-            f" ({type(error).__name__}: {error})"
-        ) from error
+        return [[float(row[name]) for row in rows] for name in names]
+    except (OSError, csv.Error, KeyError, TypeError, ValueError) as error:
+        problem = f"is no CSV file with columns of numbers {', '.join(names)}"
+        raise RunError(f"{file} {problem} ({type(error).__name__}: {error})") from error

@@ -32,50 +32,40 @@ class VerdictCache:
         try:
             with lock(path.with_suffix(".lock")):  # write-ahead logging is set up by one at a time
                 self._connection = sqlite3.connect(path, timeout=60, isolation_level=None)
-                self._connection.execute("PRAGMA journal_mode=WAL")
-                self._connection.execute("PRAGMA synchronous=NORMAL")
+                self._execute = self._connection.execute
+                self._execute("PRAGMA journal_mode=WAL")
+                self._execute("PRAGMA synchronous=NORMAL")
                 for table in TABLES:
-                    self._connection.execute(f"CREATE TABLE IF NOT EXISTS {table}")
+                    self._execute(f"CREATE TABLE IF NOT EXISTS {table}")
         except sqlite3.DatabaseError as error:
-            raise RunError(
-                f"the verdicts in {path} cannot be read ({error}); restore the file, or move it"
-                " away and pay for its verdicts again"
-            ) from error
+            advice = "restore the file, or move it away and pay for its verdicts again"
+            raise RunError(f"the verdicts in {path} cannot be read ({error}); {advice}") from error
 
     def get(self, key: str) -> dict[str, Any] | None:
         """The response, with ``created``, the time that it came at (seconds since 1970)."""
-        row = self._connection.execute(
-            "SELECT response, created FROM verdicts WHERE key = ?", (key,)
-        ).fetchone()
+        query = "SELECT response, created FROM verdicts WHERE key = ?"
+        row = self._execute(query, (key,)).fetchone()
         return {**json.loads(row[0]), "created": row[1]} if row else None
 
     def put(self, key: str, response: dict[str, Any]) -> None:
         """Store a response; the first one stays where two processes asked the same."""
-        self._connection.execute(
-            "INSERT OR IGNORE INTO verdicts VALUES (?, ?, ?)",
-            (key, json.dumps(response), time.time()),
-        )
+        row = (key, json.dumps(response), time.time())
+        self._execute("INSERT OR IGNORE INTO verdicts VALUES (?, ?, ?)", row)
 
     def begin_call(self, key: str, worst_usd: float) -> None:
         """A call is about to be made; until it is settled it counts as its worst."""
-        self._connection.execute(
-            "INSERT INTO calls VALUES (?, 1, ?) ON CONFLICT (key) DO UPDATE"
-            " SET count = count + 1, usd = usd + excluded.usd",
-            (key, worst_usd),
-        )
+        add = "ON CONFLICT (key) DO UPDATE SET count = count + 1, usd = usd + excluded.usd"
+        self._execute(f"INSERT INTO calls VALUES (?, 1, ?) {add}", (key, worst_usd))
 
     def settle_call(self, key: str, worst_usd: float, usd: float) -> None:
         """What the call did cost."""
-        self._connection.execute(
-            "UPDATE calls SET usd = usd + ? WHERE key = ?", (usd - worst_usd, key)
-        )
+        self._execute("UPDATE calls SET usd = usd + ? WHERE key = ?", (usd - worst_usd, key))
 
     def totals(self, keys: Sequence[str]) -> tuple[int, float]:
-        """(calls ever begun under these keys, dollars: those whose answer was lost at their
-        worst)."""
+        """(calls ever begun under these keys, dollars: lost answers at their worst)."""
         query = "SELECT count, usd FROM calls WHERE key = ?"
-        rows = [self._connection.execute(query, (key,)).fetchone() for key in set(keys)]
-        return sum(row[0] for row in rows if row), sum(row[1] for row in rows if row)
+        rows = [row for key in set(keys) for row in self._execute(query, (key,))]
+        return sum(count for count, _ in rows), sum(usd for _, usd in rows)
 
     def close(self) -> None:
         self._connection.close()

@@ -43,7 +43,6 @@ class Evaluation:
     rows: list[dict[str, Any]]
 
     def column(self, name: str) -> list[Any]:
-        """One value a row."""
         return [row[name] for row in self.rows]
 
 
@@ -52,10 +51,8 @@ def main(arguments: Sequence[str]) -> None:
         names, settings = read_command(CompareSettings, arguments)
         if len(names) != 2:
             raise RunError(f"name two runs, not {len(names)}: python -m eval.compare ONE OTHER")
-        one, other = (
-            read_evaluation(find_run(name, settings.runs_root) / "eval" / settings.benchmark)
-            for name in names
-        )
+        runs = [find_run(name, settings.runs_root) for name in names]
+        one, other = (read_evaluation(run / "eval" / settings.benchmark) for run in runs)
         print(comparison_table(one, other, compare(one, other)))
     except RunError as error:
         sys.exit(f"error: {error}")
@@ -63,19 +60,16 @@ def main(arguments: Sequence[str]) -> None:
 
 def read_evaluation(folder: Path) -> Evaluation:
     """Raises RunError where there is none."""
-    if not (folder / "results.json").is_file():
-        raise RunError(
-            f"{folder} holds no evaluation; make one with `python -m eval"
-            f" run={folder.parent.parent} benchmark={folder.name}`"
-        )
+    path = folder / "results.json"
+    if not path.is_file():
+        make = f"python -m eval run={folder.parent.parent} benchmark={folder.name}"
+        raise RunError(f"{folder} holds no evaluation; make one with `{make}`")
     try:
-        results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
+        results = json.loads(path.read_text(encoding="utf-8"))
         if missing := {*SAME, "model", "checkpoint"} - set(results):
             raise ValueError(f"it lacks {', '.join(sorted(missing))}")
     except ValueError as error:
-        raise RunError(
-            f"{folder / 'results.json'} cannot be used: {error}; evaluate again"
-        ) from error
+        raise RunError(f"{path} cannot be used: {error}; evaluate again") from error
     return Evaluation(folder, results, read_rows(folder / "pairs.jsonl"))
 
 
@@ -84,10 +78,9 @@ def check_alike(evaluations: Sequence[Evaluation]) -> None:
     first, *others = evaluations
     for other in others:
         both = f"{first.folder} and {other.folder}"
-        differ = [key for key in SAME if first.results[key] != other.results[key]]
-        if differ:
-            values = (f"{key} is {first.results[key]} and {other.results[key]}" for key in differ)
-            raise RunError(f"{both} cannot stand side by side: {'; '.join(values)}")
+        values = ((key, first.results[key], other.results[key]) for key in SAME)
+        if differ := [f"{key} is {a} and {b}" for key, a, b in values if a != b]:
+            raise RunError(f"{both} cannot stand side by side: {'; '.join(differ)}")
         if first.column("instruction") != other.column("instruction"):
             raise RunError(f"{both} are of different instructions; evaluate one again")
 
@@ -103,15 +96,15 @@ def compare(one: Evaluation, other: Evaluation) -> dict[str, Comparison]:
 
 
 def comparison_table(one: Evaluation, other: Evaluation, by_set: dict[str, Comparison]) -> str:
-    lines = [["set", "difference", "95 %", "p", "n", "missing"]]
+    rows = [["set", "difference", "95 %", "p", "n", "missing"]]
     for source, c in by_set.items():
         interval = f"{c.low:+.1f} to {c.high:+.1f}"
         numbers = [f"{c.p_value:.4f}", str(c.n), str(c.n_missing)]
-        lines.append([source, f"{c.difference:+.2f}", interval, *numbers])
+        rows.append([source, f"{c.difference:+.2f}", interval, *numbers])
     return (
         f"{one.results['model']} minus {other.results['model']}, win rate against"
         f" {one.results['baseline']} in points, judged by {one.results['judge']}\n"
-        f"{text_table(lines)}\n"
+        f"{text_table(rows)}\n"
         "p: two-sided, by sign flips, each set by itself (not corrected for their number)"
     )
 

@@ -22,10 +22,10 @@ from dataclasses import dataclass
 from functools import cache, cached_property, partial
 from pathlib import Path
 from statistics import mean, stdev
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from eval.cache import content_key
-from lsp.contracts import BuildContext, Engine, Reward, build_part
+from lsp.contracts import BuildContext, Reward, build_part
 from lsp.errors import RunError
 from lsp.files import write_csv, write_json
 from lsp.queries.dataset import step_queries
@@ -38,14 +38,10 @@ from lsp.settings.compose import written
 from lsp.settings.config import Config
 from lsp.settings.schema import flat, setting, settings
 
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel
-
-    from lsp.model.chat import ChatFormat
-
 BASE, DATA = "base", "data"
 ALIKE = ("world", "prompts", "data", "reward", "rollout", "model.dtype", "model.date_string")
 """Settings, or groups of them, that all runs of a matrix share."""
+Rows = list[dict[str, Any]]
 
 
 @settings
@@ -59,16 +55,14 @@ class CrossPlaySettings:
     data: bool = setting("the data set asks too", default=True)
     folder: str | None = setting("where it writes; null: crossplay/ of the first run", default=None)
     trust: tuple[str, ...] = setting(
-        "code that the runs' settings name, as it stood on their command lines, for"
-        " instance trust=[reward.path=mine.reward]",
-        default=(),
+        "code that the runs' command lines named: trust=[reward.path=mine.reward]", default=()
     )
 
 
 @dataclass(frozen=True)
 class Player:
-    """A model of the matrix; ``checkpoint`` is None for the base. ``identity``: its weights by
-    hash."""
+    """A model of the matrix, ``identity`` its weights by hash; ``checkpoint`` is None for the base
+    and for the data set, which only asks."""
 
     name: str
     checkpoint: Path | None
@@ -84,16 +78,14 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def cross_play(names: Sequence[str], settings: CrossPlaySettings) -> str:
-    """Play what is not there yet and write the matrix; the text is for the reader.
-
-    Raises RunError for runs that cannot stand in one matrix.
-    """
+    """Play what is missing and write the matrix; the text is for the reader. Raises RunError."""
     if not names:
         raise RunError("name the runs: python -m eval.crossplay RUN [RUN …] queries=64 samples=4")
     runs = [find_run(name, "outputs") for name in names]
     config = common_config(runs, written(settings.trust))
     players = players_of(runs, settings.last_only)
-    folder = Path(settings.folder) if settings.folder else runs[0] / "crossplay"
+    folder = Path(settings.folder or runs[0] / "crossplay")
+    table, picture = folder / "crossplay.csv", folder / "crossplay.svg"
     try:
         for place in ("queries", "cells"):
             (folder / place).mkdir(parents=True, exist_ok=True)
@@ -101,33 +93,28 @@ def cross_play(names: Sequence[str], settings: CrossPlaySettings) -> str:
         raise RunError(f"folder={folder} cannot be made: {error}; name another folder") from error
     with lock_run(folder):
         try:
-            cells = CrossPlay(config, players, settings, folder).cells()
+            write_csv(table, CrossPlay(config, players, settings, folder).cells())
         except ValueError as error:
             raise RunError(str(error)) from error
-        write_csv(folder / "crossplay.csv", cells)
         rows = read_matrix(folder)
-        draw_matrix(rows).savefig(folder / "crossplay.svg")
-    return f"{matrix_text(rows)}\n{folder / 'crossplay.csv'}\n{folder / 'crossplay.svg'}"
+        draw_matrix(rows).savefig(picture)
+    return f"{matrix_text(rows)}\n{table}\n{picture}"
 
 
 def common_config(runs: Sequence[Path], trusted: Mapping[str, Any]) -> Config:
     """The first run's settings. Raises RunError where another run has another base, or differs in
     what its players see, write or are rewarded for."""
     configs = [saved_config(run, trusted) for run in runs]
-    first, *others = (
-        {"base": read_run(run)["base"]} | shared_settings(config)
-        for run, config in zip(runs, configs, strict=True)
-    )
+    bases = [{"base": read_run(run)["base"]} for run in runs]
+    first, *others = (a | shared_settings(b) for a, b in zip(bases, configs, strict=True))
     for run, other in zip(runs[1:], others, strict=True):
         keys = dict.fromkeys((*first, *other))
         if differ := [key for key in keys if first.get(key) != other.get(key)]:
-            ours, theirs = first.get(differ[0]), other.get(differ[0])
+            values = f"{first.get(differ[0])!r} and {other.get(differ[0])!r}"
             more = f" (they differ in {', '.join(differ)})" if differ[1:] else ""
-            raise RunError(
-                f"{runs[0]} and {run} cannot stand in one matrix: {differ[0]} is {ours!r} and"
-                f" {theirs!r}{more}; name runs of one base and world, each other group in a command"
-                " of its own"
-            )
+            problem = f"cannot stand in one matrix: {differ[0]} is {values}{more}"
+            advice = "name runs of one base and world, each other group in a command of its own"
+            raise RunError(f"{runs[0]} and {run} {problem}; {advice}")
     return configs[0]
 
 
@@ -140,25 +127,19 @@ def shared_settings(config: Config) -> dict[str, Any]:
 def players_of(runs: Sequence[Path], last_only: bool) -> list[Player]:
     """The base, then each run's checkpoints, the oldest first. With several runs their names begin
     with the run's id. Raises RunError for a run without a checkpoint and for one named twice."""
-    records = [read_run(run) for run in runs]
-    ids = [record["id"] for record in records]
-    if twice := [run_id for run_id in ids if ids.count(run_id) > 1]:
-        raise RunError(f"the run {twice[0]} is named twice; name each run once")
-    players = [Player(BASE, None, records[0]["base"])]
+    ids = [read_run(run)["id"] for run in runs]
+    players = [Player(BASE, None, read_run(runs[0])["base"])]
     for run, run_id in zip(runs, ids, strict=True):
+        if ids.count(run_id) > 1:
+            raise RunError(f"the run {run_id} is named twice; name each run once")
         checkpoints = checkpoint_folders(run)
         if not checkpoints:
-            raise RunError(
-                f"the run {run} has no checkpoint, so none of it can play; let it reach one"
-                " (checkpoint.every says how often), or leave it out"
-            )
+            advice = "let it reach one (checkpoint.every says how often), or leave it out"
+            raise RunError(f"the run {run} has no checkpoint, so none of it can play; {advice}")
         for checkpoint in checkpoints[-1:] if last_only else checkpoints:
             name = checkpoint.name if len(runs) == 1 else f"{run_id}/{checkpoint.name}"
             players.append(Player(name, checkpoint, weights_identity(checkpoint)))
     return players
-
-
-Loaded = tuple["PreTrainedModel", "ChatFormat", Engine]
 
 
 @dataclass
@@ -180,80 +161,68 @@ class CrossPlay:
         return build_part(self.config.reward, context)
 
     def cells(self) -> list[Cell]:
-        """The whole matrix, by Challenger. Raises ValueError where a model, the data or the reward
-        cannot be loaded, RunError for a damaged file."""
-        count, samples, seed = self.settings.queries, self.settings.samples, self.settings.seed
-        askers: list[Player | None] = [*self.players, *([None] if self.settings.data else [])]
+        """By Challenger. Raises ValueError where a part does not load, RunError for a bad file."""
+        samples, seed = self.settings.samples, self.settings.seed
+        data = [Player(DATA, None, DATA)] if self.settings.data else []
         queries = {}
-        for asker in askers:
-            name, identity = (asker.name, asker.identity) if asker else (DATA, DATA)
-            parts = (identity, count, seed)
-            queries[name] = self.kept("queries", (name,), parts, partial(self.ask, asker))
+        for asker in (*self.players, *data):
+            key = (asker.identity, self.settings.queries, seed)
+            queries[asker.name] = self.kept("queries", asker.name, key, partial(self.ask, asker))
         cells: dict[tuple[str, str], Cell] = {}
         for solver in self.players:
             load = cache(partial(load_player, solver, self.config))
             for challenger, lines in queries.items():
                 texts = [query["text"] for query in lines if query["legal"]]
                 pair, key = (challenger, solver.name), (solver.identity, samples, seed, texts)
-                rows = self.kept("cells", pair, key, partial(self.answer, load, texts))
+                rows = self.kept("cells", "__".join(pair), key, partial(self.answer, load, texts))
+                rewards = mean_and_error([mean(row["rewards"]) for row in rows])
                 exact = [row["probability"] for row in rows if row["probability"] is not None]
-                cells[pair] = Cell(
-                    *pair,
-                    len(lines),
-                    len(rows),
-                    1 - len(rows) / len(lines),
-                    *mean_and_error([mean(row["rewards"]) for row in rows]),
-                    *mean_and_error(exact),
-                )
+                counts = len(lines), len(rows), 1 - len(rows) / len(lines)
+                cells[pair] = Cell(*pair, *counts, *rewards, *mean_and_error(exact))
         print(f"{len(cells) - self.played} of {len(cells)} cells from the cache", flush=True)
         return [cells[name, player.name] for name in queries for player in self.players]
 
-    def kept(
-        self, place: str, names: Sequence[str], key_parts: Sequence[Any], make: Callable[[], list]
-    ) -> list[dict[str, Any]]:
+    def kept(self, place: str, name: str, key_parts: tuple, make: Callable[[], Rows]) -> Rows:
         """What a file holds or, where it is not there or of another key, what ``make`` gives, which
         is then written there. Raises RunError for a file that cannot be read."""
-        name = "__".join(names).replace("/", "--")
-        path = self.folder / place / f"{name}.json"
+        path = self.folder / place / f"{name.replace('/', '--')}.json"
         key = content_key({"settings": shared_settings(self.config), "parts": key_parts})
         try:
-            content = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
-            if content is not None and content["key"] == key:
+            content = json.loads(path.read_text(encoding="utf-8"))
+            if content["key"] == key:
                 return content["queries"]
+        except FileNotFoundError:
+            pass
         except (ValueError, KeyError, TypeError) as error:
-            raise RunError(
-                f"{path} cannot be read as a part of a cross-play ({error}); remove it, and it is"
-                " played again"
-            ) from error
+            problem = f"{path} cannot be read as a part of a cross-play ({error})"
+            raise RunError(f"{problem}; remove it, and it is played again") from error
         rows = make()
         write_json(path, {"key": key, "queries": rows})
         return rows
 
-    def ask(self, player: Player | None) -> list[dict[str, Any]]:
+    def ask(self, player: Player) -> Rows:
         """Queries of a model, or of the data set: ``text``, ``status``, whether it is ``legal``."""
         from lsp.queries.challenger import challenger_queries
         from lsp.types import DrawKey, Query
 
         config, count, seed = self.config, self.settings.queries, self.settings.seed
-        if player:
-            model, chat, engine = load_player(player, config)
-            key = DrawKey(seed, 0, "cross-play challenger")
-            queries = challenger_queries(
-                model, engine, chat, config.prompts, config.rollout, count, key
-            )
-        else:
+        if player.name == DATA:
             try:
                 texts = build_part(config.data, BuildContext(config))
             except ValueError as error:
                 raise RunError(f"{error}; data=false plays without the data set") from error
             queries = [Query("", t, "dataset") for t in step_queries(texts, count, seed, 0)]
+        else:
+            model, chat, engine = load_player(player, config)
+            key, rollout = DrawKey(seed, 0, "cross-play challenger"), config.rollout
+            queries = challenger_queries(model, engine, chat, config.prompts, rollout, count, key)
         is_legal = config.world.is_legal
         return [
             {"text": q.text, "status": q.status, "legal": q.played and is_legal(q.text)}
             for q in queries
         ]
 
-    def answer(self, load: Callable[[], Loaded], texts: Sequence[str]) -> list[dict[str, Any]]:
+    def answer(self, load: Callable[[], tuple], texts: Sequence[str]) -> Rows:
         """Per query its ``answers``, their ``rewards`` and the ``probability`` of the right one
         (None where the world knows none). Nothing is loaded where there is no query."""
         from lsp.model.probability import completion_probability
@@ -268,30 +237,25 @@ class CrossPlay:
         key = DrawKey(self.settings.seed, 0, "cross-play solver")
         limit, temperature = config.rollout.max_new_tokens, config.rollout.temperature
         groups = engine.generate(model, prompts, samples, limit, temperature, key)
-        answers = [[completion.text for completion in group] for group in groups]
-        rewards = self.reward(
-            [text for text in texts for _ in range(samples)],
-            [answer for group in answers for answer in group],
-        )
+        rows = [
+            {"text": text, "answers": [completion.text for completion in group]}
+            for text, group in zip(texts, groups, strict=True)
+        ]
+        pairs = [(row["text"], answer) for row in rows for answer in row["answers"]]
+        rewards = self.reward(*map(list, zip(*pairs, strict=True)))
         right = {i: config.world.right_answer(text) for i, text in enumerate(texts)}
         right = {i: answer for i, answer in right.items() if answer is not None}
-        rows, tokens = [prompts[i] for i in right], config.optim.micro_batch_tokens
-        exact = completion_probability(model, chat, rows, list(right.values()), tokens)
+        solvable, tokens = [prompts[i] for i in right], config.optim.micro_batch_tokens
+        exact = completion_probability(model, chat, solvable, list(right.values()), tokens)
         probability = dict(zip(right, exact, strict=True))
-        return [
-            {
-                "text": text,
-                "answers": answers[i],
-                "rewards": rewards[i * samples : (i + 1) * samples],
-                "probability": probability.get(i),
-            }
-            for i, text in enumerate(texts)
-        ]
+        for i, row in enumerate(rows):
+            row["rewards"] = rewards[i * samples : (i + 1) * samples]
+            row["probability"] = probability.get(i)
+        return rows
 
 
-def load_player(player: Player, config: Config) -> Loaded:
-    """(model, chat format, engine). Raises ValueError where the model cannot be loaded, RunError
-    where the checkpoint is damaged."""
+def load_player(player: Player, config: Config) -> tuple:
+    """(model, chat format, engine). Raises ValueError or, for a damaged checkpoint, RunError."""
     import torch
 
     from lsp.model.chat import ChatFormat
@@ -304,9 +268,8 @@ def load_player(player: Player, config: Config) -> Loaded:
         torch.set_num_threads(config.runtime.threads)
     settings, device = config.model, choose_device(config.runtime.device)
     source = verified(player.checkpoint) if player.checkpoint else settings.name
-    model, tokenizer = load_model(
-        source, settings.dtype, device, settings.revision, settings.trust_remote_code
-    )
+    code = settings.revision, settings.trust_remote_code
+    model, tokenizer = load_model(source, settings.dtype, device, *code)
     chat = ChatFormat(tokenizer, settings.date_string)
     end_ids = frozenset(end_token_ids(model, tokenizer))
     context = BuildContext(config, device, chat=chat, end_ids=end_ids)
@@ -315,9 +278,8 @@ def load_player(player: Player, config: Config) -> Loaded:
 
 def mean_and_error(values: Sequence[float]) -> tuple[float | None, float | None]:
     """Mean and its standard error (ddof 1); None where there is no value, or one alone."""
-    if not values:
-        return None, None
-    return mean(values), stdev(values) / math.sqrt(len(values)) if len(values) > 1 else None
+    error = stdev(values) / math.sqrt(len(values)) if len(values) > 1 else None
+    return mean(values) if values else None, error
 
 
 if __name__ == "__main__":

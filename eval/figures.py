@@ -18,16 +18,7 @@ from typing import Literal
 import numpy as np
 from matplotlib.figure import Figure
 
-from eval.bars import (
-    COPY,
-    LABELS,
-    Bar,
-    all_bars,
-    by_bar,
-    paper_values,
-    read_control,
-    read_current,
-)
+from eval.bars import COPY, LABELS, Bar, all_bars, by_bar, paper_values, read_evaluations
 from eval.compare import check_alike
 from eval.win_rate import OVERALL
 from lsp.errors import RunError
@@ -56,9 +47,7 @@ class FigureSettings:
     """Which figure is drawn, and from which evaluations of the runs."""
 
     figure: Literal[2, 3] = setting("the paper's number of it", default=2)
-    paper: Literal["v1", "v3"] = setting(
-        "the version whose numbers stand beside ours", default="v1"
-    )
+    paper: Literal["v1", "v3"] = setting("whose numbers stand beside ours", default="v1")
     benchmark: str = setting("what the runs were evaluated on", default="alpaca_eval")
     runs_root: str = setting("where run ids are looked up", default="outputs")
     out: str = setting("the folder of what is written", default="outputs/figures")
@@ -78,10 +67,7 @@ def make_figures(names: Sequence[str], settings: FigureSettings) -> str:
         raise RunError("name the runs: python -m eval.figures RUN [RUN …] figure=2")
     folders = [find_run(name, settings.runs_root) for name in names]
     runs = by_bar(folders, settings.figure)
-    evaluations = {
-        bar: [read_current(run, settings.benchmark) for run in seeds] for bar, seeds in runs.items()
-    }
-    evaluations = {COPY: [read_control(folders, settings.benchmark)], **evaluations}
+    evaluations = read_evaluations(runs, settings.benchmark, folders)
     check_alike([evaluation for seeds in evaluations.values() for evaluation in seeds])
     bars = all_bars(evaluations, paper_values(settings.paper, settings.figure))
     out = Path(settings.out)
@@ -92,14 +78,10 @@ def make_figures(names: Sequence[str], settings: FigureSettings) -> str:
     stem = out / f"figure-{settings.figure}"
     write_csv(stem.with_suffix(".csv"), bars)
     judge = evaluations[COPY][0].results["judge"]
-    drawings = {"": bars_figure(bars, settings, judge), "-curves": curves_figure(runs)}
-    for name, drawing in drawings.items():
-        for suffix in (".png", ".pdf"):
-            drawing.savefig(stem.with_name(f"{stem.name}{name}{suffix}"), dpi=130)
-    return report(bars, stem, judge, settings)
-
-
-def report(bars: Sequence[Bar], stem: Path, judge: str, settings: FigureSettings) -> str:
+    pictures = {stem: bars_figure(bars, settings, judge), f"{stem}-curves": curves_figure(runs)}
+    for name, picture in pictures.items():
+        picture.savefig(f"{name}.png", dpi=130)
+        picture.savefig(f"{name}.pdf", dpi=130)
     lines = [
         f"  {LABELS[bar.bar]:<20} {bar.set:<13} {bar.win_rate:5.1f}"
         f" [{bar.low:.1f}, {bar.high:.1f}], {bar.seeds} seeds, n {bar.n}; {bar.verdict}"
@@ -116,11 +98,10 @@ def caution(settings: FigureSettings) -> str:
     version = {
         "v1": ", so 40.1, 40.6 and 40.9 cannot be told apart; its v1 is known second-hand.",
         "v3": "; which bar of v3 belongs to which set is inferred.",
-    }
-    text = f"Paper: at n = 805 one standard error is 1.7 points{version[settings.paper]}"
-    if settings.benchmark == "pocket":
-        text += " The pocket world is another task: compare orders, not heights."
-    return text
+    }[settings.paper]
+    pocket = " The pocket world is another task: compare orders, not heights."
+    text = f"Paper: at n = 805 one standard error is 1.7 points{version}"
+    return text + pocket if settings.benchmark == "pocket" else text
 
 
 def bars_figure(bars: Sequence[Bar], settings: FigureSettings, judge: str) -> Figure:
@@ -132,14 +113,14 @@ def bars_figure(bars: Sequence[Bar], settings: FigureSettings, judge: str) -> Fi
     axis = figure.add_subplot()
     diamonds = {"color": "white", "markeredgecolor": "black"}
     for number, kind in enumerate(kinds):
-        chosen = [bar for bar in bars if bar.bar == kind]
-        xs = np.arange(len(chosen)) + (number - (len(kinds) - 1) / 2) * width
-        rate, low, high = np.array([(bar.win_rate, bar.low, bar.high) for bar in chosen]).T
+        of_kind = [bar for bar in bars if bar.bar == kind]
+        xs = np.arange(len(of_kind)) + (number - (len(kinds) - 1) / 2) * width
+        numbers = [(bar.win_rate, bar.low, bar.high, bar.paper) for bar in of_kind]
+        rate, low, high, paper = np.array(numbers, dtype=float).T  # NaN is not drawn
         axis.bar(xs, rate, width, color=COLOURS[kind], edgecolor="black", linewidth=0.6,
                  hatch=HATCHES[kind], label=LABELS[kind])  # fmt: skip
         axis.errorbar(xs, rate, yerr=np.fmax(0, [rate - low, high - rate]), fmt="none",
                       ecolor="black", elinewidth=1, capsize=2)  # fmt: skip
-        paper = np.array([bar.paper for bar in chosen], dtype=float)  # NaN is not drawn
         axis.plot(xs, paper, "D", markersize=5, zorder=4, **diamonds)
     copy = next(bar.win_rate for bar in bars if bar.bar == COPY and bar.set == OVERALL)
     axis.axhline(copy, color="black", linestyle=":", linewidth=1, label="that copy, overall")
@@ -166,12 +147,10 @@ def curves_figure(runs: Mapping[str, Sequence[Path]]) -> Figure:
     for axis, (key, title) in zip(axes.flat, CURVES.items(), strict=True):
         for bar, folders in runs.items():
             steps, values = seed_curves(folders, key)
-            if not len(steps):
-                continue
-            axis.plot(steps, np.nanmean(values, axis=0), color=COLOURS[bar], label=LABELS[bar])
-            if len(folders) > 1:
-                axis.fill_between(steps, np.nanmin(values, axis=0), np.nanmax(values, axis=0),
-                                  color=COLOURS[bar], alpha=0.2, linewidth=0)  # fmt: skip
+            if len(steps):
+                colour, band = COLOURS[bar], (np.nanmin(values, axis=0), np.nanmax(values, axis=0))
+                axis.plot(steps, np.nanmean(values, axis=0), color=colour, label=LABELS[bar])
+                axis.fill_between(steps, *band, color=colour, alpha=0.2, linewidth=0)
         axis.set_title(title, fontsize=10)
         axis.spines[["top", "right"]].set_visible(False)
     for axis in axes[1]:

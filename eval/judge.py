@@ -5,31 +5,30 @@ the two labels where the server gives them (AlpacaEval's weighted form), else fr
 answer that is neither is asked again, then left out and counted; nothing is made up.
 """
 
-from __future__ import annotations
-
 import asyncio
+import math
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 from urllib.parse import urlsplit
 
+import numpy as np
+
 from eval.cache import VerdictCache, content_key
-from eval.contracts import EvaluationContext, Judge, JudgeSettings
-from eval.reading import preference_of, response_of
+from eval.contracts import EvaluateConfig, EvaluationContext, Judge, JudgeSettings
 from eval.spending import BudgetReached, Pace, Prices, Spending, day, known_judges, prices
-from eval.template import read_template
+from eval.template import FIRST, SECOND, read_template
 from eval.types import Pair, Question, Verdict
+from eval.win_rate import label_preference
 from lsp.errors import RunError
 from lsp.settings.schema import setting, settings
 from lsp.tools.retry import RETRIED_STATUS, backoff, retry_after
 from lsp.tools.secrets import scrub
 
-if TYPE_CHECKING:
-    from eval.settings import EvaluateConfig
-
 OPENAI_URL = "https://api.openai.com/v1"
 OPENAI_KEY = "OPENAI_API_KEY"
 FINAL = "refused for this pair"
+OTHER_SHAPE = (AttributeError, IndexError, TypeError, ValueError)
 GIVE_UP = 24
 """Questions in a row without any verdict, each tried ``max_tries`` times, that end it."""
 
@@ -63,31 +62,29 @@ class ChatJudge(JudgeSettings):
         return self.api_key_env
 
     def problems(self, config: EvaluateConfig) -> list[tuple[str, str]]:
-        entry, price = known_judges().get(self.model, {}), prices(self.model)
-        other_host = self.base_url is not None and not self.base_url.startswith(OPENAI_URL)
-        problems = []
+        entry, problems = known_judges().get(self.model, {}), []
+        url = OPENAI_URL if self.base_url is None else self.base_url
+        other_host = not url.startswith(OPENAI_URL)
         if other_host and self.api_key_env == OPENAI_KEY:
-            reason = (
-                f"api_key_env={OPENAI_KEY}: another host than OpenAI's does not get OpenAI's key"
-            )
+            reason = f"{OPENAI_KEY}: another host than OpenAI's does not get OpenAI's key"
             fix = "name the variable that holds its own key: judge.api_key_env=…"
-            problems.append((reason, fix))
-        for name, value in (("base_url", self.base_url), ("model", self.model)):
-            if value is not None and scrub(value) != value:
+            problems.append((f"api_key_env={reason}", fix))
+        for name, value in (("base_url", url), ("model", self.model)):
+            if scrub(value) != value:
                 fix = "keys come from environment variables, never from settings"
                 problems.append((f"{name}={scrub(value)} holds what looks like a secret", fix))
-        if self.base_url is not None and not _is_url(self.base_url):
+        if not _is_url(url):
             fix = "write it whole, such as http://host:8000/v1"
-            problems.append((f"base_url={scrub(self.base_url)} is no http(s) address", fix))
+            problems.append((f"base_url={scrub(url)} is no http(s) address", fix))
         if "shutdown" in entry and not other_host and day() >= entry["shutdown"]:
             reason = f"model={self.model} was shut down {entry['shutdown']}"
             problems.append((reason, f"use {entry['instead']}"))
-        if self.max_usd is not None and price.input is None:
+        if self.max_usd is not None and prices(self.model).input is None:
             fix = "add it to conf/evaluate/judges.json, or leave judge.max_usd out"
             problems.append((f"max_usd={self.max_usd:g} needs the judge's price", fix))
         return problems
 
-    def build(self, context: EvaluationContext) -> ChatClient:
+    def build(self, context: EvaluationContext) -> "ChatClient":
         assert context.cache is not None
         return ChatClient(self, context.api_key, context.cache, context.prices)
 
@@ -102,13 +99,7 @@ def _is_url(text: str) -> bool:
 
 
 class JudgeRefuses(RunError):
-    """No further call can help."""
-
-    def __init__(self, reason: str, api_key_env: str):
-        super().__init__(
-            f"the judge refuses: {reason}; check judge.model, judge.base_url and the key in"
-            f" {api_key_env}. Verdicts that came are kept"
-        )
+    """No further call can help: a wrong key, an unknown model, no money."""
 
 
 class ChatClient(Judge):
@@ -117,29 +108,20 @@ class ChatClient(Judge):
     def __init__(self, settings: ChatJudge, api_key: str, cache: VerdictCache, prices: Prices):
         import openai
 
-        self._openai = openai
-        self.settings = settings
+        self.settings, self.cache, self.prices = settings, cache, prices
         self.template = read_template(settings.template)
-        self.cache = cache
-        self.prices = prices
         self.spending = Spending(settings.max_usd)
         self.pace = Pace(settings.requests_per_minute)
-        self.calls = 0
-        self._failed_in_a_row = 0
-        self.client = openai.AsyncOpenAI(
-            api_key=api_key,
-            base_url=settings.base_url or OPENAI_URL,
-            timeout=settings.timeout_seconds,
-            max_retries=0,
-        )
+        self.calls = self._failed_in_a_row = 0
+        url = settings.base_url or OPENAI_URL
+        limits = {"timeout": settings.timeout_seconds, "max_retries": 0}
+        self.client = openai.AsyncOpenAI(api_key=api_key, base_url=url, **limits)
 
     def request(self, pair: Pair, model_first: bool) -> dict[str, Any]:
         settings = self.settings
-        request = {
-            "model": settings.model,
-            "messages": self.template.messages(*pair.shown(model_first)),
-            settings.max_tokens_name: settings.max_tokens,
-        }
+        messages = self.template.messages(*pair.shown(model_first))
+        limit = {settings.max_tokens_name: settings.max_tokens}
+        request = {"model": settings.model, "messages": messages, **limit}
         if settings.temperature is not None:
             request["temperature"] = settings.temperature
         return request | ({"logprobs": True, "top_logprobs": 5} if settings.logprobs else {})
@@ -178,14 +160,12 @@ class ChatClient(Judge):
                 return verdict
 
         async with self.client:
-            answers = await asyncio.gather(*(one(pair, first) for pair, first in questions))
-        verdicts = [verdict for verdict in answers if verdict is not None]
+            outcomes = await asyncio.gather(*(one(pair, first) for pair, first in questions))
+        verdicts = [verdict for verdict in outcomes if verdict is not None]
         if isinstance(end, BudgetReached):
-            raise BudgetReached(
-                f"judge.max_usd={self.settings.max_usd} is reached after {len(verdicts)} of"
-                f" {len(questions)} verdicts; they are kept, so the same command with a higher"
-                " limit goes on"
-            )
+            reached = f"is reached after {len(verdicts)} of {len(questions)} verdicts"
+            advice = "they are kept, so the same command with a higher limit goes on"
+            raise BudgetReached(f"judge.max_usd={self.settings.max_usd} {reached}; {advice}")
         if end is not None:
             raise end
         return verdicts
@@ -194,8 +174,7 @@ class ChatClient(Judge):
         request = self.request(pair, model_first)
         key = self.key(request)
         verdict = partial(Verdict, pair.index, pair.source, model_first)
-        stored = self.cache.get(key)
-        if stored is not None:
+        if stored := self.cache.get(key):
             preference, date = preference_of(stored, model_first), day(stored["created"])
             return verdict(preference, stored["text"], True, stored["usd"], date)
         problem, usd = "no answer", 0.0
@@ -223,9 +202,9 @@ class ChatClient(Judge):
     async def _call(
         self, key: str, request: dict[str, Any]
     ) -> tuple[dict[str, Any] | None, str, float]:
-        """(response, problem, dollars) of one call. Raises BudgetReached, and JudgeRefuses where
-        no call can help (a wrong key, an unknown model, no money)."""
-        openai = self._openai
+        """(response, problem, dollars). Raises BudgetReached, JudgeRefuses if no call can help."""
+        import openai
+
         size = sum(len(message["content"].encode()) for message in request["messages"])
         # A token has a byte at least; around each message are a few tokens of the chat format.
         worst = self.prices.usd(size + 16 * len(request["messages"]), self.settings.max_tokens)
@@ -241,8 +220,7 @@ class ChatClient(Judge):
                 actual = self.prices.usd(usage.prompt_tokens, usage.completion_tokens)
             return response_of(answer), "", actual
         except openai.APIStatusError as error:
-            actual = 0.0
-            status, problem = error.status_code, f"HTTP {error.status_code}"
+            actual, status, problem = 0.0, error.status_code, f"HTTP {error.status_code}"
             if status in (401, 403, 404) or error.code == "insufficient_quota":
                 raise self._refusal(f"{error} ({error.code})") from error
             if status < 500 and status not in RETRIED_STATUS:
@@ -251,11 +229,51 @@ class ChatClient(Judge):
             return None, problem, actual
         except (openai.APIConnectionError, openai.APIResponseValidationError) as error:
             return None, f"{type(error).__name__} {error.__cause__ or ''}".strip(), actual
-        except (AttributeError, IndexError, TypeError, ValueError) as error:
+        except OTHER_SHAPE as error:
             return None, f"an answer of another shape ({type(error).__name__}: {error})", actual
         finally:
             self.spending.settle(worst, actual)
             self.cache.settle_call(key, worst, actual)
 
     def _refusal(self, reason: str) -> JudgeRefuses:
-        return JudgeRefuses(reason, self.settings.api_key_env)
+        check = f"judge.model, judge.base_url and the key in {self.settings.api_key_env}"
+        end = "Verdicts that came are kept"
+        return JudgeRefuses(f"the judge refuses: {reason}; check {check}. {end}")
+
+
+def response_of(answer: Any) -> dict[str, Any]:
+    """What is kept of a chat completion. Raises one of OTHER_SHAPE for another object."""
+    choice = answer.choices[0]
+    text = choice.message.content
+    if not isinstance(text, str | None):
+        raise TypeError("content is no text")
+    listed = choice.logprobs.content[0].top_logprobs if choice.logprobs else []
+    top = [[entry.token, entry.logprob] for entry in listed]
+    for token, logprob in top:
+        number = isinstance(logprob, int | float) and not math.isnan(logprob) and logprob <= 1e-3
+        if not isinstance(token, str) or not number:
+            raise ValueError(f"log-prob {logprob!r} of {token!r}")
+    top = [entry for entry in top if entry[1] > -math.inf]
+    return {"text": text or "", "top_logprobs": top}
+
+
+def preference_of(response: dict[str, Any], model_first: bool) -> float | None:
+    """Preference in [1, 2] from a stored response; None where it holds no readable label.
+
+    With log-probs of the first token, where a label is the likeliest: ``label_preference`` of the
+    two, each with and without blanks around it. Else the label that the text is: a label that is
+    only one of the unlikely tokens behind "I" or "Both" is no verdict."""
+    by_label: dict[str, list[float]] = {FIRST: [], SECOND: []}
+    top = response.get("top_logprobs") or []
+    likeliest = max(top, key=lambda entry: entry[1], default=("", 0.0))[0].strip()
+    if likeliest in by_label:
+        for token, logprob in top:
+            if token.strip() in by_label:
+                by_label[token.strip()].append(logprob)
+        # log of each label's summed probabilities, -inf of none; nothing underflows.
+        of_m, of_M = (float(np.logaddexp.reduce(logprobs)) for logprobs in by_label.values())
+        return label_preference(of_m, of_M, switched=model_first)
+    label = (response.get("text") or "").strip()
+    if label not in by_label:
+        return None
+    return 2.0 if (label == FIRST) == model_first else 1.0

@@ -5,11 +5,12 @@ verdicts in the same columns do as well. Measures are pure functions of two list
 """
 
 import math
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from eval.answers import read_rows
 from eval.contracts import EvaluationContext, MeasurementSettings
@@ -17,6 +18,7 @@ from eval.types import Pair
 from eval.win_rate import TIE
 from lsp.errors import RunError
 from lsp.settings.schema import setting, settings
+from lsp.tools.text import text_table
 
 
 @dataclass(frozen=True)
@@ -43,31 +45,26 @@ class JudgeCheck(MeasurementSettings):
     def build(self, context: EvaluationContext) -> Published:
         """Raises RunError for a file that lacks a column or holds no usable pair."""
         if self.data is None:
-            raise RunError(
-                "benchmark=judge_check needs benchmark.data=<file of published verdicts>"
-            )
-        rows = read_rows(Path(self.data))
+            needs = "benchmark.data=<file of published verdicts>"
+            raise RunError(f"benchmark=judge_check needs {needs}")
         pairs, preferences, identical, missing = [], [], 0, 0
-        for row_number, row in enumerate(rows):
+        for number, row in enumerate(read_rows(Path(self.data))):
             for column in ("instruction", "output_1", "output_2"):
                 if not isinstance(row.get(column), str):
-                    raise RunError(f"{self.data}: row {row_number} lacks text in {column!r}")
+                    raise RunError(f"{self.data}: row {number} lacks text in {column!r}")
             preference = row.get("preference")
             if preference is None:
                 missing += 1
-                continue
-            if not isinstance(preference, (int, float)) or not 1 <= preference <= 2:
-                raise RunError(
-                    f"{self.data}: preference={preference!r} in row {row_number} is not in [1, 2];"
-                    " 1.5 is a tie (0 in old files), null no verdict"
-                )
-            if row["output_1"] == row["output_2"]:
+            elif not isinstance(preference, (int, float)) or not 1 <= preference <= 2:
+                where = f"{self.data}: preference={preference!r} in row {number}"
+                scale = "[1, 2]; 1.5 is a tie (0 in old files), null no verdict"
+                raise RunError(f"{where} is not in {scale}")
+            elif row["output_1"] == row["output_2"]:
                 identical += 1
-                continue
-            source = str(row.get("dataset", "all"))
-            texts = (row["instruction"], row["output_2"], row["output_1"])
-            pairs.append(Pair(len(pairs), source, *texts))
-            preferences.append(float(preference))
+            else:
+                texts = (row["instruction"], row["output_2"], row["output_1"])
+                pairs.append(Pair(len(pairs), str(row.get("dataset", "all")), *texts))
+                preferences.append(float(preference))
         if not pairs:
             raise RunError(f"{self.data} holds no pair of different answers with a verdict")
         return Published(pairs[: self.max_pairs], preferences[: self.max_pairs], identical, missing)
@@ -85,55 +82,44 @@ class Agreement:
     n_missing: int
 
 
-def outcome(preference: float) -> str:
-    return "tie" if preference == TIE else "win" if preference > TIE else "loss"
-
-
 def agreement(judged: Sequence[float | None], published: Sequence[float]) -> Agreement:
     """Agreement over wins, ties and losses, and J. Cohen's kappa (1960): (p_o - p_e) / (1 - p_e),
     p_e from each judge's own shares."""
-    both = [
-        (outcome(one), outcome(other))
-        for one, other in zip(judged, published, strict=True)
-        if one is not None
-    ]
-    n = len(both)
+    pairs = zip(judged, published, strict=True)
+    # 1 a win, 0 a tie, -1 a loss
+    outcomes = np.sign([(one - TIE, other - TIE) for one, other in pairs if one is not None])
+    n = len(outcomes)
     if not n:
         return Agreement(math.nan, math.nan, 0, len(judged))
-    observed = sum(one == other for one, other in both) / n
-    judge_counts, published_counts = (
-        Counter(one for one, _ in both),
-        Counter(other for _, other in both),
-    )
-    expected = sum(judge_counts[kind] * published_counts[kind] for kind in judge_counts) / n**2
+    observed = float((outcomes[:, 0] == outcomes[:, 1]).mean())
+    shares = np.array([(outcomes == kind).mean(axis=0) for kind in (1, 0, -1)])
+    expected = float(shares.prod(axis=1).sum())
     kappa = (observed - expected) / (1 - expected) if expected < 1 else math.nan
     return Agreement(100 * observed, kappa, n, len(judged) - n)
 
 
 def longer_rate(pairs: Sequence[Pair], preferences: Sequence[float | None]) -> float:
-    """Percent of the verdicts that are no tie, over answers of different length, that prefer the
-    longer one; NaN without any."""
-    chosen = [
+    """Percent of choices between answers of other lengths that are the longer one; NaN of none."""
+    prefers_longer = [
         (preference > TIE) == (len(pair.model_output) > len(pair.base_output))
         for pair, preference in zip(pairs, preferences, strict=True)
         if preference not in (None, TIE) and len(pair.model_output) != len(pair.base_output)
     ]
-    return 100 * sum(chosen) / len(chosen) if chosen else math.nan
+    return 100 * sum(prefers_longer) / len(prefers_longer) if prefers_longer else math.nan
 
 
 def check_table(results: dict[str, Any]) -> str:
     """The results of ``benchmark=judge_check`` for a reader."""
+    rows = [["set", "agreement", "kappa", "n"]]
+    for source, rate in results["agreement"].items():
+        rows.append([source, f"{rate['agreement']:.1f}%", f"{rate['kappa']:.2f}", str(rate["n"])])
+    effect, longer = results["order_effect"], results["longer_rate"]
     lines = [
         f"{results['judge']} against {results['data']}, {results['date']}, order"
         f" {results['order']}, template {results['template']}",
-        f"{'set':<16}{'agreement':>10}{'kappa':>8}{'n':>6}",
-    ]
-    for source, rate in results["agreement"].items():
-        lines.append(f"{source:<16}{rate['agreement']:>9.1f}%{rate['kappa']:>8.2f}{rate['n']:>6}")
-    effect = results["order_effect"]
-    lines += [
-        f"prefers the longer answer in {results['longer_rate']['judge']:.1f} % of its choices;"
-        f" published verdicts do in {results['longer_rate']['published']:.1f} %",
+        text_table(rows),
+        f"prefers the longer answer in {longer['judge']:.1f} % of its choices;"
+        f" published verdicts do in {longer['published']:.1f} %",
         f"prefers the answer shown first in {effect['first_rate']:.1f} %; orders disagree on"
         f" {100 * effect['disagree_frac']:.1f} % of {effect['n']} pairs",
         f"{results['n_missing']} pairs have no verdict of this judge; left out beforehand:"

@@ -27,18 +27,18 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from eval.win_rate import weighted_win_rate
+from eval.win_rate import WinRate, weighted_win_rate
 
 GAMED_ROW_WEIGHT = 0.1  # 0.2, shared by two gamed baselines
 FOLDS = 5
 STRENGTHS = np.logspace(-4, 4, 10)  # C, scikit-learn's default grid
 MAX_STEPS = 500
+REPORT_RAW = "report the win rate that is not length-controlled"
 
 
 @dataclass(frozen=True)
 class GlmWeights:
-    """Fitted weights, on the scale of the logit. ``length``: of tanh(d), negative where length
-    pays; ``difficulty``: of the instruction difficulty; ``bias``: the model's."""
+    """Weights of the module's formula; ``length`` is negative where length pays."""
 
     length: float
     difficulty: float
@@ -48,11 +48,9 @@ class GlmWeights:
 @dataclass(frozen=True)
 class GamedRows:
     """Judged answers of the baseline that was told to be verbose or concise, as the columns of
-    AlpacaEval's ``df_gamed.csv``. ``name`` says which file they are and enters the label.
-
-    All [m]: ``preferences`` in **[0, 1]** (that file's scale), ``length_differences`` standardised
-    (d of the module), ``difficulties``.
-    """
+    AlpacaEval's ``df_gamed.csv``. ``name`` says which file they are and enters the label. All [m]:
+    ``preferences`` in **[0, 1]** (that file's scale), ``length_differences`` standardised (d of the
+    module), ``difficulties``."""
 
     name: str
     preferences: Sequence[float]
@@ -61,23 +59,17 @@ class GamedRows:
 
 
 @dataclass(frozen=True)
-class LengthControlledWinRate:
-    """``win_rate``: percent, over ``n`` instructions; ``n_missing`` of them had no verdict and are
-    not in the fit. ``variant`` is the label to show it with.
+class LengthControlledWinRate(WinRate):
+    """Over all ``n`` instructions; ``n_missing`` of them had no verdict and are not in the fit.
+    ``variant`` is the label to show it with. ``preferences``: [n], the predicted ones in [1, 2].
 
     ``standard_error``: percent, AlpacaEval's ``lc_standard_error``: the spread of the predictions
     over instructions. It leaves out the fit's own uncertainty, so it is zero for the minimal
-    variant, which predicts the same for all: no error bar.
-    ``preferences``: [n], the predicted ones in [1, 2], for rates by source set.
-    """
+    variant, which predicts the same for all: no error bar."""
 
-    win_rate: float
-    standard_error: float
     variant: str
     weights: GlmWeights
     preferences: tuple[float, ...]
-    n: int
-    n_missing: int
 
 
 def length_controlled_win_rate(
@@ -87,8 +79,8 @@ def length_controlled_win_rate(
     difficulties: Sequence[float] | None = None,
     gamed: GamedRows | None = None,
 ) -> LengthControlledWinRate:
-    """Fit the model to one run's verdicts. What is given chooses the variant: neither difficulties
-    nor gamed rows is minimal, difficulties noreg, both v1.
+    """Fit the model to one run's verdicts: without difficulties and gamed rows the minimal variant,
+    with difficulties noreg, with both v1.
 
     ``preferences``: [n], in [1, 2], None without a verdict, at least five with one; lengths: [n],
     of the answers in characters; ``difficulties``: [n]. AlpacaEval's own numbers join difficulty by
@@ -96,33 +88,30 @@ def length_controlled_win_rate(
     from that file, pass the first n difficulties to repeat its number.
 
     Raises ValueError for preferences outside [1, 2], sequences of other lengths, numbers that are
-    not finite, fewer than five verdicts, and answers that all differ by one and the same length.
-    """
-    raw = weighted_win_rate(preferences)
-    n = len(preferences)
+    not finite, fewer than five verdicts, and answers that all differ by one and the same length."""
+    raw, n = weighted_win_rate(preferences), len(preferences)
     if gamed is not None and difficulties is None:
-        raise ValueError(
-            "gamed rows without difficulties: the variant with them (length_controlled_v1) needs"
-            " both; pass difficulties, or leave gamed out for length_controlled_minimal"
-        )
+        problem = "the variant with them (length_controlled_v1) needs both"
+        advice = "pass difficulties, or leave gamed out for length_controlled_minimal"
+        raise ValueError(f"gamed rows without difficulties: {problem}; {advice}")
     if raw.n < FOLDS:
-        raise ValueError(
-            f"{raw.n} verdicts are too few for {FOLDS}-fold cross-validation; judge at least"
-            f" {FOLDS} pairs, or report the win rate that is not length-controlled"
-        )
-    difference = _column("base_lengths", base_lengths, n) - _column(
-        "model_lengths", model_lengths, n
-    )
-    variant = "length_controlled_minimal"
-    difficulty = np.zeros(n)
+        problem = f"{raw.n} verdicts are too few for {FOLDS}-fold cross-validation"
+        raise ValueError(f"{problem}; judge at least {FOLDS} pairs, or {REPORT_RAW}")
+    base = _column("base_lengths", base_lengths, n)
+    difference = base - _column("model_lengths", model_lengths, n)
+    variant, difficulty = "length_controlled_minimal", np.zeros(n)
     if difficulties is not None:
-        variant = "length_controlled_noreg"
-        difficulty = _column("difficulties", difficulties, n)
-    judged = np.array([p is not None for p in preferences])
-    features = np.stack([np.tanh(_standardised(difference)), difficulty, np.ones(n)], axis=1)
-    features = features[judged]
-    targets = np.array([p - 1 for p in preferences if p is not None])
-    row_weights = np.ones(raw.n)
+        variant, difficulty = "length_controlled_noreg", _column("difficulties", difficulties, n)
+    deviation = difference.std(ddof=1)
+    if deviation == 0 and difference.any():
+        problem = f"every answer differs from the baseline's by {difference[0]:g} characters"
+        raise ValueError(f"{problem}, so length cannot be told from quality; {REPORT_RAW}")
+    # Where no pair differs in length, the length term says nothing.
+    length = np.tanh(difference / (deviation or 1.0))
+    features = np.stack([length, difficulty, np.ones(n)], axis=1)
+    targets = np.array(preferences, dtype=float) - 1
+    judged = ~np.isnan(targets)
+    features, targets, row_weights = features[judged], targets[judged], np.ones(raw.n)
     if gamed is not None:
         variant = f"length_controlled_v1 (gamed rows: {gamed.name})"
         gamed_features, gamed_targets = _gamed_columns(gamed)
@@ -138,10 +127,8 @@ def win_rate_from_weights(
     weights: GlmWeights, difficulties: Sequence[float]
 ) -> LengthControlledWinRate:
     """The rate that AlpacaEval's published weights of a model stand for; no verdict is used.
-
     ``difficulties``: [n], of the first n rows, n the rows of the model's file of answers (805, or
-    fewer where some are missing: ``length_controlled_win_rate`` says how they are joined).
-    """
+    fewer where some are missing: ``length_controlled_win_rate`` says how they are joined)."""
     if not len(difficulties):
         raise ValueError("there are no difficulties to predict for; pass one an instruction")
     difficulty = _column("difficulties", difficulties, len(difficulties))
@@ -152,15 +139,10 @@ def _predict(
     weights: GlmWeights, difficulty: np.ndarray, variant: str, n_missing: int
 ) -> LengthControlledWinRate:
     predicted = 1 + _sigmoid(weights.bias + weights.difficulty * difficulty)
-    rate = weighted_win_rate(predicted)
+    rate = vars(weighted_win_rate(predicted)) | {"n_missing": n_missing}
+    preferences = tuple(predicted.tolist())
     return LengthControlledWinRate(
-        win_rate=rate.win_rate,
-        standard_error=rate.standard_error,
-        variant=variant,
-        weights=weights,
-        preferences=tuple(map(float, predicted)),
-        n=len(predicted),
-        n_missing=n_missing,
+        **rate, variant=variant, weights=weights, preferences=preferences
     )
 
 
@@ -168,30 +150,15 @@ def _column(name: str, values: Sequence[float], n: int) -> np.ndarray:
     """[n] finite numbers."""
     column = np.asarray(values, dtype=float)
     if column.shape != (n,):
-        raise ValueError(
-            f"{name} has shape {column.shape}, not ({n},): it holds one number a row, in the order"
-            " of the others; leave a missing row out of all of them"
-        )
-    wrong = np.flatnonzero(~np.isfinite(column))
-    if len(wrong):
-        raise ValueError(
-            f"{name} has {len(wrong)} numbers that are not finite, first {column[wrong[0]]} in row"
-            f" {wrong[0]}; give the number, or leave the row out of all of them"
-        )
+        rule = "it holds one number a row, in the order of the others"
+        problem = f"{name} has shape {column.shape}, not ({n},): {rule}"
+        raise ValueError(f"{problem}; leave a missing row out of all of them")
+    rows = np.flatnonzero(~np.isfinite(column))
+    if len(rows):
+        first = f"first {column[rows[0]]} in row {rows[0]}"
+        problem = f"{name} has {len(rows)} numbers that are not finite, {first}"
+        raise ValueError(f"{problem}; give the number, or leave the row out of all of them")
     return column
-
-
-def _standardised(difference: np.ndarray) -> np.ndarray:
-    """d, [n]. Zero where no pair differs in length: the length term then says nothing."""
-    if not difference.any():
-        return difference
-    deviation = difference.std(ddof=1)
-    if deviation == 0:
-        raise ValueError(
-            f"every answer differs from the baseline's by {difference[0]:g} characters, so length"
-            " cannot be told from quality; report the win rate that is not length-controlled"
-        )
-    return difference / deviation
 
 
 def _gamed_columns(gamed: GamedRows) -> tuple[np.ndarray, np.ndarray]:
@@ -199,10 +166,9 @@ def _gamed_columns(gamed: GamedRows) -> tuple[np.ndarray, np.ndarray]:
     m = len(gamed.preferences)
     targets = _column("gamed.preferences", gamed.preferences, m)
     if not ((targets >= 0) & (targets <= 1)).all():
-        raise ValueError(
-            f"gamed.preferences run from {targets.min():g} to {targets.max():g}; df_gamed.csv has"
-            " them in [0, 1], so take 1 from preferences in [1, 2]"
-        )
+        problem = f"gamed.preferences run from {targets.min():g} to {targets.max():g}"
+        advice = "df_gamed.csv has them in [0, 1], so take 1 from preferences in [1, 2]"
+        raise ValueError(f"{problem}; {advice}")
     length = np.tanh(_column("gamed.length_differences", gamed.length_differences, m))
     difficulty = _column("gamed.difficulties", gamed.difficulties, m)
     return np.stack([length, difficulty, np.zeros(m)], axis=1), targets
@@ -224,15 +190,13 @@ def _cross_validated_strength(
     features: np.ndarray, targets: np.ndarray, row_weights: np.ndarray
 ) -> float:
     """The C of STRENGTHS with the lowest log-loss on rows left out; fold of row i: i mod FOLDS."""
-    fold = np.arange(len(targets)) % FOLDS
+    fold, columns = np.arange(len(targets)) % FOLDS, (features, targets, row_weights)
 
     def held_out_loss(strength: float) -> float:
         total = 0.0
         for k in range(FOLDS):
-            train, test = fold != k, fold == k
-            weights = _fit(features[train], targets[train], row_weights[train], strength)
-            loss = _log_loss(weights, features[test], targets[test], row_weights[test])
-            total += loss / test.sum()
+            train, test = ([x[rows] for x in columns] for rows in (fold != k, fold == k))
+            total += _log_loss(_fit(*train, strength), *test) / len(test[0])
         return total
 
     return float(min(STRENGTHS, key=held_out_loss))
@@ -244,8 +208,7 @@ def _fit(
     """The w, [3], that minimises |w|_1 + strength * log-loss. A column of zeros keeps the weight 0.
 
     w is a positive minus a negative part, [6] in all, so that |w|_1 is their sum. SLSQP meets this
-    minimum to the last digits; L-BFGS-B stops early, up to 0.12 points of a rate before it.
-    """
+    minimum to the last digits; L-BFGS-B stops early, up to 0.12 points of a rate before it."""
     from scipy.optimize import minimize
 
     def objective(parts: np.ndarray) -> tuple[float, np.ndarray]:
@@ -254,10 +217,8 @@ def _fit(
         slope = strength * features.T @ (row_weights * (_sigmoid(features @ weights) - targets))
         return parts.sum() + strength * loss, np.concatenate([1 + slope, 1 - slope])
 
-    options = {"maxiter": MAX_STEPS, "ftol": 1e-15}
-    minimum = minimize(
-        objective, np.zeros(6), jac=True, method="SLSQP", bounds=[(0, None)] * 6, options=options
-    )
+    solver = {"method": "SLSQP", "options": {"maxiter": MAX_STEPS, "ftol": 1e-15}}
+    minimum = minimize(objective, np.zeros(6), jac=True, bounds=[(0, None)] * 6, **solver)
     if not minimum.success:
         raise ArithmeticError(f"the length-control fit did not settle in {MAX_STEPS} steps")
     weights = minimum.x[:3] - minimum.x[3:]

@@ -4,15 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from eval.answers import (
-    Sampling,
-    Side,
-    answers_file,
-    answers_so_far,
-    base_side,
-    ready_answers,
-    resolve_side,
-)
+from eval.answers import Sampling, Side, answers_so_far, base_side, ready_answers, resolve_side
+from eval.cache import digest
 from eval.contracts import EvaluationContext, JudgeSettings
 from eval.settings import EvaluateConfig
 from eval.spending import prices
@@ -23,70 +16,60 @@ from lsp.errors import RunError
 
 
 @dataclass(frozen=True)
+class Answers:
+    """Who answers, how, and the file where the answers are or will be."""
+
+    side: Side
+    sampling: Sampling
+    file: Path
+
+
+@dataclass(frozen=True)
 class Plan:
-    """``answer_files``: where the model's and the baseline's answers are or will be."""
+    """``folder``: where results go."""
 
     instructions: Sequence[Instruction]
-    model: Side
-    base: Side
+    model: Answers
+    base: Answers
     folder: Path
-    answer_files: tuple[Path, Path]
-    sampling: tuple[Sampling, Sampling]
 
-    def pairs(self, ours: Sequence[str], theirs: Sequence[str]) -> list[Pair]:
-        """The instructions with the model's and the baseline's answers."""
-        return [
-            Pair(i.index, i.source, i.text, *answers)
-            for i, *answers in zip(self.instructions, ours, theirs, strict=True)
-        ]
+    def pairs(self, model_outputs: Sequence[str], base_outputs: Sequence[str]) -> list[Pair]:
+        rows = zip(self.instructions, model_outputs, base_outputs, strict=True)
+        return [Pair(i.index, i.source, i.text, *outputs) for i, *outputs in rows]
 
 
 def make_plan(config: EvaluateConfig) -> Plan:
     """Raises RunError for sides, benchmarks and templates that cannot be used."""
-    look_up, benchmark = not config.dry_run, config.benchmark
-    model = resolve_side(config.run, config.runs_root, look_up)
-    baseline = config.baseline
-    base = (
-        resolve_side(baseline, config.runs_root, look_up) if baseline else base_side(model, look_up)
-    )
-    trust = config.trust_remote_code
-    model, base = (replace(side, trust_remote_code=trust) for side in (model, base))
+    look_up, benchmark, baseline = not config.dry_run, config.benchmark, config.baseline
+    runs_root, root = config.runs_root, Path(config.runs_root)
+    model = resolve_side(config.run, runs_root, look_up)
+    base = resolve_side(baseline, runs_root, look_up) if baseline else base_side(model, look_up)
     instructions = benchmark.build(EvaluationContext(config))
     if config.judge.chat:
         read_template(config.judge.template)
-    shared = Path(config.runs_root) / "answers"
-    place = model.run or Path(config.runs_root) / "eval" / model.name.replace("/", "--")
+    place = model.run or root / "eval" / model.name.replace("/", "--")
     answers_folder = folder = place / "eval" / benchmark.name
-    sampling = Sampling(
-        benchmark.temperature,
-        benchmark.max_new_tokens,
-        config.max_rows,
-        config.dtype,
-        config.device,
-        config.date_string,
-        seed=0,
-    )
-    samplings = (sampling, sampling)
+    seed, shared = 0, root / "answers"
     if config.control:
         if base.file is not None:
-            raise RunError(
-                f"control=true lets {base.name} answer twice, and a file of answers cannot; name"
-                " its model with baseline=…"
-            )
+            problem = f"control=true lets {base.name} answer twice, and a file of answers cannot"
+            raise RunError(f"{problem}; name its model with baseline=…")
         model = replace(base, name=f"{base.name}, a second sample")
-        samplings = (replace(sampling, seed=1), sampling)
-        answers_folder, folder = shared, folder / "control"
-    for side in (model, base):
+        seed, answers_folder, folder = 1, shared, folder / "control"
+
+    def answers(side: Side, seed: int, where: Path) -> Answers:
+        """Written ones are named by all that they depend on, the weights by their hash, so that
+        another run finds the base's again and a changed model does not."""
         if side.file is not None:
             ready_answers(side.file, instructions)
-    files = tuple(
-        side.file or answers_file(side, instructions, how, where)
-        for side, how, where in (
-            (model, samplings[0], answers_folder),
-            (base, samplings[1], shared),
-        )
-    )
-    return Plan(instructions, model, base, folder, files, samplings)
+        limits = benchmark.temperature, benchmark.max_new_tokens, config.max_rows
+        sampling = Sampling(*limits, config.dtype, config.device, config.date_string, seed)
+        name = digest([side.identity, vars(sampling), [i.text for i in instructions]])
+        side = replace(side, trust_remote_code=config.trust_remote_code)
+        return Answers(side, sampling, side.file or where / f"answers-{name}.jsonl")
+
+    sides = answers(model, seed, answers_folder), answers(base, 0, shared)
+    return Plan(instructions, *sides, folder)
 
 
 def orders_of(judge: JudgeSettings, pair: Pair) -> list[bool]:
@@ -97,25 +80,24 @@ def orders_of(judge: JudgeSettings, pair: Pair) -> list[bool]:
 
 
 def plan_text(config: EvaluateConfig, plan: Plan) -> str:
-    """Calls, tokens and dollars: of the answers that are there, and of answers of half the limit
-    where there are none yet."""
-    lines = [f"{plan.model.name} against {plan.base.name}, judged by {config.judge.model}"]
-    lines.append(f"  {len(plan.instructions)} instructions")
+    """Calls, tokens and dollars; answers that are not there yet count as half the limit long."""
+    sides = f"{plan.model.side.name} against {plan.base.side.name}"
+    lines = [f"{sides}, judged by {config.judge.model}", f"  {len(plan.instructions)} instructions"]
     lines += _costs(config, plan) if config.judge.chat else ["  no calls, no cost"]
     return "\n".join([*lines, f"  results in {plan.folder}"])
 
 
 def _costs(config: EvaluateConfig, plan: Plan) -> list[str]:
     guess = "x" * (2 * config.benchmark.max_new_tokens)  # four characters a token, half the limit
-    sides = []
-    for side, file in zip((plan.model, plan.base), plan.answer_files, strict=True):
-        if side.file is not None:
-            sides.append(ready_answers(file, plan.instructions))
+    outputs = []
+    for answers in (plan.model, plan.base):
+        if answers.side.file is not None:
+            outputs.append(ready_answers(answers.file, plan.instructions))
         else:
-            written = answers_so_far(file)
-            sides.append([written.get(i.index, guess) for i in plan.instructions])
-    guessed = sum(answer is guess for answers in sides for answer in answers)
-    differing = [p for p in plan.pairs(*sides) if not p.identical or p.model_output is guess]
+            written = answers_so_far(answers.file)
+            outputs.append([written.get(i.index, guess) for i in plan.instructions])
+    guessed = sum(output is guess for side in outputs for output in side)
+    differing = [p for p in plan.pairs(*outputs) if not p.identical or p.model_output is guess]
     lines = [cost_text(config.judge, differing)]
     if guessed:
         lines.append(f"  {guessed} answers are not written yet: taken as half the limit's length")
@@ -130,35 +112,33 @@ def cost_text(judge: JudgeSettings, pairs: Sequence[Pair]) -> str:
         for pair in pairs
         for first in orders_of(judge, pair)
     ]
-    tokens, how = count_tokens(judge, prompts)
+    tokens, counted_by = count_tokens(judge, prompts)
     price = prices(judge.model)
     if price.input is None:
         dollars = "dollars unknown: the judge is not in conf/evaluate/judges.json"
     else:
         dollars = f"{price.usd(tokens, len(prompts) * judge.max_tokens):.2f} dollars (judges.json)"
-    return f"  {len(prompts)} calls, {tokens:,} prompt tokens ({how}), {dollars}"
+    return f"  {len(prompts)} calls, {tokens:,} prompt tokens ({counted_by}), {dollars}"
 
 
-def count_tokens(judge: JudgeSettings, texts: Sequence[str]) -> tuple[int, str]:
+def count_tokens(judge: JudgeSettings, texts: list[str]) -> tuple[int, str]:
     """(tokens of texts, how they were counted): by the judge's own tokenizer where it is named or
     known and can be loaded, else four characters a token."""
     if judge.tokenizer is not None:
         from transformers import AutoTokenizer
 
+        name = judge.tokenizer
         try:
-            tokenizer = AutoTokenizer.from_pretrained(judge.tokenizer)
+            tokenizer = AutoTokenizer.from_pretrained(name)
         except (OSError, ValueError) as error:
-            raise RunError(
-                f"judge.tokenizer={judge.tokenizer} cannot be loaded: {error}"
-            ) from error
-        rows = tokenizer(list(texts), add_special_tokens=False)["input_ids"] if texts else []
-        return sum(map(len, rows)), f"counted with {judge.tokenizer}"
+            raise RunError(f"judge.tokenizer={name} cannot be loaded: {error}") from error
+        rows = tokenizer(texts, add_special_tokens=False)["input_ids"] if texts else []
+        return sum(map(len, rows)), f"counted with {name}"
     try:
         import tiktoken
 
-        rows = tiktoken.encoding_for_model(judge.model).encode_batch(
-            list(texts), disallowed_special=()
-        )
+        encoding = tiktoken.encoding_for_model(judge.model)
+        rows = encoding.encode_batch(texts, disallowed_special=())
         return sum(map(len, rows)), "counted with tiktoken"
     except ImportError:
         why = "pip install '.[judge]' counts OpenAI's"

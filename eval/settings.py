@@ -38,12 +38,10 @@ def read_settings(arguments: Sequence[str]) -> EvaluateConfig:
 
 
 def in_todays_words(arguments: Sequence[str]) -> list[str]:
-    """``eval=…`` and ``eval.<key>=…``, an earlier spelling, with ``benchmark`` instead; said on
-    stderr."""
+    """``eval=…`` and ``eval.<key>=…``, an earlier spelling, with ``benchmark``; said on stderr."""
     words = [re.sub(r"^([+~]*)eval(?=[=.]|$)", r"\1benchmark", text) for text in arguments]
-    changed = [(old, new) for old, new in zip(arguments, words, strict=True) if old != new]
-    if changed:
-        olds, news = (" ".join(texts) for texts in zip(*changed, strict=True))
+    if changed := [pair for pair in zip(arguments, words, strict=True) if pair[0] != pair[1]]:
+        olds, news = map(" ".join, zip(*changed, strict=True))
         print(f"{olds} is read as {news}", file=sys.stderr)
     return words
 
@@ -52,17 +50,15 @@ def evaluate_rules(config: EvaluateConfig) -> list[Problem]:
     """Every problem between settings that are each right by themselves."""
     problems = []
     if config.benchmark.measures == "judge":
+        reason = f"is not {config.benchmark.name}'s"
         fix = "leave it out: the answers are those of benchmark.data"
-        problems += [
-            Problem(key, getattr(config, key), f"is not {config.benchmark.name}'s", fix)
-            for key in ("run", "baseline", "control")
-            if getattr(config, key)
-        ]
+        for key in ("run", "baseline", "control"):
+            if value := getattr(config, key):
+                problems.append(Problem(key, value, reason, fix))
         if not config.judge.chat:
             reason = f"benchmark={config.benchmark.name} measures chat judges"
-            problems.append(
-                Problem("judge", None, reason, "choose judge=gpt4o or judge=compatible")
-            )
+            fix = "choose judge=gpt4o or judge=compatible"
+            problems.append(Problem("judge", None, reason, fix))
     elif config.run is None:
         fix = "give run=<run folder or id, model folder, Hub id, or file of answers>"
         problems.append(Problem("run", None, "is missing", fix))

@@ -40,18 +40,11 @@ class Template:
     def messages(self, instruction: str, first: str, second: str) -> list[dict[str, str]]:
         """The chat messages that ask about two outputs. A lone surrogate, which has no UTF-8 form,
         is written as its backslash escape (in JSON that is the same text)."""
-        data = {"instruction": instruction, "output_m": first, "output_M": second}
-        values = {
-            "data": _utf8(json.dumps(data, ensure_ascii=False, indent=1)),
-            "instruction": _utf8(instruction),
-            "output_1": _utf8(first),
-            "output_2": _utf8(second),
-        }
-        return [{"role": role, "content": fill(text, values)} for role, text in self.turns]
-
-
-def _utf8(text: str) -> str:
-    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+        fields = {"instruction": instruction, "output_m": first, "output_M": second}
+        data = json.dumps(fields, ensure_ascii=False, indent=1)
+        texts = {"data": data, "instruction": instruction, "output_1": first, "output_2": second}
+        texts = {k: text.encode("utf-8", "backslashreplace").decode() for k, text in texts.items()}
+        return [{"role": role, "content": fill(turn, texts)} for role, turn in self.turns]
 
 
 OWN = Template("own", (("system", SYSTEM), ("user", USER)))
@@ -65,11 +58,9 @@ def read_template(name: str) -> Template:
     try:
         package = distribution("alpaca_eval")
     except PackageNotFoundError as error:
-        raise RunError(
-            "judge.template=alpaca_eval reads the official prompt from the package alpaca_eval,"
-            " which is not installed; install it with pip install '.[alpaca-eval]', or take"
-            " judge.template=own"
-        ) from error
+        problem = "reads the official prompt from the package alpaca_eval, which is not installed"
+        advice = "install it with pip install '.[alpaca-eval]', or take judge.template=own"
+        raise RunError(f"judge.template=alpaca_eval {problem}; {advice}") from error
     path = package.locate_file(OFFICIAL_FILE)
     where = f"alpaca_eval {package.version}"
     try:
@@ -78,8 +69,6 @@ def read_template(name: str) -> Template:
         raise RunError(f"{where} has no {OFFICIAL_FILE}; 0.6.6 has it") from error
     places = ("{instruction}", "{output_1}", "{output_2}")
     if not all(sum(text.count(place) for _, text in turns) == 1 for place in places):
-        raise RunError(
-            f"{OFFICIAL_FILE} of {where} is not the chat prompt with {', '.join(places)} that was"
-            " expected; 0.6.6 has it"
-        )
+        problem = f"is not the chat prompt with {', '.join(places)} that was expected"
+        raise RunError(f"{OFFICIAL_FILE} of {where} {problem}; 0.6.6 has it")
     return Template(where, turns)

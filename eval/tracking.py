@@ -14,12 +14,9 @@ from lsp.tracking.wandb import WandbTracker, keep_in_run_folder, model_artifact,
 def track_evaluation(
     run: Path, config: EvaluateConfig, results: dict[str, Any], rows: list[dict]
 ) -> None:
-    """Log results and every judged pair where the run itself was tracked by W&B.
-
-    The tracker's settings are those of the run. Online, ``use_artifact`` links the evaluation to
-    the checkpoint that it judged (a control judges the base alone). An error of W&B is said and
-    ends nothing: the results are on disk.
-    """
+    """Log results and every judged pair with the run's tracker, where that is W&B. Online,
+    ``use_artifact`` links the evaluation to the checkpoint that it judged (a control judges the
+    base alone). An error of W&B is said and ends nothing: the results are on disk."""
     import wandb
 
     settings = saved_tree(run)["tracker"]
@@ -32,33 +29,21 @@ def track_evaluation(
     keep_in_run_folder(run)
     run_id = read_run(run)["id"]
     name = results["benchmark"] + ("-control" if config.control else "")
+    # koala/discrete/wins, overall/win_rate, …, beside what is of all sets.
+    apart = ("win_rate", "problems", "further_rates")
+    numbers = {key: results[key] for key in results if key not in apart} | results["win_rate"]
+    where = {"project": tracker.project, "entity": tracker.entity, "mode": mode, "dir": str(run)}
+    about = {"name": f"{name} of {run_id}", "job_type": "evaluation", "group": run_id}
+    options = {**where, **about, "config": flat(config), "settings": quiet_settings(tracker)}
     try:
-        with wandb.init(
-            project=tracker.project,
-            entity=tracker.entity,
-            name=f"{name} of {run_id}",
-            job_type="evaluation",
-            group=run_id,
-            mode=mode,
-            dir=str(run),
-            config=flat(config),
-            settings=quiet_settings(tracker),
-        ) as evaluation:
+        with wandb.init(**options) as evaluation:
             if mode == "online" and not config.control:
                 step = checkpoint_step(Path(results["checkpoint"]))
                 evaluation.use_artifact(f"{model_artifact(run_id)}:step-{step}", type="model")
-            for key, value in flat_tree(summary_of(results)).items():
+            for key, value in flat_tree(numbers).items():
                 evaluation.summary[f"eval/{name}/{key.replace('.', '/')}"] = value
-            columns = list(rows[0]) if rows else ["index"]
-            data = [[row[column] for column in columns] for row in rows]
+            columns, data = list(rows[0]) if rows else ["index"], [list(r.values()) for r in rows]
             evaluation.log({f"eval/{name}/pairs": wandb.Table(columns=columns, data=data)})
-    except (wandb.errors.Error, TimeoutError, OSError) as error:
+    except (wandb.errors.Error, OSError) as error:
         text = f"warning: W&B did not take the evaluation ({error}); its results are on disk"
         print(text, file=sys.stderr)
-
-
-def summary_of(results: dict[str, Any]) -> dict[str, Any]:
-    """Sets first: ``overall/win_rate``, ``koala/discrete/wins``, …; then what is of all sets."""
-    sets = results["win_rate"]
-    apart = ("win_rate", "problems", "further_rates")
-    return {key: value for key, value in results.items() if key not in apart} | sets

@@ -40,8 +40,7 @@ Question = tuple[Pair, bool]
 class Verdict:
     """One call's outcome. ``model_first``: the model's answer was shown first. ``preference`` is
     in [1, 2], 2 where the model's answer is preferred, or None where no readable answer came;
-    ``problem`` then says why. ``usd``: what the answer cost when it came, ``date`` the day of that.
-    """
+    ``problem`` then says why. ``usd``: what the answer cost when it came, on the day ``date``."""
 
     index: int
     source: str

@@ -10,10 +10,6 @@ from lsp.pocket.language import parse, verify
 from lsp.settings.schema import settings
 
 
-class NotAPocketTask(RunError):
-    """An instruction that the verifier has no answer to."""
-
-
 @settings
 class VerifierJudge(JudgeSettings, Judge):
     """The right answer is preferred to a wrong one; two right or two wrong ones are a tie. The
@@ -25,17 +21,13 @@ class VerifierJudge(JudgeSettings, Judge):
         return self
 
     def verdict(self, pair: Pair, model_first: bool) -> Verdict:
-        """Raises NotAPocketTask where nothing is right or wrong."""
+        """Raises RunError where nothing is right or wrong."""
         if parse(pair.instruction) is None:
-            raise NotAPocketTask(
-                f"judge=verifier knows the pocket world's tasks only, and {pair.instruction[:60]!r}"
-                " is none; take benchmark=pocket, or another judge"
-            )
-        right, other_right = (
-            verify(pair.instruction, output, "exact")
-            for output in (pair.model_output, pair.base_output)
-        )
-        return Verdict(pair.index, pair.source, model_first, TIE + (right - other_right) / 2)
+            problem = f"knows the pocket world's tasks only, and {pair.instruction[:60]!r} is none"
+            raise RunError(f"judge=verifier {problem}; take benchmark=pocket, or another judge")
+        model_right = verify(pair.instruction, pair.model_output, "exact")
+        base_right = verify(pair.instruction, pair.base_output, "exact")
+        return Verdict(pair.index, pair.source, model_first, TIE + (model_right - base_right) / 2)
 
     async def judge_all(
         self, questions: Sequence[Question], on_verdict: Callable[[Verdict], None]

@@ -78,10 +78,7 @@ class OrderEffect:
 
 
 def weighted_win_rate(preferences: Preferences) -> WinRate:
-    """AlpacaEval's weighted form: 100 mean(p - 1), and 100 std(ddof=1) / sqrt(n).
-
-    With fewer than two verdicts the error is NaN.
-    """
+    """AlpacaEval's weighted form: 100 mean(p - 1), and 100 std(ddof=1) / sqrt(n), NaN for n < 2."""
     present = _present(_verdicts(preferences))
     n = len(present)
     return WinRate(
@@ -95,8 +92,7 @@ def weighted_win_rate(preferences: Preferences) -> WinRate:
 def to_discrete(preferences: Preferences, tie_rule: str = "half") -> list[float | None]:
     """Each preference as a whole win (2), a loss (1), or a tie (exactly 1.5), which counts as
     ``tie_rule`` says: ``half`` a win (AlpacaEval's), a ``loss`` (most likely the paper's), or as no
-    verdict (``drop``). Rates, intervals and comparisons of the result are of the discrete kind.
-    """
+    verdict (``drop``). Rates, intervals and comparisons of the result are of the discrete kind."""
     if tie_rule not in TIE_COUNTS_AS:
         raise ValueError(f"tie_rule={tie_rule!r}: it is one of {', '.join(TIE_COUNTS_AS)}")
     _verdicts(preferences)
@@ -145,47 +141,36 @@ def mean_interval(values: ArrayLike, seed: int = 0) -> tuple[float, float]:
         axes = tuple(range(-table.ndim, 0))
         return filled[places].sum(axis=axes) / present[places].sum(axis=axes)
 
+    options = {"method": "percentile", "vectorized": True, "batch": max(1, 2**20 // table.size)}
+    numbers = tuple(map(np.arange, table.shape))
     # A draw may meet no value at all; its mean is NaN and left out.
     with np.errstate(invalid="ignore"), warnings.catch_warnings(action="ignore"):
-        means = bootstrap(
-            tuple(map(np.arange, table.shape)),
-            mean,
-            n_resamples=DRAWS,
-            method="percentile",
-            vectorized=True,
-            batch=max(1, 2**20 // table.size),
-            rng=seed,
-        ).bootstrap_distribution
-    low, high = np.nanpercentile(means, [2.5, 97.5])
+        draws = bootstrap(numbers, mean, n_resamples=DRAWS, **options, rng=seed)
+    low, high = np.nanpercentile(draws.bootstrap_distribution, [2.5, 97.5])
     return float(low), float(high)
 
 
 def compare_paired(one: Preferences, other: Preferences, seed: int = 0) -> Comparison:
     """Preferences of two models against one baseline, instruction by instruction (same order):
-    ``one`` minus ``other``.
+    ``one`` minus ``other``. An instruction without a verdict on either side is left out and
+    counted. The two-sided p-value is that of the mean under all signs of the differences or, where
+    there are more than DRAWS patterns of them, under DRAWS random ones."""
+    from scipy.stats import permutation_test
 
-    An instruction without a verdict on either side is left out and counted. The p-value is that of
-    the mean under all signs of the differences or, where there are more than DRAWS patterns of
-    them, under DRAWS random ones.
-    """
     _same_length("preferences", one, "preferences of the other model", other)
     differences = _present(100 * (_verdicts(one) - _verdicts(other)))
+    n = len(differences)
     low, high = mean_interval(differences, seed)
-    return Comparison(
-        difference=float(differences.mean()) if len(differences) else math.nan,
-        low=low,
-        high=high,
-        p_value=_sign_flip_p_value(differences, seed),
-        n=len(differences),
-        n_missing=len(one) - len(differences),
-    )
+    p_value = 1.0 if n else math.nan
+    if n > 1:
+        flips = {"permutation_type": "samples", "n_resamples": DRAWS, "batch": max(1, 2**20 // n)}
+        p_value = float(permutation_test((differences,), np.mean, **flips, rng=seed).pvalue)
+    mean = float(differences.mean()) if n else math.nan
+    return Comparison(mean, low, high, p_value, n, len(one) - n)
 
 
 def order_effect(model_first: Preferences, base_first: Preferences) -> OrderEffect:
-    """Position bias and disagreement from the preferences of both orders, pair by pair.
-
-    Without pairs (all answers identical, none judged) both are NaN.
-    """
+    """Position bias and disagreement from the preferences of both orders; NaN without pairs."""
     _same_length("model_first", model_first, "base_first", base_first)
     orders = np.stack([_verdicts(model_first, least=0), _verdicts(base_first, least=0)])
     model, base = orders[:, ~np.isnan(orders).any(axis=0)] - TIE
@@ -208,14 +193,12 @@ def label_preference(logprob_m: float, logprob_M: float, switched: bool) -> floa
     The judge says m for the output shown first, M for the second. ``switched``: the model's
     answer was shown first, so the preference is turned round; AlpacaEval shows the baseline's
     first otherwise. A label that the judge does not list has log-prob -inf. Raises ValueError where
-    both are -inf, or one is NaN or +inf.
-    """
+    both are -inf, or one is NaN or +inf."""
     higher = max(logprob_m, logprob_M)
     if math.isnan(logprob_m + logprob_M) or math.isinf(higher):
-        raise ValueError(
-            f"log-probs {logprob_m} of m and {logprob_M} of M give no preference: at least one must"
-            " be finite, neither NaN nor inf; a pair without them has no verdict (None)"
-        )
+        problem = f"log-probs {logprob_m} of m and {logprob_M} of M give no preference"
+        rule = "at least one must be finite, neither NaN nor inf"
+        raise ValueError(f"{problem}: {rule}; a pair without them has no verdict (None)")
     # Divided by the larger first: nothing underflows, and equal log-probs are an exact tie.
     weight_m, weight_M = math.exp(logprob_m - higher), math.exp(logprob_M - higher)
     second_preferred = 2 - weight_m / (weight_m + weight_M)
@@ -224,15 +207,12 @@ def label_preference(logprob_m: float, logprob_M: float, switched: bool) -> floa
 
 def seeded_switch(instruction: str, seed: int = 0) -> bool:
     """Whether AlpacaEval's protocol shows the two outputs of an instruction swapped, the model's
-    first: the first draw of ``random.Random("is_switched_outputs" + instruction + seed)`` from
-    [False, True]."""
-    source = random.Random(f"is_switched_outputs{instruction}{seed}")
-    return source.choices([False, True])[0]
+    first: the first draw from [False, True] of a generator that is seeded by the texts below."""
+    return random.Random(f"is_switched_outputs{instruction}{seed}").choices([False, True])[0]
 
 
 def mean_length(outputs: Sequence[str]) -> float:
-    """Mean length of answers in characters, what AlpacaEval calls ``avg_length`` (there cut to a
-    whole number)."""
+    """In characters; what AlpacaEval calls ``avg_length`` (there cut to a whole number)."""
     if not outputs:
         raise ValueError("there are no outputs to take a mean length of; pass at least one")
     return sum(map(len, outputs)) / len(outputs)
@@ -241,12 +221,9 @@ def mean_length(outputs: Sequence[str]) -> float:
 def by_source(
     sources: Sequence[str], values: Sequence[Value], measure: Callable[[list[Value]], Measure]
 ) -> dict[str, Measure]:
-    """``measure`` of the values of each source set, sets in the order of their names, and of all
-    values as ``overall``.
-
-    ``values`` are whatever the measure takes: preferences for a rate or an interval, answers for
-    ``mean_length``, pairs for ``lambda pairs: compare_paired(*zip(*pairs))``.
-    """
+    """``measure`` of the values of each source set, sets in the order of their names, and of all as
+    ``overall``. Values are whatever the measure takes: preferences for a rate or an interval,
+    answers for ``mean_length``, pairs for ``lambda pairs: compare_paired(*zip(*pairs))``."""
     _same_length("sources", sources, "values", values)
     if OVERALL in sources:
         raise ValueError(f"a source set is called {OVERALL!r}, as the total is; rename it")
@@ -260,17 +237,15 @@ def by_source(
 def _verdicts(preferences: Preferences, least: int = 1) -> np.ndarray:
     """[n], NaN where there is no verdict."""
     if len(preferences) < least:
+        advice = "pass one a pair, None where there is no verdict"
+        raise ValueError(f"there are no preferences to take a rate of; {advice}")
+    rows = [row for row, p in enumerate(preferences) if p is not None and not 1 <= p <= 2]
+    if rows:
         raise ValueError(
-            "there are no preferences to take a rate of; pass one a pair, None where there is no"
-            " verdict"
-        )
-    wrong = [(row, p) for row, p in enumerate(preferences) if p is not None and not 1 <= p <= 2]
-    if wrong:
-        row, value = wrong[0]
-        raise ValueError(
-            f"{len(wrong)} of {len(preferences)} preferences are outside [1, 2], first {value} in"
-            f" row {row}; 2 means that the model's answer is preferred, 1.5 a tie (0 in old"
-            " AlpacaEval files), 1 the baseline's, None that there is no verdict"
+            f"{len(rows)} of {len(preferences)} preferences are outside [1, 2], first"
+            f" {preferences[rows[0]]} in row {rows[0]}; 2 means that the model's answer is"
+            " preferred, 1.5 a tie (0 in old AlpacaEval files), 1 the baseline's, None that there"
+            " is no verdict"
         )
     return np.array(preferences, dtype=float)
 
@@ -282,18 +257,6 @@ def _present(values: np.ndarray) -> np.ndarray:
 
 def _same_length(name: str, one: Sequence, other_name: str, other: Sequence) -> None:
     if len(one) != len(other):
-        raise ValueError(
-            f"{len(one)} {name} but {len(other)} {other_name}: row i of both must be of the same"
-            " instruction; where one lacks a verdict, pass None"
-        )
-
-
-def _sign_flip_p_value(differences: np.ndarray, seed: int) -> float:
-    """Two-sided."""
-    from scipy.stats import permutation_test
-
-    n = len(differences)
-    if n < 2:
-        return 1.0 if n else math.nan
-    flips = {"permutation_type": "samples", "n_resamples": DRAWS, "batch": max(1, 2**20 // n)}
-    return float(permutation_test((differences,), np.mean, **flips, rng=seed).pvalue)
+        problem = f"{len(one)} {name} but {len(other)} {other_name}"
+        rule = "row i of both must be of the same instruction"
+        raise ValueError(f"{problem}: {rule}; where one lacks a verdict, pass None")

@@ -18,49 +18,40 @@ and of what follows them."""
 
 
 def training_rows(
-    play: Play,
-    method: MethodConfig,
-    num_queries: int,
-    max_query_tokens: int,
-    max_answer_tokens: int,
+    play: Play, method: MethodConfig, num_queries: int, max_query_tokens: int, max_new_tokens: int
 ) -> list[TrainingRow]:
-    """The rows of L_Sol + alpha_Ch L_Ch.
-
-    The row denominators are N G and N of the step as planned: unplayed queries and masked
-    answers lower the sum and never change what it is divided by. Token denominators count the
-    tokens that are trained on.
-    """
+    """The rows of L_Sol + alpha_Ch L_Ch. The row denominators are N G and N of the step as planned:
+    unplayed queries and masked answers lower the sum and never change what it is divided by. Token
+    denominators count the tokens that are trained on."""
     group_size = play.reward_QG.shape[1] if play.queries else 1
+    advantages_QG = play.solver_advantage_QG.tolist()
+    groups = zip(play.solver_prompt_ids, play.answers, advantages_QG, strict=True)
     solver = [
         (prompt, answer, advantage)
-        for prompt, answers, advantages in zip(
-            play.solver_prompt_ids, play.answers, play.solver_advantage_QG.tolist(), strict=True
-        )
+        for prompt, answers, advantages in groups
         for answer, advantage in zip(answers, advantages, strict=True)
         if not (method.mask_truncated_answers and answer.finish_reason == "length")
     ]
     challenger = []
     if method.trains_challenger and len(play.queries) >= 2:
-        advantages = play.challenger_advantage_Q.tolist()
+        advantages_Q = play.challenger_advantage_Q.tolist()
         challenger = [
             (query.prompt_ids, query.completion, advantage)
-            for query, advantage in zip(play.queries, advantages, strict=True)
+            for query, advantage in zip(play.queries, advantages_Q, strict=True)
             if query.completion is not None
         ]
     roles: tuple[tuple[Role, list[Entry], int, int, float], ...] = (
-        ("solver", solver, num_queries * group_size, max_answer_tokens, 1.0),
+        ("solver", solver, num_queries * group_size, max_new_tokens, 1.0),
         ("challenger", challenger, num_queries, max_query_tokens, method.challenger_weight),
     )
     merged: dict[RowKey, TrainingRow] = {}
     for role, entries, rows, limit, role_weight in roles:
-        tokens = sum(len(completion.ids) for _, completion, _ in entries)
+        total = sum(len(completion.ids) for _, completion, _ in entries)
         for prompt, completion, advantage in entries:
-            weight = role_weight * token_weight(
-                method.loss_aggregation, len(completion.ids), rows, tokens, limit
-            )
-            row = TrainingRow(
-                role, prompt, completion.ids, completion.logprobs, weight * advantage, weight, 1
-            )
+            ids, logprobs = completion.ids, completion.logprobs
+            share = token_weight(method.loss_aggregation, len(ids), rows, total, limit)
+            weight = role_weight * share
+            row = TrainingRow(role, prompt, ids, logprobs, weight * advantage, weight, 1)
             same = merged.get(row.key)
             merged[row.key] = row if same is None else same.merged_with(row)
     return list(merged.values())
@@ -92,28 +83,25 @@ def pad(rows: list[TrainingRow]) -> MicroBatch:
     if any(not row.prompt_ids or not row.completion_ids for row in rows):
         raise ValueError("a row has no prompt tokens or no completion tokens; leave it out")
     prompts = {prompt: k for k, prompt in enumerate(dict.fromkeys(r.prompt_ids for r in rows))}
-    prompt_ids, _ = _padded(list(prompts))
-    completions = [row.completion_ids for row in rows]
-    completion_ids, completion_mask = _padded(completions, NARROWEST)
-    return MicroBatch(
-        rows,
-        prompt_ids,
-        torch.tensor([len(prompt) for prompt in prompts]),
-        torch.tensor([prompts[row.prompt_ids] for row in rows]),
-        completion_ids,
-        completion_mask,
-        completion_mask.nonzero()[:, 0],
-    )
+    prompt_ids, _ = padded(list(prompts))
+    ids, mask = padded([row.completion_ids for row in rows], NARROWEST)
+    lengths = torch.tensor([len(prompt) for prompt in prompts])
+    owners = torch.tensor([prompts[row.prompt_ids] for row in rows])
+    return MicroBatch(rows, prompt_ids, lengths, owners, ids, mask, mask.nonzero()[:, 0])
 
 
-def _padded(sequences: Sequence[tuple[int, ...]], narrowest: int = 1) -> tuple[Tensor, Tensor]:
-    """(ids, mask), both [sequences, width of the longest]."""
+def padded(
+    sequences: Sequence[Sequence[int]], narrowest: int = 1, left: bool = False
+) -> tuple[Tensor, Tensor]:
+    """(ids, mask), both [sequences, width of the longest], padded with id 0 on the right, or on the
+    ``left``. ``narrowest``: columns at least."""
     width = max(narrowest, *map(len, sequences))
     ids = torch.zeros(len(sequences), width, dtype=torch.long)
     mask = torch.zeros_like(ids, dtype=torch.bool)
     for i, sequence in enumerate(sequences):
-        ids[i, : len(sequence)] = torch.tensor(sequence)
-        mask[i, : len(sequence)] = True
+        columns = slice(width - len(sequence), None) if left else slice(len(sequence))
+        ids[i, columns] = torch.tensor(sequence)
+        mask[i, columns] = True
     return ids, mask
 
 

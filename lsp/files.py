@@ -8,6 +8,7 @@ import math
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
 from typing import IO, Any
 
@@ -81,10 +82,8 @@ def sync(path: Path) -> None:
 
 def next_free(folder: Path, name: str) -> Path:
     """``<folder>/<name>-K`` with the smallest K from 1 that is not there yet."""
-    number = 1
-    while (folder / f"{name}-{number}").exists():
-        number += 1
-    return folder / f"{name}-{number}"
+    paths = (folder / f"{name}-{number}" for number in count(1))
+    return next(path for path in paths if not path.exists())
 
 
 def lock(path: Path, wait: bool = True) -> IO[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections import defaultdict
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -38,27 +38,25 @@ class UpdateStats:
     padded_tokens: int = 0
     max_mismatch: float = 0.0
     role_gradients: dict[str, float] = field(default_factory=dict)
-    sums: dict[str, float] = field(default_factory=lambda: defaultdict(float))
+    sums: Counter[str] = field(default_factory=Counter)
     row: dict[tuple, tuple[float, float]] = field(default_factory=dict)
 
     @classmethod
     def merged(cls, parts: Sequence[UpdateStats]) -> UpdateStats:
         """Of all processes' parts of one update."""
-        if len(parts) == 1:
-            return parts[0]
-        mismatch = [part.max_mismatch for part in parts]
-        whole = cls(
-            loss=sum(part.loss for part in parts),
-            tokens=sum(part.tokens for part in parts),
-            padded_tokens=sum(part.padded_tokens for part in parts),
-            max_mismatch=math.nan if any(map(math.isnan, mismatch)) else max(mismatch),
-            role_gradients=parts[0].role_gradients,
-        )
+        whole = cls(role_gradients=parts[0].role_gradients)
         for part in parts:
+            whole.note_mismatch(part.max_mismatch)
+            whole.loss += part.loss
+            whole.tokens += part.tokens
+            whole.padded_tokens += part.padded_tokens
             whole.row |= part.row
-            for name, value in part.sums.items():
-                whole.sums[name] += value
+            whole.sums.update(part.sums)
         return whole
+
+    def note_mismatch(self, mismatch: float) -> None:
+        """Of a batch's log-probabilities; NaN stays."""
+        self.max_mismatch = mismatch if math.isnan(mismatch) else max(self.max_mismatch, mismatch)
 
     def metrics(self) -> dict[str, float]:
         """Path keys. KL by every sampled estimator, whichever the loss uses."""
@@ -72,16 +70,17 @@ class UpdateStats:
             "rollout/logprob_mismatch": self.max_mismatch,
             **self.role_gradients,
         }
+        sums = self.sums
         for role in ("challenger", "solver"):
-            tokens = self.sums[f"tokens/{role}"]
+            tokens = sums[f"tokens/{role}"]
             if not tokens:
                 continue
-            values[f"loss/policy/{role}"] = self.sums[f"policy/{role}"]
-            values[f"loss/kl/{role}"] = self.sums[f"kl_loss/{role}"]
-            values[f"entropy/{role}"] = self.sums[f"entropy/{role}"] / tokens
+            values[f"loss/policy/{role}"] = sums[f"policy/{role}"]
+            values[f"loss/kl/{role}"] = sums[f"kl_loss/{role}"]
+            values[f"entropy/{role}"] = sums[f"entropy/{role}"] / tokens
             for estimator in KL_ESTIMATORS:
-                if f"{estimator}/{role}" in self.sums:
-                    values[f"kl/{role}/{estimator}"] = self.sums[f"{estimator}/{role}"] / tokens
+                if f"{estimator}/{role}" in sums:
+                    values[f"kl/{role}/{estimator}"] = sums[f"{estimator}/{role}"] / tokens
         return values
 
 
@@ -102,56 +101,47 @@ class Learner:
         settings = config.optim
         if settings.gradient_checkpointing:
             checkpoint_layers(players.policy)
-        self.named = {
-            name: _master(parameter)
-            for name, parameter in players.policy.named_parameters()
-            if parameter.requires_grad
-        }
+        parameters = players.policy.named_parameters()
+        self.named = {name: _master(p) for name, p in parameters if p.requires_grad}
         self.trained = list(self.named.values())
         parts = [t for t in self.trained if is_sharded(t)]
         plain = [t for t in self.trained if not is_sharded(t)]
         self.sharded = bool(parts)
-        self.optimizer = torch.optim.AdamW(
-            [{"params": parts}, {"params": plain}] if parts else plain,
-            lr=settings.lr,
-            betas=(settings.beta1, settings.beta2),
-            weight_decay=settings.weight_decay,
-            fused=True,
-        )
+        groups = [{"params": parts}, {"params": plain}] if parts else plain
+        rates = {"lr": settings.lr, "weight_decay": settings.weight_decay}
+        betas = (settings.beta1, settings.beta2)
+        self.optimizer = torch.optim.AdamW(groups, betas=betas, fused=True, **rates)
 
     def update(self, rows: list[TrainingRow], step: int) -> UpdateStats:
         """One on-policy step on the rows of one play. A loss or gradient that is not finite
         leaves the weights as they are and is counted. ``rows`` are those of the whole step, in
         every process; each takes its part of them, and gradients and measures are added up."""
-        processes = self.players.processes
         stats = UpdateStats()
         every = self.config.optim.role_gradients_every
         before: list[torch.Tensor] | None = None
         batches = {role: self._batches(rows, role) for role in ("challenger", "solver")}
         with self.players.reference_at_work():  # one visit for all of them
-            references = {
-                role: [self._reference(batch) for batch in role_batches]
-                for role, role_batches in batches.items()
-            }
-        for role, role_batches in batches.items():
-            for batch, ref in zip(role_batches, references[role], strict=True):
+            scored = {role: [(b, self._reference(b)) for b in batches[role]] for role in batches}
+        for role, pairs in scored.items():
+            for batch, ref in pairs:
                 self._backward(batch, ref, stats)
             if every and step % every == 0 and any(row.role == role for row in rows):
                 before = self._measure_gradient(role, before, stats)
         self._add_up_gradients()
-        stats = UpdateStats.merged(processes.all_gather(stats))
+        stats = UpdateStats.merged(self.players.processes.all_gather(stats))
         stats.rows, stats.merged_rows = sum(row.count for row in rows), len(rows)
         stats.grad_norm = self._clip_gradient()
         stats.skipped = not (math.isfinite(stats.loss) and math.isfinite(stats.grad_norm))
         if rows and not stats.skipped:
-            warmup = self.config.optim.warmup_steps
+            optim = self.config.optim
             for group in self.optimizer.param_groups:
-                group["lr"] = self.config.optim.lr * min(1.0, step / max(1, warmup))
+                group["lr"] = optim.lr * min(1.0, step / max(1, optim.warmup_steps))
             self.optimizer.step()
+            parameters = dict(self.players.policy.named_parameters())
             with torch.no_grad():
-                for name, parameter in self.players.policy.named_parameters():
-                    if parameter.requires_grad and self.named[name] is not parameter:
-                        parameter.copy_(self.named[name])
+                for name, tensor in self.named.items():
+                    if parameters[name] is not tensor:
+                        parameters[name].copy_(tensor)
         self.optimizer.zero_grad(set_to_none=True)  # the next play needs their memory
         return stats
 
@@ -170,30 +160,28 @@ class Learner:
     def _add_up_gradients(self) -> None:
         """Over all processes; one that had no row for a parameter adds nothing to it. Those of
         sharded parameters were added up in the backward pass."""
-        processes = self.players.processes
-        reached = processes.all_gather([tensor.grad is not None for tensor in self.trained])
-        anywhere = map(any, zip(*reached, strict=True))
-        wanted = [tensor for tensor, hit in zip(self.trained, anywhere, strict=True) if hit]
-        for tensor in wanted:
+        here = [tensor.grad is not None for tensor in self.trained]
+        anywhere = map(any, zip(*self.players.processes.all_gather(here), strict=True))
+        reached = [tensor for tensor, hit in zip(self.trained, anywhere, strict=True) if hit]
+        for tensor in reached:
             if tensor.grad is None:
                 tensor.grad = torch.zeros_like(tensor)
-        self._add_up([tensor.grad for tensor in wanted])
+        self._add_up([tensor.grad for tensor in reached])
 
     def _add_up(self, gradients: list[torch.Tensor]) -> None:
-        processes = self.players.processes
         plain = [gradient for gradient in gradients if not is_sharded(gradient)]
-        processes.all_reduce(plain)
+        self.players.processes.all_reduce(plain)
         if self.sharded:  # the loss was scaled for a mean
             for gradient in plain:
-                gradient.div_(processes.size)
+                gradient.div_(self.players.processes.size)
 
     def _batches(self, rows: list[TrainingRow], role: str) -> list[MicroBatch]:
         """This process's part of a role's rows. Where weights are sharded, all processes take the
         same number of passes: rows of weight zero fill up."""
         processes = self.players.processes
         rows = [row for row in rows if row.role == role][processes.rank :: processes.size]
-        packed = pack(rows, self.config.optim.micro_batch_tokens)
-        parts = [[rows[i] for i in chosen] for chosen in packed]
+        limit = self.config.optim.micro_batch_tokens
+        parts = [[rows[i] for i in chosen] for chosen in pack(rows, limit)]
         if self.sharded:
             nothing = TrainingRow(role, (1,), (1, 1), (0.0, 0.0), 0.0, 0.0, 0)
             parts += [[nothing]] * (max(processes.all_gather(len(parts))) - len(parts))
@@ -210,14 +198,11 @@ class Learner:
     def _measure_gradient(
         self, role: str, before: list[torch.Tensor] | None, stats: UpdateStats
     ) -> list[torch.Tensor]:
-        """Norm of a role's own gradient, and its cosine with that of the role before it.
-
-        The roles' gradients add up in one buffer; ``before`` is a copy of it from before this
-        role, so the update itself is the same whether this is measured or not.
-        """
-        processes = self.players.processes
+        """Norm of a role's own gradient, and its cosine with that of the role before it. The roles'
+        gradients add up in one buffer; ``before`` is a copy of it from before this role, so the
+        update itself is the same whether this is measured or not."""
         gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in self.trained]
-        if before is None or processes.size > 1:  # a sum would be added to the next role's
+        if before is None or self.players.processes.size > 1:  # sums would join the next role's
             gradients = [gradient.clone() for gradient in gradients]
         self._add_up(gradients)
         if before is None:
@@ -233,9 +218,7 @@ class Learner:
 
     def _backward(self, batch: MicroBatch, ref: TokenScores, stats: UpdateStats) -> None:
         method, temperature = self.config.method, self.config.rollout.temperature
-        exact = method.kl_estimator == "exact"
-        policy = self.players.policy
-        device = ref.logprobs_C.device
+        policy, device = self.players.policy, ref.logprobs_C.device
         weights = [[row.policy_weight, row.kl_weight] for row in batch.rows]
         policy_weight_C, kl_weight_C = torch.tensor(weights, device=device)[batch.row_C].unbind(1)
 
@@ -246,62 +229,44 @@ class Learner:
             kl = kl_loss(kl_of(logprobs, part), kl_weight_C[part], method.beta)
             return policy_loss(logprobs, policy_weight_C[part]) + kl
 
-        if exact:
+        if method.kl_estimator == "exact":
             scores = completion_scores(policy, batch, temperature, with_distribution=True)
             distributions = scores.distribution_CV, ref.distribution_CV
             kl_C = kl_per_token(scores.logprobs_C, ref.logprobs_C, "exact", *distributions)
             loss = policy_loss(scores.logprobs_C, policy_weight_C)
             loss = loss + kl_loss(kl_C, kl_weight_C, method.beta)
         else:
-            loss, scores = head_loss(
-                completion_hidden(policy, batch),
-                policy.get_output_embeddings(),
-                batch.completion_ids_BT[batch.completion_mask_BT],
-                temperature,
-                token_loss,
-            )
+            hidden_CD, head = completion_hidden(policy, batch), policy.get_output_embeddings()
+            target_C = batch.completion_ids_BT[batch.completion_mask_BT]
+            loss, scores = head_loss(hidden_CD, head, target_C, temperature, token_loss)
             kl_C = kl_of(scores.logprobs_C, slice(None))
         # FSDP2 takes the mean over processes where a sum is meant.
         (loss * self.players.processes.size if self.sharded else loss).backward()
-        if not batch.rows[0].count:
-            return
-        stats.loss += loss.item()
-        self._measure(batch, scores, ref, kl_C.detach(), stats)
+        if batch.rows[0].count:
+            stats.loss += loss.item()
+            self._measure(batch, scores, ref, kl_C.detach(), stats)
 
     @torch.no_grad()
-    def _measure(
-        self,
-        batch: MicroBatch,
-        scores: TokenScores,
-        ref: TokenScores,
-        kl_C: torch.Tensor,
-        stats: UpdateStats,
-    ) -> None:
+    def _measure(self, batch: MicroBatch, scores, ref, kl_C, stats: UpdateStats) -> None:
         """Per-row sums once, then plain floats."""
-        columns = {"entropy": row_sums(batch, scores.entropy_C), "loss_kl": row_sums(batch, kl_C)}
-        for estimator in ("k1", "k2", "k3"):
-            kl = kl_per_token(scores.logprobs_C, ref.logprobs_C, estimator)
-            columns[estimator] = row_sums(batch, kl)
-        if self.config.method.kl_estimator == "exact":
-            columns["exact"] = columns["loss_kl"]
-        values = {name: column.tolist() for name, column in columns.items()}
+        method = self.config.method
+        pair = scores.logprobs_C, ref.logprobs_C
+        measures = {name: kl_per_token(*pair, name) for name in ("k1", "k2", "k3")}
+        measures |= {"entropy": scores.entropy_C, method.kl_estimator: kl_C}
+        values = {name: row_sums(batch, value_C).tolist() for name, value_C in measures.items()}
         rollout = [x for row in batch.rows for x in row.rollout_logprobs]
         difference = scores.logprobs_C - torch.tensor(rollout, device=scores.logprobs_C.device)
-        mismatch = difference.abs().max().item()
-        stats.max_mismatch = max(stats.max_mismatch, mismatch) if mismatch == mismatch else mismatch
+        stats.note_mismatch(difference.abs().max().item())
         stats.tokens += batch.tokens
         stats.padded_tokens += batch.padded_tokens
+        sums = stats.sums
         for i, row in enumerate(batch.rows):
-            tokens = len(row.completion_ids)
-            sums = stats.sums
+            tokens, loss_kl = len(row.completion_ids), values[method.kl_estimator][i]
             sums[f"tokens/{row.role}"] += tokens * row.count
             sums[f"policy/{row.role}"] -= row.policy_weight * tokens
-            sums[f"kl_loss/{row.role}"] += (
-                self.config.method.beta * row.kl_weight * values["loss_kl"][i]
-            )
-            for name in ("entropy", "k1", "k2", "k3", "exact"):
-                if name in values:
-                    sums[f"{name}/{row.role}"] += values[name][i] * row.count
+            sums[f"kl_loss/{row.role}"] += method.beta * row.kl_weight * loss_kl
+            for name, sums_B in values.items():
+                sums[f"{name}/{row.role}"] += sums_B[i] * row.count
             stats.row[row.key] = (values["k2"][i] / tokens, values["entropy"][i] / tokens)
 
 

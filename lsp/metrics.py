@@ -17,33 +17,26 @@ def play_metrics(
     values = {
         "rollout/played_query_frac": len(play.queries) / count,
         "rollout/distinct_query_frac": len({query.text for query in queries}) / count,
-        **{
-            f"rollout/query_{status}_frac": sum(q.status == status for q in queries) / count
-            for status in ("length", "empty", "malformed")
-        },
     }
+    for status in ("length", "empty", "malformed"):
+        values[f"rollout/query_{status}_frac"] = sum(q.status == status for q in queries) / count
     lengths = [len(q.completion.ids) for q in queries if q.completion is not None]
     if lengths:
         values["rollout/query_length/mean"] = sum(lengths) / len(lengths)
     if not play.queries:
         return values
+    truncated = sum(answer.finish_reason == "length" for answer in answers)
+    flat_Q = play.solver_reward_QG.std(dim=1) < 1e-6
     values |= {
         "rollout/answer_length/mean": sum(len(a.ids) for a in answers) / len(answers),
-        "rollout/answer_truncated_frac": sum(a.finish_reason == "length" for a in answers)
-        / len(answers),
+        "rollout/answer_truncated_frac": truncated / len(answers),
         **spread("reward/external", play.reward_QG),
-        **{
-            key: value
-            for name, tensor in play.reward_details.items()
-            for key, value in spread(f"reward/external/{name}", tensor).items()
-        },
-        **spread("reward/solver", play.solver_reward_QG),
-        **spread("advantage/solver", play.solver_advantage_QG),
-        "reward/solver/zero_variance_frac": (play.solver_reward_QG.std(dim=1) < 1e-6)
-        .float()
-        .mean()
-        .item(),
     }
+    for name, detail_QG in play.reward_details.items():
+        values |= spread(f"reward/external/{name}", detail_QG)
+    values |= spread("reward/solver", play.solver_reward_QG)
+    values |= spread("advantage/solver", play.solver_advantage_QG)
+    values["reward/solver/zero_variance_frac"] = flat_Q.float().mean().item()
     if play.queries[0].completion is not None:
         values |= spread("reward/challenger", play.challenger_reward_Q)
         values |= spread("advantage/challenger", play.challenger_advantage_Q)

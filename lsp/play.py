@@ -14,12 +14,11 @@ import math
 import shutil
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lsp.contracts import World
 from lsp.errors import RunError
 from lsp.model.out_of_memory import OutOfMemory, memory_guard
 from lsp.run.checkpoint import named_checkpoint
@@ -27,6 +26,7 @@ from lsp.run.folder import find_run, read_run
 from lsp.run.init import Init
 from lsp.run.resume import saved_config
 from lsp.settings.compose import written
+from lsp.settings.schema import with_value
 from lsp.tools.text import folded, visible
 
 if TYPE_CHECKING:
@@ -44,8 +44,7 @@ UNPLAYED = {
     "empty": "the Challenger wrote nothing",
     "malformed": "it holds a tag of the Challenger's template",
 }
-NARROW = 60
-"""Terminals with fewer columns show the two answers one below the other."""
+NARROW = 60  # terminals with fewer columns show the two answers one below the other
 GAP = " │ "
 
 
@@ -62,10 +61,7 @@ class Answer:
 @dataclass(frozen=True)
 class Table:
     """Who sits at it: the trained model is ``players.policy``, the judge ``players.reference``.
-
-    ``temperature`` is that of the answers, 0 for the likeliest; every draw is a function of
-    (``seed``, turn).
-    """
+    ``temperature`` is that of the answers, 0 for the likeliest."""
 
     players: Players
     base: PreTrainedModel
@@ -84,7 +80,7 @@ class Table:
         longest = players.policy.config.max_position_embeddings - max(needed.values()) + length
         return f"too long: {length} tokens, and at most {longest} fit the model's context"
 
-    def answers(self, query: str, turn: int) -> tuple[Answer, Answer]:
+    def answers(self, query: str, turn: int) -> list[Answer]:
         """The base's answer and the trained model's."""
         from lsp.types import DrawKey
 
@@ -98,17 +94,26 @@ class Table:
         queries, texts = [query] * 2, [completion.text for completion in completions]
         rewards = players.reward(queries, texts)
         qualities, _ = players.self_judge.score(queries, texts, DrawKey(self.seed, turn, "judge"))
-        base, trained = (
+        return [
             Answer(completion.text, completion.finish_reason == "length", reward, quality)
             for completion, reward, quality in zip(completions, rewards, qualities, strict=True)
-        )
-        return base, trained
+        ]
 
 
 def main(arguments: Sequence[str]) -> None:
-    options = read_options(arguments)
-    for stream in (sys.stdin, sys.stdout):
-        stream.reconfigure(errors="replace")  # a byte that is no text ends no conversation
+    parser = argparse.ArgumentParser(prog="python -m lsp.play", description=__doc__.splitlines()[0])
+    parser.add_argument("run", metavar="RUN", help="a run's folder or id")
+    parser.add_argument("--runs-root", default="outputs", help="where ids are looked for (outputs)")
+    parser.add_argument("--checkpoint", help="for instance step-000050 (the newest)")
+    parser.add_argument("--greedy", action="store_true", help="the likeliest answers")
+    code = "code that the run's settings name, as on its command line: reward.path=mine.reward"
+    parser.add_argument("--trust", metavar="KEY=VALUE", action="append", default=[], help=code)
+    parser.add_argument("--seed", type=int, default=0, help="of every draw (0)")
+    options = parser.parse_args(arguments)
+    if not 0 <= options.seed < 2**32:
+        parser.error(f"argument --seed: {options.seed} is not between 0 and {2**32 - 1}")
+    sys.stdin.reconfigure(errors="replace")  # a byte that is no text ends no conversation
+    sys.stdout.reconfigure(errors="replace", line_buffering=True)
     try:
         run = find_run(options.run, options.runs_root)
         checkpoint = named_checkpoint(run, options.checkpoint)
@@ -116,34 +121,13 @@ def main(arguments: Sequence[str]) -> None:
             table = set_table(run, checkpoint, options.seed, options.greedy, written(options.trust))
         base, init = table.players.config.model.name, read_run(run)["init"]["text"]
         print(f"base: {base}; trained: {checkpoint}, from {init}")
-        print(f"type a query, or {' '.join(COMMANDS)}", flush=True)
+        print(f"type a query, or {' '.join(COMMANDS)}")
         with memory_guard("answers"):
             talk(table)
     except (RunError, ValueError, OutOfMemory) as error:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:
         print()
-
-
-def read_options(arguments: Sequence[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m lsp.play", description=__doc__.splitlines()[0])
-    parser.add_argument("run", metavar="RUN", help="a run's folder or id")
-    parser.add_argument("--runs-root", default="outputs", help="where ids are looked for (outputs)")
-    parser.add_argument("--checkpoint", help="for instance step-000050 (the newest)")
-    parser.add_argument("--greedy", action="store_true", help="the likeliest answers")
-    parser.add_argument(
-        "--trust", metavar="KEY=VALUE", action="append", default=[],
-        help="code that the run's settings name, as on its command line: reward.path=mine.reward",
-    )  # fmt: skip
-    parser.add_argument("--seed", type=seed_number, default=0, help="of every draw (0)")
-    return parser.parse_args(arguments)
-
-
-def seed_number(text: str) -> int:
-    value = int(text)
-    if not 0 <= value < 2**32:
-        raise argparse.ArgumentTypeError(f"{value} is not between 0 and {2**32 - 1}")
-    return value
 
 
 def set_table(
@@ -156,40 +140,42 @@ def set_table(
 
     # A checkpoint holds merged weights, so there are no adapters to put on; without an optimizer
     # beside them, all models fit where they were trained.
-    plain = replace(config.model, lora=replace(config.model.lora, rank=0))
-    at_hand = replace(config.hardware, offload=False)
-    players = load_players(replace(config, model=plain, hardware=at_hand), init, checkpoint)
+    plain = with_value(with_value(config, "model.lora.rank", 0), "hardware.offload", False)
+    players = load_players(plain, init, checkpoint)
     base = load_base(config, init, players.reference)
     return Table(players, base, seed, 0.0 if greedy else config.rollout.temperature)
 
 
 def talk(table: Table) -> None:
-    """Answer line by line until ``/quit`` or the end of the input."""
+    """Answer line by line until ``/quit`` or the end of the input. A person's query is read as a
+    Challenger's is."""
+    from lsp.queries.challenger import parse_query
+
     turn = 0
     for line in lines():
         text = line.strip()
         if text == "/quit":
             return
         if text == "/help":
-            print("\n".join(f"{name:<12}{what}" for name, what in COMMANDS.items()), flush=True)
-        elif text.startswith("/") and text != "/challenge":
-            known = ", ".join(COMMANDS)
-            print(f"{visible(text, 40)} is no command; there are {known}", flush=True)
+            print("\n".join(f"{name:<12}{purpose}" for name, purpose in COMMANDS.items()))
+        elif text == "/challenge":
+            turn += 1
+            challenge(table, turn)
+        elif text.startswith("/"):
+            print(f"{visible(text, 40)} is no command; there are {', '.join(COMMANDS)}")
         elif text:
             turn += 1
-            if text == "/challenge":
-                challenge(table, turn)
+            query, well_formed = parse_query(text, table.players.prompts.template_tags)
+            if well_formed and query:
+                play(table, query, turn)
             else:
-                typed(table, text, turn)
+                print("not played: it is empty, or holds a tag of the Challenger's template")
 
 
 def lines() -> Iterator[str]:
-    """What is typed (or piped), a line at a time."""
-    prompt = ""
-    if sys.stdin.isatty():
+    prompt = "> " if sys.stdin.isatty() else ""
+    if prompt:
         import readline  # noqa: F401  input() then edits lines and recalls earlier ones
-
-        prompt = "> "
     while True:
         try:
             yield input(prompt)
@@ -199,53 +185,36 @@ def lines() -> Iterator[str]:
             return
 
 
-def typed(table: Table, text: str, turn: int) -> None:
-    """A person's query, read as a Challenger's is."""
-    from lsp.queries.challenger import parse_query
-
-    query, well_formed = parse_query(text, table.players.prompts.template_tags)
-    if well_formed and query:
-        play(table, query, turn)
-    else:
-        print("not played: it is empty, or holds a tag of the Challenger's template", flush=True)
-
-
 def challenge(table: Table, turn: int) -> None:
     """The trained model asks; what a run would not play is shown and not answered."""
-    players = table.players
     from lsp.types import DrawKey
 
-    (query,) = players.ask(players.policy, 1, DrawKey(table.seed, turn, "challenger"))
+    key = DrawKey(table.seed, turn, "challenger")
+    (query,) = table.players.ask(table.players.policy, 1, key)
     if query.played:
         play(table, query.text, turn)
     else:
-        print(f"{shown(query.text)}\nnot played: {UNPLAYED[query.status]}", flush=True)
+        print(f"{shown(query.text)}\nnot played: {UNPLAYED[query.status]}")
 
 
 def play(table: Table, query: str, turn: int) -> None:
-    """Ask both and show what they say."""
     if reason := table.refusal(query):
-        print(f"not played: {reason}", flush=True)
+        print(f"not played: {reason}")
         return
     base, trained = table.answers(query, turn)
     print(shown(query))
-    if (line := right_answer(table.players.config.world, query)) is not None:
-        print(line)
+    world = table.players.config.world
+    if (right_answer := world.right_answer(query)) is not None:
+        print(f"right answer: {right_answer}")
+    elif not world.is_legal(query):
+        print(f"illegal in the {world.name} world: there is no right answer")
     width = shutil.get_terminal_size().columns
-    print(side_by_side(block("base", base), block("trained", trained), width) + "\n", flush=True)
+    print(side_by_side(block("base", base), block("trained", trained), width) + "\n")
 
 
 def shown(query: str) -> str:
     """A query to look at, set in so that its further lines can be told from ours."""
     return "query: " + visible(query).replace("\n", "\n       ")
-
-
-def right_answer(world: World, query: str) -> str | None:
-    """What the world knows of a query; None where that is nothing."""
-    if (answer := world.right_answer(query)) is not None:
-        return f"right answer: {answer}"
-    illegal = f"illegal in the {world.name} world: there is no right answer"
-    return None if world.is_legal(query) else illegal
 
 
 def block(name: str, answer: Answer) -> str:

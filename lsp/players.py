@@ -10,10 +10,10 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from lsp.contracts import BuildContext, Engine, Reward, SelfJudge, build_part
 from lsp.model.chat import ChatFormat
-from lsp.model.context import check_context, within_context
+from lsp.model.context import check_context
 from lsp.model.device import check_offload, choose_device
 from lsp.model.language_model import end_token_ids, frozen_copy, load_model
-from lsp.model.lora import add_lora, merge_adapter, shared_copy
+from lsp.model.lora import add_lora, merge_adapter
 from lsp.model.offload import on_device
 from lsp.model.processes import ALONE, Processes
 from lsp.model.sharding import shard_layers
@@ -24,14 +24,15 @@ from lsp.settings.config import Config
 from lsp.settings.prompts import Prompts
 from lsp.types import Completion, DrawKey, Query
 
+TokenRows = Sequence[Sequence[int]]
+ModelAndTokenizer = tuple[PreTrainedModel, PreTrainedTokenizerBase]
+
 
 @dataclass(frozen=True)
 class Players:
-    """The policy and what surrounds it. Methods draw with keys made from (seed, step, role).
-
-    ``device``: where models compute, also those that wait elsewhere. ``left_out``: queries of the
-    data set that are not in ``dataset``, since they are too long for the context.
-    """
+    """The policy and what surrounds it. ``device``: where models compute, also those that wait
+    elsewhere. ``left_out``: queries of the data set that are not in ``dataset``, since they are too
+    long for the context. Methods draw with keys made from (seed, step, role)."""
 
     config: Config
     device: torch.device
@@ -54,15 +55,14 @@ class Players:
         config = self.config
         if config.method.queries == "dataset":
             texts = step_queries(self.dataset, config.num_queries, config.seed, step - 1)
-            return [
-                Query(f"s{step:06d}-q{number:03d}", text, "dataset")
-                for number, text in enumerate(texts)
-            ]
-        asks = self.reference if config.method.challenger == "reference" else self.policy
+            ids = [f"s{step:06d}-q{number:03d}" for number in range(len(texts))]
+            return [Query(i, text, "dataset") for i, text in zip(ids, texts, strict=True)]
+        model = self.reference if config.method.challenger == "reference" else self.policy
         part = self.processes.part_of(config.num_queries)
-        count = part.stop - part.start
-        key = DrawKey(config.seed, step, "challenger", range(part.start, part.stop))
-        return self.processes.all_gather_lists(self.ask(asks, count, key) if count else [])
+        numbers = range(part.start, part.stop)
+        key = DrawKey(config.seed, step, "challenger", numbers)
+        queries = self.ask(model, len(numbers), key) if numbers else []
+        return self.processes.all_gather_lists(queries)
 
     def ask(self, model: PreTrainedModel, count: int, key: DrawKey) -> list[Query]:
         """``count`` queries from a model as Challenger, numbered as ``key`` says."""
@@ -71,21 +71,14 @@ class Players:
                 model, self.engine, self.chat, self.prompts, self.config.rollout, count, key
             )
 
-    def answers(
-        self, prompts: Sequence[Sequence[int]], step: int, first: int = 0
-    ) -> list[list[Completion]]:
+    def answers(self, prompts: TokenRows, step: int, first: int = 0) -> list[list[Completion]]:
         """G answers of the policy to each prompt; ``first``: the number of the first prompt among
         the step's."""
         rollout, size = self.config.rollout, self.config.group_size
+        limit, temperature = rollout.max_new_tokens, rollout.temperature
         rows = range(first * size, (first + len(prompts)) * size)
-        return self.engine.generate(
-            self.policy,
-            prompts,
-            size,
-            rollout.max_new_tokens,
-            rollout.temperature,
-            DrawKey(self.config.seed, step, "solver", rows),
-        )
+        key = DrawKey(self.config.seed, step, "solver", rows)
+        return self.engine.generate(self.policy, prompts, size, limit, temperature, key)
 
     def reference_at_work(self) -> AbstractContextManager[None]:
         """The reference, which is the judge too, is on the device inside."""
@@ -99,9 +92,7 @@ class Players:
         with self.reference_at_work():
             return self.self_judge.score(queries, answers, key)
 
-    def greedy(
-        self, model: PreTrainedModel, prompts: Sequence[Sequence[int]], limit: int
-    ) -> list[str]:
+    def greedy(self, model: PreTrainedModel, prompts: TokenRows, limit: int) -> list[str]:
         """The likeliest completion of each prompt; a cut one is marked by its missing end."""
         completions = self.engine.generate(model, prompts, 1, limit, 0.0, DrawKey(0, 0, "greedy"))
         return [c.text if c.finish_reason == "stop" else c.text + "…" for (c,) in completions]
@@ -115,77 +106,44 @@ def load_players(
     device = choose_device(config.runtime.device, processes.local_rank)
     if device.type == "cuda":
         torch.cuda.set_device(device)  # NCCL's too
-    offload = config.hardware.offload
+    offload, rank = config.hardware.offload, config.model.lora.rank
     if offload:
         check_offload(device)
-    model = config.model
-    policy, tokenizer = load_init(config, init, device)
-    if model.lora.rank:  # a resumed run's adapters come with its optimizer's state
-        reference = shared_copy(policy)
-        add_lora(policy, model.lora)
-    elif checkpoint:
+    policy, tokenizer = _load(config, config.model.name if init.is_adapter else init.source, device)
+    if init.is_adapter:
+        merge_adapter(policy, Path(init.source))
+    if checkpoint and not rank:  # a resumed run's adapters come with its optimizer's state
         reference = policy.requires_grad_(False)
-        policy = load_model(
-            checkpoint, model.dtype, device, trust_remote_code=model.trust_remote_code
-        )[0]
+        policy, _ = _load(config, checkpoint, device)
     else:
-        reference = frozen_copy(policy)
-    if offload and not model.lora.rank:  # under LoRA its tensors are the policy's
+        reference = frozen_copy(policy, shared=bool(rank))
+    if rank:
+        add_lora(policy, config.model.lora)
+    elif offload:  # under LoRA its tensors are the policy's
         reference.to("cpu")
     if config.hardware.parallel == "fsdp" and processes.size > 1:
         shard_layers(policy, processes)
     chat = ChatFormat(tokenizer, config.model.date_string)
-    context = BuildContext(
-        config,
-        device,
-        chat=chat,
-        end_ids=frozenset(end_token_ids(policy, tokenizer)),
-        reference=reference,
-    )
+    end_ids = frozenset(end_token_ids(policy, tokenizer))
+    context = BuildContext(config, device, chat=chat, end_ids=end_ids, reference=reference)
     engine = build_part(config.rollout.engine, context)
     self_judge = build_part(config.self_reward, context)
-    check_context(policy, chat, config)
-    dataset: Sequence[str] = ()
-    left_out = 0
-    if config.method.queries == "dataset":
-        dataset, left_out = within_context(policy, chat, config, build_part(config.data, context))
+    queries = build_part(config.data, context) if config.method.queries == "dataset" else ()
+    dataset, left_out = check_context(policy, chat, config, queries)
     reward = build_part(config.reward, context)
     if offload:
         reward.offload()
-    return Players(
-        config,
-        device,
-        policy,
-        reference,
-        chat,
-        engine,
-        self_judge,
-        reward,
-        dataset,
-        left_out,
-        processes,
-    )
-
-
-def load_init(
-    config: Config, init: Init, device: torch.device
-) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """The model that a run starts from; an adapter is merged into the base."""
-    model = config.model
-    source = model.name if init.is_adapter else init.source
-    policy, tokenizer = load_model(
-        source, model.dtype, device, model.revision, model.trust_remote_code
-    )
-    if init.is_adapter:
-        merge_adapter(policy, Path(init.source))
-    return policy, tokenizer
+    parts = (chat, engine, self_judge, reward, dataset, left_out)
+    return Players(config, device, policy, reference, *parts, processes)
 
 
 def load_base(config: Config, init: Init, reference: PreTrainedModel) -> PreTrainedModel:
     """The base to compare with: the reference itself unless the run starts elsewhere."""
     if init.source == config.model.name:
         return reference
+    return _load(config, config.model.name, reference.device)[0]
+
+
+def _load(config: Config, source: str | Path, device: torch.device) -> ModelAndTokenizer:
     model = config.model
-    return load_model(
-        model.name, model.dtype, reference.device, model.revision, model.trust_remote_code
-    )[0]
+    return load_model(source, model.dtype, device, model.revision, model.trust_remote_code)

@@ -24,8 +24,8 @@ def main(arguments: Sequence[str]) -> None:
     options = parser.parse_args(arguments)
     try:
         record = read_record(find_run(options.run, options.runs_root), trust=options.trust)
-        size = shutil.get_terminal_size()
-        lines = show(record, options.step, options.filter, options.answers, size.columns)
+        width = shutil.get_terminal_size().columns
+        lines = show(record, options.step, options.filter, options.answers, width)
     except RunError as error:
         sys.exit(f"error: {error}")
     try:
@@ -37,20 +37,19 @@ def main(arguments: Sequence[str]) -> None:
 def show(record: Record, step: int | None, wanted: str, answers: int, width: int) -> list[str]:
     """Lines of at most ``width`` columns, but for words that are longer. ``wanted``: only queries
     that hold it, or have an answer that does. Raises RunError for a step that is not there."""
-    step = record.steps[-1] if step is None else step
+    width, first, last = max(20, width), record.steps[0], record.steps[-1]
+    step = last if step is None else step
     if step not in record.steps:
-        raise RunError(
-            f"{record.folder} has no step {step}; it has {record.steps[0]} to {record.steps[-1]}"
-        )
-    asked = read_index(record.folder, record.world).asked
-    queries = read_plays(record.folder, step, record.world, asked)
-    shown = [query for query in queries if _holds(query, wanted.lower())]
+        raise RunError(f"{record.folder} has no step {step}; it has {first} to {last}")
+    uses = read_index(record.folder, record.world).uses
+    queries = read_plays(record.folder, step, record.world, uses)
+    shown = [q for q in queries if any(wanted.lower() in text.lower() for text in q.texts)]
     lines = [
         f"{record.run['id']}, step {step} of {record.settings['num_steps']}:"
         f" {len(shown)} of {len(queries)} queries, the Challenger's best first",
     ]
     if record.warning:
-        lines += folded(visible(record.warning), max(20, width))
+        lines += folded(visible(record.warning), width)
     for query in shown:
         lines += ["", *_query_lines(query, width)]
         for answer in query.answers[:answers]:
@@ -58,10 +57,6 @@ def show(record: Record, step: int | None, wanted: str, answers: int, width: int
         if len(query.answers) > answers:
             lines.append(f"    … and {len(query.answers) - answers} more answers")
     return lines
-
-
-def _holds(query: PlayedQuery, wanted: str) -> bool:
-    return any(wanted in t.lower() for t in (query.query, *(a.answer for a in query.answers)))
 
 
 def _query_lines(query: PlayedQuery, width: int) -> list[str]:
@@ -75,7 +70,7 @@ def _query_lines(query: PlayedQuery, width: int) -> list[str]:
         facts.append(f"{query.same_step} times in this step")
     if query.first_step is not None and query.first_step < query.step:
         facts.append(f"asked before, in step {query.first_step}")
-    text = folded(visible(query.query, 4_000) or "(empty)", max(20, width), "? ")
+    text = folded(visible(query.query, 4_000) or "(empty)", width, "? ")
     return [*text, f"  {'  '.join(facts)}"]
 
 
@@ -83,7 +78,7 @@ def _answer_lines(answer: PlayedAnswer, width: int) -> list[str]:
     cut = "" if answer.answer_finish_reason == "stop" else "  cut at the limit"
     facts = f"R {answer.reward:.3f}  R_Q {_number(answer.quality, 2)}"
     facts += f"  advantage {answer.solver_advantage:+.3f}  {answer.answer_tokens} tokens{cut}"
-    text = folded(visible(answer.answer, 4_000) or "(empty)", max(20, width), "  > ")
+    text = folded(visible(answer.answer, 4_000) or "(empty)", width, "  > ")
     return [*text, f"    {facts}"]
 
 

@@ -20,7 +20,7 @@ import yaml
 
 from lsp.contracts import RunIdentity
 from lsp.errors import RunError
-from lsp.run.checkpoint import checkpoint_folders
+from lsp.run.checkpoint import checkpoint_folders, checkpoint_step
 from lsp.run.folder import find_run, read_run
 from lsp.tracking.reader import read_metrics
 from lsp.tracking.wandb import (
@@ -58,8 +58,18 @@ def sync(folder: Path) -> list[str]:
     keep_in_run_folder(folder)
     os.environ["WANDB_MODE"] = "online"
     send([*sorted((folder / "wandb").glob("offline-run-*")), *(folder / "wandb").glob("run-*")])
+    with wandb.init(
+        project=tracker["project"],
+        entity=tracker["entity"],
+        id=run["id"],
+        resume="must",
+        mode="online",
+        dir=str(folder),
+        settings=wandb.Settings(silent=True, console="off", x_disable_meta=True, disable_git=True),
+    ) as wandb_run:  # an offline run cannot say what it started from
+        identity = RunIdentity(run["id"], folder, "", run["base"], run["init"]["run_id"])
+        use_lineage(wandb_run, identity)
     path = "/".join(filter(None, (tracker["entity"], tracker["project"], run["id"])))
-    add_lineage(tracker, folder, run)
     return check(wandb.Api(timeout=60).run(path), folder, run["id"])
 
 
@@ -72,33 +82,13 @@ def send(parts: Sequence[Path]) -> None:
         raise RunError(f"wandb sync failed: {output[-1000:]}")
 
 
-def add_lineage(tracker: dict[str, Any], folder: Path, run: dict[str, Any]) -> None:
-    """What the run started from; an offline run cannot say it."""
-    import wandb
-
-    init_run = run["init"]["run_id"]
-    identity = RunIdentity(run["id"], folder, "", run["base"], init_run)
-    with wandb.init(
-        project=tracker["project"],
-        entity=tracker["entity"],
-        id=run["id"],
-        resume="must",
-        mode="online",
-        dir=str(folder),
-        settings=wandb.Settings(silent=True, console="off", x_disable_meta=True, disable_git=True),
-    ) as wandb_run:
-        use_lineage(wandb_run, identity)
-
-
 def check(remote: Any, folder: Path, run_id: str) -> list[str]:
     """Compare the server's run with the folder; each difference as text. Prints what is there."""
     missing = []
     steps = {line["step"] for line in read_metrics(folder)}
-    there = {int(row["train/step"]) for row in remote.scan_history(keys=["train/step"])}
-    if steps - there:
-        missing.append(
-            f"{run_id}: {len(steps - there)} of {len(steps)} steps are not on the server"
-        )
+    arrived = {int(row["train/step"]) for row in remote.scan_history(keys=["train/step"])}
+    if lost := steps - arrived:
+        missing.append(f"{len(lost)} of {len(steps)} steps are not on the server")
     shards = {path.name: md5(path) for path in (folder / "trace").glob("step-*.parquet")}
     sent: dict[str, str] = {}
     models = set()
@@ -108,23 +98,19 @@ def check(remote: Any, folder: Path, run_id: str) -> list[str]:
             sent |= {entry: item.digest for entry, item in artifact.manifest.entries.items()}
         elif name == model_artifact(run_id):
             models.add(artifact.metadata.get("step"))
-    lost = [name for name, digest in shards.items() if sent.get(name) != digest]
-    if lost:
-        missing.append(
-            f"{run_id}: {len(lost)} of {len(shards)} trace shards are not on the server, for"
-            f" instance {sorted(lost)[0]}"
-        )
+    if lost := sorted(name for name, digest in shards.items() if sent.get(name) != digest):
+        count = f"{len(lost)} of {len(shards)} trace shards"
+        missing.append(f"{count} are not on the server, for instance {lost[0]}")
     checkpoints = checkpoint_folders(folder)
-    last = int(checkpoints[-1].name[5:]) if checkpoints else None
+    last = checkpoint_step(checkpoints[-1]) if checkpoints else None
     if last is not None and last not in models:
-        missing.append(f"{run_id}: the model of step {last} is not on the server")
+        missing.append(f"the model of step {last} is not on the server")
     if (folder / "summary.json").is_file() and "status" not in remote.summary:
-        missing.append(f"{run_id}: the summary is not on the server")
+        missing.append("the summary is not on the server")
     if not missing:
-        print(
-            f"{run_id}: {len(steps)} steps, {len(shards)} shards, model of step {last}: all there"
-        )
-    return missing
+        arrivals = f"{len(steps)} steps, {len(shards)} shards, model of step {last}"
+        print(f"{run_id}: {arrivals}: all there")
+    return [f"{run_id}: {text}" for text in missing]
 
 
 def md5(path: Path) -> str:

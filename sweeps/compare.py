@@ -32,12 +32,9 @@ from lsp.tools.text import markdown_table
 from lsp.tracking.reader import read_summary
 from sweeps.parallel import require_all
 
+CONTROLS = ("untrained_challenger", "frozen_challenger")
 METHODS = {
-    "grpo": ["method=grpo"],
-    "lsp": ["method=lsp"],
-    "lsp_zero": ["method=lsp_zero"],
-    "untrained_challenger": ["method=untrained_challenger"],
-    "frozen_challenger": ["method=frozen_challenger"],
+    **{name: [f"method={name}"] for name in ("grpo", "lsp", "lsp_zero", *CONTROLS)},
     "lsp, k1": ["method=lsp", "method.kl_estimator=k1"],
     "lsp, k3": ["method=lsp", "method.kl_estimator=k3"],
     "lsp, exact KL": ["method=lsp", "method.kl_estimator=exact"],
@@ -46,14 +43,10 @@ SIGNS = {
     "lsp": ["method=lsp"],
     "lsp, variance": ["method=lsp", "method.challenger_reward=variance"],
     "lsp, band": ["method=lsp", "method.challenger_reward=band"],
-    **{name: METHODS[name] for name in ("lsp_zero", "untrained_challenger", "frozen_challenger")},
+    **{name: METHODS[name] for name in ("lsp_zero", *CONTROLS)},
 }
-CONTROLS = ("untrained_challenger", "frozen_challenger")
 PAIRS = (
-    ("lsp", "grpo"),
-    ("lsp", "lsp_zero"),
-    ("lsp", "untrained_challenger"),
-    ("lsp", "frozen_challenger"),
+    *(("lsp", other) for other in ("grpo", "lsp_zero", *CONTROLS)),
     ("lsp_zero", "frozen_challenger"),
     ("grpo", "frozen_challenger"),
 )
@@ -64,14 +57,10 @@ PAIRS = (
 class CompareSettings:
     """What is trained, and where the results go."""
 
-    part: Literal["methods", "signs"] = setting(
-        "README's table, or where a learning Challenger helps", default="methods"
-    )
+    part: Literal["methods", "signs"] = setting("which of the two tables", default="methods")
     seeds: int = setting("of each variant", default=5, ge=1, le=1000)
     bases: tuple[int, ...] = setting("seeds of pretrained bases", default=(1, 2))
-    decays: tuple[float, ...] = setting(
-        "how fast the base Challenger's queries thin out with length", default=(0.7,)
-    )
+    decays: tuple[float, ...] = setting("how base queries thin out with length", default=(0.7,))
     steps: tuple[int, ...] = setting("of each run", default=(150,))
     workers: int = setting("runs at once", default=os.cpu_count() or 1, ge=1, le=1024)
     folder: str = setting("of bases, runs and results", default="outputs/compare")
@@ -91,8 +80,7 @@ class Run:
 
     def folder(self, settings: CompareSettings) -> Path:
         name = self.variant.replace(", ", "-").replace(" ", "-")
-        place = f"base-{self.base}-decay-{self.decay:g}-steps-{self.steps}"
-        return Path(settings.folder) / place / f"{name}-seed-{self.seed}"
+        return Path(f"{self.base_folder(settings)}-steps-{self.steps}") / f"{name}-seed-{self.seed}"
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -148,14 +136,15 @@ def methods_text(rows: Mapping[Run, dict]) -> str:
     heading = ["", "exact accuracy", "lengths 5-8", "greedy", "wins / ties / losses",
                "valid queries", "distinct", "argument length"]  # fmt: skip
 
-    def line(label: str, summaries: Sequence[dict], side: str, record: str = "") -> list[str]:
-        def cell(key: str, digits: int = 3) -> str:
-            return spread([summary[f"{side}/{key}"] for summary in summaries], digits)
+    digits = {"accuracy": 3, "greedy_accuracy": 3, "valid_query_frac": 2, "distinct_query_frac": 2,
+              "argument_length": 1}  # fmt: skip
 
-        long_ones = spread([from_length(summary, 5, side) for summary in summaries])
-        shares = [cell(f"{key}_query_frac", 2) for key in ("valid", "distinct")]
-        return [label, cell("accuracy"), long_ones, cell("greedy_accuracy"), record, *shares,
-                cell("argument_length", 1)]  # fmt: skip
+    def line(label: str, summaries: Sequence[dict], side: str, record: str = "") -> list[str]:
+        accuracy, greedy, *others = (
+            spread([s[f"{side}/{key}"] for s in summaries], d) for key, d in digits.items()
+        )
+        longer_half = spread([from_length(summary, 5, side) for summary in summaries])
+        return [label, accuracy, longer_half, greedy, record, *others]
 
     by_base = {(run.base, run.decay): summary for run, summary in rows.items()}
     lines = [line("base", list(by_base.values()), "base")]
@@ -185,6 +174,7 @@ def signs_text(rows: Mapping[Run, dict]) -> str:
     for decay, steps in dict.fromkeys((run.decay, run.steps) for run in rows):
         group = {r: s for r, s in rows.items() if (r.decay, r.steps) == (decay, steps)}
         length = mean(summary["base/argument_length"] for summary in group.values())
+        place = [f"{decay:g} ({length:.1f})", str(steps)]
         for learner, control in itertools.product(learners, CONTROLS):
             cells = []
             for shortest in (1, 5, 7):
@@ -192,15 +182,13 @@ def signs_text(rows: Mapping[Run, dict]) -> str:
                 low, high = mean_interval(differences)
                 sign = "+" if low > 0 else "-" if high < 0 else "0"
                 cells.append(f"{sign} ({mean(differences):+.3f})")
-            lines.append([f"{decay:g} ({length:.1f})", str(steps), learner, control, *cells])
-    return (
-        markdown_table(heading, lines)
-        + "\nSign: of the 95 % bootstrap interval over seeds and bases; 0 holds zero.\n"
-    )
+            lines.append([*place, learner, control, *cells])
+    legend = "\nSign: of the 95 % bootstrap interval over seeds and bases; 0 holds zero.\n"
+    return markdown_table(heading, lines) + legend
 
 
 def spread(values: Sequence[float], digits: int = 3) -> str:
-    """mean ± standard deviation (ddof 1)."""
+    """mean ± standard deviation (ddof 1); that of one value is 0."""
     deviation = stdev(values) if len(values) > 1 else 0.0
     return f"{mean(values):.{digits}f} ± {deviation:.{digits}f}"
 
@@ -221,21 +209,15 @@ def paired(rows: Mapping[Run, dict], one: str, other: str, shortest: int) -> lis
 def draw_queries(runs: Sequence[Run], settings: CompareSettings) -> Path:
     """The Challenger's queries over steps, LSP-Zero beside LSP: the first base's first seed."""
     world = PocketWorld()
+    folders = {run.variant: run.folder(settings) for run in reversed(runs)}
     figure = Figure(figsize=(10, 5.6), layout="constrained")
     axes = figure.subplots(2, 2, sharex=True)
-    for column, variant, title in (
-        (axes[:, 0], "lsp_zero", "LSP-Zero"),
-        (axes[:, 1], "lsp", "LSP"),
-    ):
-        run = next(run for run in runs if run.variant == variant)
-        queries = read_index(run.folder(settings), world).queries
-        for axis, kinds in zip(column, world.kinds(()), strict=True):
-            draw_river(axis, queries, kinds)
+    for row, kinds in zip(axes, world.kinds(()), strict=True):
+        for axis, variant, title in zip(row, ("lsp_zero", "lsp"), ("LSP-Zero", "LSP"), strict=True):
+            draw_river(axis, read_index(folders[variant], world).queries, kinds)
             axis.set_title(f"{title}: the Challenger's queries by {kinds.title}", fontsize=10)
-    for axis in axes[:, 0]:
-        axis.set_ylabel("share of queries")
-    for axis in axes[:, 1]:
-        axis.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False, reverse=True)
+        row[0].set_ylabel("share of queries")
+        row[1].legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False, reverse=True)
     for axis in axes[0]:
         axis.set_xlabel("")
     path = Path(settings.folder) / "queries.png"

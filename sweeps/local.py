@@ -14,7 +14,8 @@ import math
 import os
 import random
 import sys
-from collections.abc import Iterable, Sequence
+from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean, stdev
@@ -31,14 +32,15 @@ from lsp.tools.text import markdown_table
 from lsp.tracking.reader import read_summary
 from sweeps.parallel import run_all
 
-Outcome = tuple[dict[str, Any], float]
+Point = dict[str, Any]
+Outcome = tuple[Point, float]
 """A point of the sweep, and the metric of its run."""
 DISTRIBUTIONS = ("uniform", "log_uniform_values", "int_uniform")
 
 
 @dataclass(frozen=True)
 class Sweep:
-    """A checked sweep file. ``swept`` are the parameters with more than one value."""
+    """A checked sweep file. ``swept``: parameters of several values; ``settings``: no seed."""
 
     name: str
     metric: str
@@ -49,6 +51,10 @@ class Sweep:
     @property
     def swept(self) -> list[str]:
         return [name for name, spec in self.parameters.items() if "value" not in spec]
+
+    @property
+    def settings(self) -> list[str]:
+        return [name for name in self.swept if name != "seed"]
 
 
 @settings
@@ -90,39 +96,34 @@ def _check_parameter(path: Path, method: str, name: str, spec: Any) -> None:
     where = f"{path}: parameter {name}"
     if not isinstance(spec, dict):
         raise RunError(f"{where} is {spec!r}; write 'value: …', 'values: […]' or 'min', 'max'")
-    if "value" in spec:
+    if "value" in spec or (isinstance(spec.get("values"), list) and spec["values"]):
         return
     if "values" in spec:
-        if not isinstance(spec["values"], list) or not spec["values"]:
-            raise RunError(f"{where} has no list of values")
-        return
+        raise RunError(f"{where} has no list of values")
     if method == "grid":
         raise RunError(f"{where} has no values, and a grid needs them; or choose method: random")
     kind = spec.get("distribution", "uniform")
     if kind not in DISTRIBUTIONS:
         raise RunError(f"{where}: distribution={kind} is none of {', '.join(DISTRIBUTIONS)}")
     low, high = spec.get("min"), spec.get("max")
-    numbers = all(isinstance(v, (int, float)) and not isinstance(v, bool) for v in (low, high))
-    if not numbers or low > high:
+    if not {type(low), type(high)} <= {int, float} or low > high:
         raise RunError(f"{where} needs numbers min <= max, and has min={low}, max={high}")
     if kind == "log_uniform_values" and low <= 0:
         raise RunError(f"{where}: a log scale needs min above 0, and has min={low}")
 
 
-def points(sweep: Sweep, count: int | None, seed: int) -> list[dict[str, Any]]:
+def points(sweep: Sweep, count: int | None, seed: int) -> list[Point]:
     """Every point of a grid, or ``count`` random ones (the same ones for the same seed)."""
+    specs = sweep.parameters
     if sweep.method == "grid":
-        options = [[s["value"]] if "value" in s else s["values"] for s in sweep.parameters.values()]
-        return [
-            dict(zip(sweep.parameters, values, strict=True))
-            for values in itertools.product(*options)
-        ]
+        options = [[s["value"]] if "value" in s else s["values"] for s in specs.values()]
+        return [dict(zip(specs, values, strict=True)) for values in itertools.product(*options)]
     if count is None:
         raise RunError("a random sweep has no end: say count=<number of points>")
     source = random.Random(f"sweep {seed}")
-    drawn: list[dict[str, Any]] = []
+    drawn: list[Point] = []
     for _ in range(1000 * count):  # a point drawn before is drawn again
-        point = {name: _draw(spec, source) for name, spec in sweep.parameters.items()}
+        point = {name: _draw(spec, source) for name, spec in specs.items()}
         if point not in drawn:
             drawn.append(point)
         if len(drawn) == count:
@@ -136,7 +137,7 @@ def _draw(spec: dict[str, Any], source: random.Random) -> Any:
     if "values" in spec:
         return source.choice(spec["values"])
     low, high = spec["min"], spec["max"]
-    match spec.get("distribution", "uniform"):
+    match spec.get("distribution"):
         case "log_uniform_values":
             return math.exp(source.uniform(math.log(low), math.log(high)))
         case "int_uniform":
@@ -144,7 +145,7 @@ def _draw(spec: dict[str, Any], source: random.Random) -> Any:
     return source.uniform(low, high)
 
 
-def arguments_of(point: dict[str, Any]) -> list[str]:
+def arguments_of(point: Point) -> list[str]:
     """``key=value`` as W&B's agent passes them for ``${args_no_hyphens}``."""
     from wandb.sdk.launch.sweeps.utils import create_sweep_command_args
 
@@ -154,8 +155,8 @@ def arguments_of(point: dict[str, Any]) -> list[str]:
 
 def main(arguments: Sequence[str]) -> None:
     try:
-        ours, overrides = split_settings(LocalSettings, arguments)
-        files, settings = read_command(LocalSettings, ours)
+        words, overrides = split_settings(LocalSettings, arguments)
+        files, settings = read_command(LocalSettings, words)
         if len(files) != 1:
             raise RunError("name one sweep: python -m sweeps.local sweeps/beta.yaml [workers=2 …]")
         sweep = read_sweep(Path(files[0]))
@@ -163,18 +164,19 @@ def main(arguments: Sequence[str]) -> None:
     except RunError as error:
         sys.exit(f"error: {error}")
     folder = Path(settings.folder or f"outputs/sweep-{sweep.name}")
-    folders = [folder / _slug(point, sweep.swept) for point in drawn]
-    commands = [
-        ["run.py", *arguments_of(point), *overrides, f"run_dir={place}", "resume=auto"]
-        for point, place in zip(drawn, folders, strict=True)
-    ]
+    folders, commands = [], []
+    for point in drawn:
+        values = (f"{name.rpartition('.')[2]}-{point[name]}" for name in sweep.swept)
+        folders.append(folder / ("_".join(values) or "only").replace(os.sep, "-"))
+        where = [f"run_dir={folders[-1]}", "resume=auto"]
+        commands.append(["run.py", *arguments_of(point), *overrides, *where])
     ends = run_all(commands, settings.workers)
-    failures = [end for end in ends if end is not None]
-    trained = [
-        (x, place) for x, place, end in zip(drawn, folders, ends, strict=True) if end is None
-    ]
-    values = [(x, read_summary(place).get(f"last/{sweep.metric}")) for x, place in trained]
-    outcomes = [(x, value) for x, value in values if value is not None]
+    outcomes, failures = [], []
+    for point, place, failure in zip(drawn, folders, ends, strict=True):
+        if failure is not None:
+            failures.append(failure)
+        elif (value := read_summary(place).get(f"last/{sweep.metric}")) is not None:
+            outcomes.append((point, value))
     if not outcomes:
         sys.exit(f"error: no run gave {sweep.metric}" + "".join(f"\n{text}" for text in failures))
     table = outcome_table(sweep, outcomes)
@@ -186,15 +188,9 @@ def main(arguments: Sequence[str]) -> None:
         sys.exit(f"error: {len(failures)} runs failed; the first said:\n{failures[0]}")
 
 
-def _slug(point: dict[str, Any], swept: Sequence[str]) -> str:
-    text = "_".join(f"{name.rpartition('.')[2]}-{point[name]}" for name in swept) or "only"
-    return text.replace(os.sep, "-")
-
-
 def outcome_table(sweep: Sweep, outcomes: Sequence[Outcome]) -> str:
     """Markdown: a line for each combination of swept values, over its seeds; the best is marked."""
-    keys = [name for name in sweep.swept if name != "seed"]
-    values_of = grouped((tuple(point[key] for key in keys), value) for point, value in outcomes)
+    values_of = grouped(outcomes, sweep.settings)
     pick = min if sweep.goal == "minimize" else max
     best = pick(values_of, key=lambda combination: mean(values_of[combination]))
     lines = []
@@ -203,34 +199,32 @@ def outcome_table(sweep: Sweep, outcomes: Sequence[Outcome]) -> str:
         deviation = f"{stdev(values):.4f}" if len(values) > 1 else ""
         mark = "best" if combination == best else ""
         lines.append([*cells, f"{mean(values):.4f}", deviation, str(len(values)), mark])
-    return markdown_table([*keys, sweep.metric, "standard deviation", "runs", ""], lines)
+    return markdown_table([*sweep.settings, sweep.metric, "standard deviation", "runs", ""], lines)
 
 
-def grouped(pairs: Iterable[tuple[Any, float]]) -> dict[Any, list[float]]:
-    """The values under each key."""
-    values_of: dict[Any, list[float]] = {}
-    for key, value in pairs:
-        values_of.setdefault(key, []).append(value)
+def grouped(outcomes: Sequence[Outcome], names: Sequence[str]) -> dict[tuple, list[float]]:
+    """The metrics of each combination of values under these names."""
+    values_of = defaultdict(list)
+    for point, value in outcomes:
+        values_of[tuple(point[name] for name in names)].append(value)
     return values_of
 
 
 def draw(sweep: Sweep, outcomes: Sequence[Outcome], folder: Path) -> Path:
     """The metric over the first swept value: every run a point, the means a line."""
-    keys = [name for name in sweep.swept if name != "seed"] or sweep.swept
     figure = Figure(figsize=(6, 4), layout="constrained")
     axis = figure.add_subplot()
-    if keys:
-        xs = [point[keys[0]] for point, _ in outcomes]
-        numeric = all(isinstance(x, (int, float)) for x in xs)
-        xs = xs if numeric else list(map(str, xs))
-        values = [value for _, value in outcomes]
-        groups = list(grouped(zip(xs, values, strict=True)).items())
-        groups = sorted(groups) if numeric else groups
-        axis.plot(xs, values, "o", color="#1f6fb4", alpha=0.5)
-        axis.plot([x for x, _ in groups], [mean(group) for _, group in groups], color="#1f6fb4")
+    for name in (sweep.settings or sweep.swept)[:1]:
+        values_of = grouped(outcomes, [name])
+        numeric = all(isinstance(x, (int, float)) for (x,) in values_of)
+        groups = sorted(values_of.items()) if numeric else list(values_of.items())
+        xs = [x if numeric else str(x) for (x,), _ in groups]
+        for x, (_, values) in zip(xs, groups, strict=True):
+            axis.plot([x] * len(values), values, "o", color="#1f6fb4", alpha=0.5)
+        axis.plot(xs, [mean(values) for _, values in groups], color="#1f6fb4")
         if numeric and min(xs) > 0 and max(xs) / min(xs) >= 20:
             axis.set_xscale("log")
-        axis.set_xlabel(keys[0])
+        axis.set_xlabel(name)
     axis.set_ylabel(sweep.metric)
     path = folder / "outcome.png"
     figure.savefig(path, dpi=110)

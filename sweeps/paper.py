@@ -24,7 +24,6 @@ from lsp.settings.compose import CONF
 from lsp.settings.schema import setting, settings
 from sweeps.parallel import require_all
 
-EXPERIMENTS = CONF / "experiment"
 OURS = ("seed", "run_dir", "runs_root", "resume", "experiment", "method", "init", "init.run")
 
 
@@ -33,29 +32,24 @@ class PaperSettings:
     """Which figure is made, and how."""
 
     figure: Literal[2, 3] = setting("the paper's number of it", default=2)
-    paper: Literal["v1", "v3"] = setting(
-        "the version whose numbers stand beside ours", default="v1"
-    )
+    paper: Literal["v1", "v3"] = setting("whose numbers stand beside ours", default="v1")
     world: str = setting("a file of conf/world", default="pocket")
     benchmark: str = setting("what the runs are evaluated on", default="pocket")
     seeds: int = setting("of each bar", default=3, ge=1, le=1000)
     workers: int = setting("runs at once", default=os.cpu_count() or 1, ge=1, le=1024)
-    folder: str | None = setting(
-        "of runs and pictures; null: outputs/paper-<world>, for both figures", default=None
-    )
+    folder: str | None = setting("of runs and pictures; null: outputs/paper-<world>", default=None)
 
 
 def main(arguments: Sequence[str]) -> None:
     try:
-        ours, overrides = split_settings(PaperSettings, arguments)
-        print(run_figure(read_settings(PaperSettings, ours), overrides))
+        words, overrides = split_settings(PaperSettings, arguments)
+        print(run_figure(read_settings(PaperSettings, words), overrides))
     except RunError as error:
         sys.exit(f"error: {error}")
 
 
 def run_figure(settings: PaperSettings, overrides: Sequence[str]) -> str:
-    """Train, evaluate, draw; what ``eval.figures`` says. Raises RunError, and ends the command
-    where a run fails."""
+    """Train, evaluate, draw; what ``eval.figures`` says. Raises RunError; a failed run ends all."""
     for text in overrides:
         if text.partition("=")[0] in OURS:
             raise RunError(f"{text} is set by this command for each run; leave it out")
@@ -67,12 +61,10 @@ def run_figure(settings: PaperSettings, overrides: Sequence[str]) -> str:
         for bar in bars_needed(settings.figure)
         for seed in range(settings.seeds)
     }
-    for stage in (False, True):
-        commands = [
-            run_command(bar, seed, place, folder, settings.world, trained)
-            for (bar, seed), place in places.items()
-            if ("_from_" in bar) == stage
-        ]
+    for later_stage in (False, True):
+        stage = [key for key in places if ("_from_" in key[0]) == later_stage]
+        shared = folder, settings.world, trained
+        commands = [run_command(*key, places[key], *shared) for key in stage]
         require_all(commands, settings.workers)
     drawn = [place for (bar, _), place in places.items() if bar in FIGURES[settings.figure]]
     evaluate = ["-m", "eval", f"benchmark={settings.benchmark}", f"runs_root={folder}", *judged]
@@ -92,17 +84,12 @@ def bars_needed(figure: int) -> list[str]:
     return list(dict.fromkeys([*starts, *drawn]))
 
 
-def experiment_of(bar: str) -> str:
-    """The file under conf/experiment that a bar is run by."""
-    file, *_ = sorted(EXPERIMENTS.glob(f"paper_v*/{bar}.yaml"))
-    return f"{file.parent.name}/{file.stem}"
-
-
 def run_command(
     bar: str, seed: int, place: Path, folder: Path, world: str, overrides: Sequence[str]
 ) -> list[str]:
+    file, *_ = sorted((CONF / "experiment").glob(f"paper_v*/{bar}.yaml"))
+    what = [f"experiment={file.parent.name}/{bar}", f"world={world}", f"seed={seed}"]
     where = [f"run_dir={place}", f"runs_root={folder}", "resume=auto"]
-    what = [f"experiment={experiment_of(bar)}", f"world={world}", f"seed={seed}"]
     earlier = bar.partition("_from_")[2]
     start = [f"init.run={folder / f'{earlier}-seed-{seed}'}"] if earlier else []
     return ["run.py", *what, *where, *start, *overrides]

@@ -14,18 +14,13 @@ def run_all(commands: Sequence[Sequence[str]], workers: int) -> list[str | None]
     """Run ``python <command>`` for each; None for one that ended well, else the end of what it
     said. A failure does not stop the others. Progress goes to stderr."""
     one_thread = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "0"}
+    options = {"cwd": ROOT, "env": {**os.environ, **one_thread}, "capture_output": True}
     done = 0
 
     def run(command: Sequence[str]) -> str | None:
         nonlocal done
-        result = subprocess.run(
-            [sys.executable, *command],
-            cwd=ROOT,
-            env={**os.environ, **one_thread},
-            capture_output=True,
-            text=True,
-            errors="replace",
-        )
+        words = [sys.executable, *command]
+        result = subprocess.run(words, text=True, errors="replace", check=False, **options)
         done += 1
         word = "FAILED  " if result.returncode else ""
         print(f"{done}/{len(commands)}  {word}{' '.join(command)}", file=sys.stderr, flush=True)

@@ -21,11 +21,8 @@ from sweeps.parallel import ROOT, require_all
 
 @dataclass(frozen=True)
 class Claim:
-    """A sentence and the number that bears it: ``key`` of ``file``, ``value`` ± ``tolerance``.
-
-    ``file`` lies under PLACE. It is a summary.json, and ``key`` a name in it, or a figure's CSV,
-    and ``key`` a bar, a slash and a set.
-    """
+    """A sentence and the number that bears it, ``value`` ± ``tolerance``. ``file``, under PLACE, is
+    a summary.json and ``key`` a name in it, or a figure's CSV and ``key`` is ``<bar>/<set>``."""
 
     text: str
     file: str
@@ -33,19 +30,15 @@ class Claim:
     value: float
     tolerance: float
 
-    def measured(self, root: Path) -> float:
-        path = root / self.file
-        if path.suffix == ".json":
-            return float(json.loads(path.read_text(encoding="utf-8"))[self.key])
-        bar, _, name = self.key.partition("/")
-        rates = {(row["bar"], row["set"]): row["win_rate"] for row in read_csv(path)}
-        return float(rates[bar, name])
-
     def verdict(self, root: Path) -> str:
         """PASS or FAIL, with what was measured and expected."""
-        expected = f"expected {self.value:g} ± {self.tolerance:g}"
+        path, expected = root / self.file, f"expected {self.value:g} ± {self.tolerance:g}"
         try:
-            measured = self.measured(root)
+            if path.suffix == ".json":
+                measured = float(json.loads(path.read_text(encoding="utf-8"))[self.key])
+            else:
+                rates = {f"{row['bar']}/{row['set']}": row["win_rate"] for row in read_csv(path)}
+                measured = float(rates[self.key])
         except (OSError, KeyError, ValueError) as error:
             return f"FAIL  {self.text}: {type(error).__name__}: {error} ({expected})"
         word = "PASS" if abs(measured - self.value) <= self.tolerance else "FAIL"  # NaN fails
@@ -60,24 +53,13 @@ STEPS = {
 }
 """What is run, ``python -m <command>``, and its minutes on two cores."""
 LSP, LSP_ZERO, GRPO = (f"{name}-seed-0/summary.json" for name in ("lsp", "lsp_zero", "grpo"))
+LEGAL, SHARE = "final/valid_query_frac", "(share of legal queries)"
 CLAIMS = (
     Claim("The base's exact accuracy", LSP, "base/accuracy", 0.539, 0.002),
     Claim("LSP learns without data (exact accuracy)", LSP, "final/accuracy", 0.84, 0.03),
     Claim("GRPO on data (exact accuracy)", GRPO, "final/accuracy", 0.84, 0.03),
-    Claim(
-        "LSP's Challenger stays in the language (share of legal queries)",
-        LSP,
-        "final/valid_query_frac",
-        0.98,
-        0.05,
-    ),
-    Claim(
-        "LSP-Zero's Challenger leaves it (share of legal queries)",
-        LSP_ZERO,
-        "final/valid_query_frac",
-        0.1,
-        0.15,
-    ),
+    Claim(f"LSP's Challenger stays in the language {SHARE}", LSP, LEGAL, 0.98, 0.05),
+    Claim(f"LSP-Zero's Challenger leaves it {SHARE}", LSP_ZERO, LEGAL, 0.1, 0.15),
     Claim("Figure 2, GRPO (discrete win rate, %)", "figure-2.csv", "grpo/overall", 46.0, 4),
     Claim("Figure 2, LSP", "figure-2.csv", "lsp/overall", 45.1, 4),
     Claim("Figure 2, LSP-Zero", "figure-2.csv", "lsp_zero/overall", 34.1, 6),
@@ -90,18 +72,8 @@ def claims_table() -> str:
     """Markdown of both, as docs/reproduce.md has it."""
     commands = [[f"`python -m {command}`", str(minutes)] for command, minutes in STEPS.items()]
     rows = [[c.text, f"{c.value:g}", f"{c.tolerance:g}", f"`{c.file}`, `{c.key}`"] for c in CLAIMS]
-    return (
-        markdown_table(["command", "minutes on two cores"], commands)
-        + "\n"
-        + markdown_table(["claim", "value", "tolerance", "file, key"], rows)
-    )
-
-
-def made_by_others(root: Path) -> list[str]:
-    """Names of the runs there that another commit than this one made."""
-    now = provenance("")["git_commit"]
-    runs = sorted(path.parent for path in root.glob("*/run.json"))
-    return [run.name for run in runs if read_run(run).get("git_commit") != now]
+    table = markdown_table(["command", "minutes on two cores"], commands)
+    return f"{table}\n{markdown_table(['claim', 'value', 'tolerance', 'file, key'], rows)}"
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -112,10 +84,12 @@ def main(arguments: Sequence[str]) -> None:
         sys.exit("error: python -m sweeps.reproduce [table]")
     for command in STEPS:
         require_all([["-m", *command.split()]], 1)
-    lines = [claim.verdict(ROOT / PLACE) for claim in CLAIMS]
+    root = ROOT / PLACE
+    lines = [claim.verdict(root) for claim in CLAIMS]
     print("\n".join(lines))
-    if others := made_by_others(ROOT / PLACE):
-        print(f"note: {len(others)} runs in {PLACE} are of another commit; remove it to run anew")
+    commits = [read_run(path.parent).get("git_commit") for path in root.glob("*/run.json")]
+    if others := len(commits) - commits.count(provenance("")["git_commit"]):
+        print(f"note: {others} runs in {PLACE} are of another commit; remove it to run anew")
     if any(line.startswith("FAIL") for line in lines):
         sys.exit(1)
 

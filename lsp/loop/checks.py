@@ -19,14 +19,14 @@ def not_the_reference(metrics: Mapping[str, float], dtype: str) -> str:
     )
 
 
-def unknown_objective(config: Config, known: Collection[str]) -> str:
+def unknown_objective(config: Config, metrics: Collection[str]) -> str:
     """An ``objective`` that is no metric of the start and of the first step. (A world's ``eval/…``
     means nothing under eval=none; role gradients may come later.)"""
     objective = config.objective
     later = ("optim/",) if config.eval is not None else ("optim/", "eval/")
-    if not objective or objective.startswith(later) or objective in known:
+    if not objective or objective.startswith(later) or objective in metrics:
         return ""
-    near = difflib.get_close_matches(objective, known, n=3, cutoff=0.0)
+    near = difflib.get_close_matches(objective, metrics, n=3, cutoff=0.0)
     return (
         f"objective={objective} is no metric of this run; docs/metrics.md has them all, near it are"
         f" {', '.join(near)}"

@@ -53,8 +53,7 @@ def distinct_ngram_frac(rows: Sequence[Sequence[int]], n: int = 2) -> float:
 
 
 def unasked_code_frac(queries: Sequence[str], answers: Sequence[Sequence[str]]) -> float:
-    """Share of answers that look like code, among answers to queries that ask for none (0 where
-    every query asks for code)."""
+    """Share of answers that look like code among those to queries that ask for none, or 0."""
     plain = [
         answer
         for query, group in zip(queries, answers, strict=True)
@@ -66,8 +65,7 @@ def unasked_code_frac(queries: Sequence[str], answers: Sequence[Sequence[str]]) 
 
 @dataclass
 class Trend:
-    """A metric against its own beginning: the mean of its first ``window`` values, and a moving
-    mean of the same length."""
+    """A metric's mean over its first ``window`` values, and a moving mean of the same length."""
 
     window: int
     first: float = 0.0
@@ -100,30 +98,22 @@ class CollapseDetector:
         self, queries: Sequence[Query], play: Play, metrics: dict[str, float]
     ) -> tuple[dict[str, float], list[str]]:
         """(metrics under ``collapse/``, new alarms)."""
-        values = {
-            "collapse/unasked_code_frac": unasked_code_frac(
-                [query.text for query in play.queries],
-                [[answer.text for answer in group] for group in play.answers],
-            )
-        }
+        texts = [query.text for query in play.queries]
+        answers = [[answer.text for answer in group] for group in play.answers]
+        values = {"collapse/unasked_code_frac": unasked_code_frac(texts, answers)}
         written = [query for query in queries if query.completion is not None]
         if written:
+            ids = [query.completion.ids for query in written]
             values["collapse/near_duplicate_frac"] = self._near_duplicates(written)
-            values["collapse/distinct_2"] = distinct_ngram_frac(
-                [query.completion.ids for query in written]
-            )
+            values["collapse/distinct_2"] = distinct_ngram_frac(ids)
         return values, self._alarms({**metrics, **values}, bool(written))
 
     def _near_duplicates(self, queries: Sequence[Query]) -> float:
         """Share of queries that resemble one of an earlier step; then remembers these."""
         new = np.stack([signature(query.text) for query in queries])
-        hits = 0
-        if len(self.signatures):
-            for row in new:
-                similarity = (self.signatures == row).mean(axis=1).max()
-                hits += bool(similarity >= self.settings.similarity)
+        closest = np.array([(self.signatures == row).mean(axis=1).max(initial=0) for row in new])
         self.signatures = np.concatenate([self.signatures, new])[-self.settings.memory :]
-        return hits / len(queries)
+        return float((closest >= self.settings.similarity).mean())
 
     def _alarms(self, metrics: dict[str, float], challenger_plays: bool) -> list[str]:
         settings = self.settings
@@ -160,19 +150,18 @@ class CollapseDetector:
         return trend if trend and trend.count > self.settings.window else None
 
     def _hacking(self, challenger_plays: bool) -> dict[str, str]:
-        """A role's external reward up while quality goes down: the Challenger's is minus the
-        Solver's."""
+        """External reward up, quality down; the Challenger's reward is minus the Solver's."""
         quality, reward = self._ready("quality/mean"), self._ready("reward/external/mean")
         if quality is None or reward is None or -quality.change < self.settings.max_quality_drop:
             return {}
-        roles = {"Solver": reward.change}
+        gains = {"Solver": reward.change}
         if challenger_plays:
-            roles["Challenger"] = -reward.change
-        gaining = [role for role, gain in roles.items() if gain > self.settings.min_reward_gain]
+            gains["Challenger"] = -reward.change
+        fall = f"quality fell from {quality.first:.2f} to {quality.recent:.2f}: reward hacking"
         return {
-            f"hacking/{role}": f"the {role}'s external reward rose by {roles[role]:.3g} while"
-            f" quality fell from {quality.first:.2f} to {quality.recent:.2f}: reward hacking"
-            for role in gaining
+            f"hacking/{role}": f"the {role}'s external reward rose by {gain:.3g} while {fall}"
+            for role, gain in gains.items()
+            if gain > self.settings.min_reward_gain
         }
 
     def state(self) -> dict[str, Any]:

@@ -1,30 +1,23 @@
 """Evaluation on the way and at the end: an evaluator and models go in, metrics by path come out."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
 from lsp.contracts import BuildContext, Evaluator, build_part
+from lsp.learner import Learner
 from lsp.model.out_of_memory import memory_guard
 from lsp.model.processes import Command
 from lsp.model.sharding import whole
 from lsp.players import Players, load_base
 from lsp.run.spec import RunSpec
 
-if TYPE_CHECKING:
-    from lsp.learner import Learner
-
 
 class Evaluation:
     """A run's evaluator with the models that it measures. The first process evaluates alone."""
 
     def __init__(self, spec: RunSpec, players: Players, learner: Learner):
-        self.settings = spec.config.eval
-        self.num_steps = spec.config.num_steps
-        self.players = players
-        self.learner = learner
+        self.settings, self.num_steps = spec.config.eval, spec.config.num_steps
+        self.players, self.learner = players, learner
         self.evaluator: Evaluator | None = None
         if self.settings is not None:
             self.base = load_base(spec.config, spec.init, players.reference)
@@ -62,8 +55,7 @@ class Evaluation:
 
     @contextmanager
     def _whole_policy(self) -> Iterator[None]:
-        """The policy's weights are all here, gathered from the other processes where they are
-        sharded."""
+        """Gather the policy's weights from the other processes, where they are sharded."""
         if self.learner.sharded:
             self.players.processes.broadcast(Command.GATHER_WEIGHTS)
         with memory_guard("evaluation"), whole(self.players.policy):

@@ -7,12 +7,12 @@ from typing import Any
 from lsp.contracts import World
 from lsp.settings.config import Config
 from lsp.tools.text import text_table
+from lsp.tracking.reader import trace_steps
 
 
 def print_closing(
     config: Config, folder: Path, checkpoint: Path, report: str, summary: Mapping[str, Any]
 ) -> None:
-    """The table of the final evaluation, three plays, and where everything lies."""
     if config.eval is not None:
         print(f"{evaluation_table(summary, config.eval.labels)}\n")
     if plays := sample_plays(folder, config.world):
@@ -41,17 +41,15 @@ def evaluation_table(summary: Mapping[str, Any], labels: Mapping[str, str]) -> s
     table = text_table(rows)
     if "final/wins" in summary:
         wins, ties, losses = (summary[f"final/{key}"] for key in ("wins", "ties", "losses"))
-        table += (
-            f"\nagainst the base, greedy: {wins:g} wins, {ties:g} ties, {losses:g} losses; win rate"
-            f" with half ties {summary['final/win_rate']:.1%}"
-        )
+        rate = f"win rate with half ties {summary['final/win_rate']:.1%}"
+        counts = f"{wins:g} wins, {ties:g} ties, {losses:g} losses"
+        table += f"\nagainst the base, greedy: {counts}; {rate}"
     return table
 
 
 def sample_plays(folder: Path, world: World, count: int = 3) -> list[str]:
     """The first queries of the last step, each with its best and its worst answer."""
     from lsp.report.game import read_plays
-    from lsp.tracking.reader import trace_steps
 
     steps = trace_steps(folder)
     queries = read_plays(folder, steps[-1], world) if steps else []

@@ -1,10 +1,8 @@
 """What the other processes record to: nothing; they do as the first one says between steps."""
 
 import signal
-from collections.abc import Callable
 from typing import Any
 
-from lsp.contracts import Rows
 from lsp.learner import Learner
 from lsp.loop.signals import ASKING
 from lsp.model.processes import Command
@@ -12,7 +10,6 @@ from lsp.model.sharding import whole
 from lsp.players import Players
 from lsp.run.checkpoint import training_tensors
 from lsp.train import Recorder
-from lsp.types import Play, Query
 
 
 class Follower(Recorder):
@@ -28,15 +25,7 @@ class Follower(Recorder):
             signal.signal(number, signal.SIG_IGN)
         self._listen()
 
-    def record(
-        self,
-        step: int,
-        queries: list[Query],
-        play: Play,
-        metrics: dict[str, float],
-        make_rows: Callable[[], Rows],
-    ) -> bool:
-        """Hear from the first process whether the run stops here."""
+    def record(self, *of_the_step: Any) -> bool:
         return self._listen() == Command.STOP
 
     def interrupt(self, step: int) -> dict[str, Any]:

@@ -8,6 +8,7 @@ import shutil
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -38,10 +39,7 @@ from lsp.tracking.reader import read_summary
 
 if TYPE_CHECKING:
     from lsp.learner import Learner
-    from lsp.loop.progress import Progress
-    from lsp.loop.recorder import RunRecorder
     from lsp.players import Players
-
 
 OF_ONE_RUN = (
     *("method", "experiment", "init", "init.run", "resume"),
@@ -51,10 +49,8 @@ OF_ONE_RUN = (
 
 
 def start(overrides: Sequence[str]) -> dict[str, Any] | None:
-    """Run what a command line asks for; the summary, or None for a dry run.
-
-    Raises ConfigError or RunError, whose texts are for the user, before anything heavy loads.
-    """
+    """Run what a command line asks for; the summary, or None for a dry run. Raises ConfigError or
+    RunError, whose texts are for the user, before anything heavy loads."""
     processes = Processes.from_environment()
     try:
         config = compose(overrides)
@@ -86,34 +82,29 @@ def start(overrides: Sequence[str]) -> dict[str, Any] | None:
 
 
 def follow(processes: Processes) -> None:
-    """What a process beside the first does: the runs that it is told of (an earlier one that is
-    made first, and the one asked for), until it is dismissed. Where the first one fails, this one's
-    next word with it fails too, and it ends without a word of its own."""
+    """What a process beside the first does: the runs that the first one begins (an earlier one that
+    is made first, and the one of the command line), until it is dismissed. Where the first one
+    fails, this one's next exchange with it fails too, and it ends without a message of its own."""
     thread_environment()
-    try:
-        processes.start()
-        while (spec := processes.broadcast(None)) is not None:
-            _follow(processes, spec)
-        processes.leave()
-    except RuntimeError as error:
-        if not is_collective_failure(error):
-            raise
-        sys.exit(1)
-
-
-def _follow(processes: Processes, spec: RunSpec) -> None:
     from lsp.loop.follower import Follower
     from lsp.model.out_of_memory import OutOfMemory, memory_guard
     from lsp.train import train
 
     try:
-        with memory_guard("loading"):
-            players, learner, _ = load(spec, processes)
-        train(spec, players, learner, Follower(players, learner))
+        processes.start()
+        while (spec := processes.broadcast(None)) is not None:
+            with memory_guard("loading"):
+                players, learner, _ = load(spec, processes)
+            train(spec, players, learner, Follower(players, learner))
+        processes.leave()
     except ValueError as error:
         raise RunError(f"process {processes.rank}: {error}") from error
     except OutOfMemory as error:
         raise RunError(f"process {processes.rank}: {error.advice(spec.config)}") from error
+    except RuntimeError as error:
+        if not is_collective_failure(error):
+            raise
+        sys.exit(1)
 
 
 def load(spec: RunSpec, processes: Processes) -> tuple[Players, Learner, dict[str, Any] | None]:
@@ -131,43 +122,37 @@ def load(spec: RunSpec, processes: Processes) -> tuple[Players, Learner, dict[st
     torch.manual_seed(config.seed)
     players = load_players(config, spec.init, spec.checkpoint, processes)
     learner = Learner(players, config)
-    state = None
-    if spec.checkpoint:
-        state = load_training_state(
-            spec.checkpoint, players.policy, learner.named, learner.optimizer
-        )
+    if spec.checkpoint is None:
+        return players, learner, None
+    state = load_training_state(spec.checkpoint, players.policy, learner.named, learner.optimizer)
     return players, learner, state
 
 
 def begin(config: Config, overrides: Sequence[str]) -> dict[str, Any]:
-    """A new run of a valid config."""
     try:
         init = resolve_init(config)
     except NoEarlierRun:
         if not config.world.makes_earlier_runs:
             raise
         init = _make_earlier_run(config, overrides)
+    command = f"{Processes.from_environment().launcher} run.py {shlex.join(overrides)}".rstrip()
     record = {
         "method": config.method.label,
         "world": config.world.name,
         "model": config.model.name,
         "base": base_identity(config),
-        "init": init.record(),
+        "init": asdict(init),
         "seed": config.seed,
         "started": time.time(),
-        **provenance(
-            f"{Processes.from_environment().launcher} run.py {shlex.join(overrides)}".rstrip()
-        ),
+        **provenance(command),
     }
-    diff = code_diff()
     run_id, folder, lock = create_run(config, record)
-    write_text(folder / "code.diff", diff)
+    write_text(folder / "code.diff", code_diff())
     announce(config, folder, init)
     return run(RunSpec(config, run_id, init), folder, lock)
 
 
 def go_on(resumed: Resumed) -> dict[str, Any]:
-    """A run that was there before."""
     folder, spec = resumed.folder, resumed.spec
     if resumed.finished:
         print(f"the run {folder} is finished ({spec.step} steps); nothing to do")
@@ -182,10 +167,10 @@ def go_on(resumed: Resumed) -> dict[str, Any]:
 
 
 def run(spec: RunSpec, folder: Path, lock: IO[str]) -> dict[str, Any]:
-    """Load torch and train, with the other processes where there are any. ``lock`` is held until
-    the run ends, however it ends."""
+    """Load and train, together with the other processes; ``lock`` is held until the run ends."""
     thread_environment()
     from lsp.loop.progress import Progress
+    from lsp.loop.recorder import RunRecorder
     from lsp.model.out_of_memory import OutOfMemory, memory_guard
     from lsp.train import train
 
@@ -194,9 +179,13 @@ def run(spec: RunSpec, folder: Path, lock: IO[str]) -> dict[str, Any]:
     processes.start()
     processes.broadcast(spec)
     progress = Progress(config.num_steps, spec.step)
+    base, init_run_id = read_run(folder)["base"], spec.init.run_id
+    identity = RunIdentity(spec.run_id, folder, display_name(config), base, init_run_id)
     try:
-        with memory_guard("loading"):
-            recorder = record_of(spec, folder, lock, progress, processes)
+        with memory_guard("loading"):  # the tracker first, which may be refused within seconds
+            tracker = build_part(config.tracker, BuildContext(config, run=identity))
+            players, learner, state = load(spec, processes)
+            recorder = RunRecorder(spec, folder, progress, players, learner, tracker, state)
     except (ValueError, RunError, OSError, OutOfMemory) as error:
         progress.close()
         if read_run(folder)["status"] == "starting":  # it never began: its name stays free
@@ -205,48 +194,31 @@ def run(spec: RunSpec, folder: Path, lock: IO[str]) -> dict[str, Any]:
         text = error.advice(config) if isinstance(error, OutOfMemory) else str(error)
         raise RunError(text) from error
     update_run(folder, status="running")
+    way_on = f"go on with {resume_hint(folder)}"
+    kept = f"everything up to the last checkpoint is kept; {way_on}"
     try:
-        return train(spec, recorder.players, recorder.learner, recorder)
+        return train(spec, players, learner, recorder)
     except ValueError as error:
         recorder.fail()
         raise RunError(str(error)) from error
     except OutOfMemory as error:
         recorder.fail()
         raise RunError(
-            f"{error.advice(config)}\neverything up to the last checkpoint is kept; go on with"
-            f" {resume_hint(folder)}, beside which {', '.join(MAY_CHANGE_ON_RESUME)} may be given"
-            " anew; with others changed, start from its weights by init=checkpoint"
+            f"{error.advice(config)}\n{kept}, beside which {', '.join(MAY_CHANGE_ON_RESUME)} may be"
+            " given anew; with others changed, start from its weights by init=checkpoint"
             f" init.run={folder}"
         ) from error
     except RuntimeError as error:
         if not is_collective_failure(error):
             raise
         recorder.fail()
-        raise RunError(
-            f"another process of the run has ended, and says why; go on with {resume_hint(folder)}"
-        ) from error
+        reason = "another process of the run has ended, and says why"
+        raise RunError(f"{reason}; {way_on}") from error
     except OSError as error:
-        raise RunError(
-            f"the run could not be written: {error}; everything up to the last checkpoint is kept;"
-            f" go on with {resume_hint(folder)}"
-        ) from error
+        raise RunError(f"the run could not be written: {error}; {kept}") from error
     finally:
         recorder.close()
-
-
-def record_of(
-    spec: RunSpec, folder: Path, lock: IO[str], progress: Progress, processes: Processes
-) -> RunRecorder:
-    """The tracker first, which may be refused in seconds, then the models and the recorder."""
-    from lsp.loop.recorder import RunRecorder
-
-    config = spec.config
-    identity = RunIdentity(
-        spec.run_id, folder, display_name(config), read_run(folder)["base"], spec.init.run_id
-    )
-    tracker = build_part(config.tracker, BuildContext(config, run=identity))
-    players, learner, state = load(spec, processes)
-    return RunRecorder(spec, folder, lock, progress, players, learner, tracker, state)
+        lock.close()
 
 
 def thread_environment() -> None:
@@ -256,29 +228,26 @@ def thread_environment() -> None:
 
 
 def announce(config: Config, folder: Path, init: Init) -> None:
-    """The first lines of a run: where it is tracked, where it lies, what it starts from."""
     print(config.tracker.announcement())
-    print(f"run: {folder}")
-    print(f"init: {init.text}", flush=True)
+    print(f"run: {folder}\ninit: {init.text}", flush=True)
     for text in warnings(config):
         print(f"warning: {text}", file=sys.stderr, flush=True)
 
 
 def _make_earlier_run(config: Config, overrides: Sequence[str]) -> Init:
-    """init=<method> with no run of it yet, in a world where one is made in minutes: make one, the
-    settings the same."""
+    """Make the run of init=<method> that is not there yet, its other settings the same."""
     method = config.init.source
     print(
         f"init={method}: no finished run of it from this base yet; training one first"
         f" (python run.py method={method}), kept under {config.runs_root}/",
         flush=True,
     )
-    kept = [
+    shared = [
         text
         for text in overrides
-        if text.partition("=")[0].lstrip("+") not in OF_ONE_RUN and not text.startswith("method.")
+        if not text.startswith("method.") and text.partition("=")[0].lstrip("+") not in OF_ONE_RUN
     ]
-    first = [*kept, f"method={method}", "init=base"]
+    first = [*shared, f"method={method}", "init=base"]
     agent_id = os.environ.pop("WANDB_RUN_ID", None)  # a sweep agent's, meant for the run itself
     begin(compose(first), first)
     if agent_id is not None:

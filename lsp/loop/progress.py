@@ -61,11 +61,9 @@ class Progress:
         return "  ".join(parts)
 
     def note(self, text: str) -> None:
-        """A line of its own."""
         self._print(text, "\n")
 
     def close(self) -> None:
-        """No more heartbeats."""
         self._closed.set()
         self._thread.join(timeout=1)
         if self.live:

@@ -5,7 +5,7 @@ import shlex
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from lsp.contracts import Rows, Tracker
 from lsp.errors import Interrupted, RunError
@@ -37,7 +37,6 @@ class RunRecorder(Recorder):
         self,
         spec: RunSpec,
         folder: Path,
-        lock: IO[str],
         progress: Progress,
         players: Players,
         learner: Learner,
@@ -48,41 +47,30 @@ class RunRecorder(Recorder):
         self.spec, self.config, self.folder = spec, config, folder
         self.players, self.learner, self.processes = players, learner, players.processes
         self.progress = progress
-        self._lock = lock
-        run = read_run(folder)
-        self._note_start()
         self.stop = StopRequests(progress.note)
         self.detector = CollapseDetector(config.collapse)
+        self.evaluation = Evaluation(spec, players, learner)
+        self.trackers = Trackers(LocalTracker(folder), tracker, config.tracker.finish_seconds)
         self.best: dict[str, Any] = {}
         self._skipped_in_a_row = 0
-        self._saved: tuple[int, Path] | None = None
+        self._saved: dict[int, Path] = {}
+        self._last_metrics: dict[str, float] = {}
         if state is not None:
             self.detector.restore(state["collapse"])
             self.best, self._skipped_in_a_row = state["best"], state["skipped_in_a_row"]
-        self.evaluation = Evaluation(spec, players, learner)
-        self.trackers = Trackers(LocalTracker(folder), tracker, config.tracker.finish_seconds)
-        self._last_metrics: dict[str, float] = {}
-        if state is not None:
             for line in read_metrics(folder):
                 self._last_metrics |= {k: v for k, v in line.items() if k != "step"}
         self._started = time.perf_counter()
-        self._seconds_before = run.get("seconds", 0.0)
-
-    def _note_start(self) -> None:
-        """What is known once the models are loaded."""
-        players, settings = self.players, self.config.eval
-        left_out = players.left_out
+        self._seconds_before = read_run(folder).get("seconds", 0.0)
+        settings, left_out = config.eval, players.left_out
         evaluation = settings and {"name": settings.name, "labels": dict(settings.labels)}
-        update_run(
-            self.folder,
-            device=device_name(players.device),
-            queries_left_out=left_out,
-            evaluation=evaluation,
-        )
+        device = device_name(players.device)
+        update_run(folder, device=device, queries_left_out=left_out, evaluation=evaluation)
         if left_out:
-            self.progress.note(
-                f"warning: {left_out:,} of {left_out + len(players.dataset):,} queries of the data"
-                " set are too long for the model's context and are left out"
+            all_queries = left_out + len(players.dataset)
+            progress.note(
+                f"warning: {left_out:,} of {all_queries:,} queries of the data set are too long for"
+                " the model's context and are left out"
             )
 
     def begin(self) -> None:
@@ -106,8 +94,7 @@ class RunRecorder(Recorder):
         metrics: dict[str, float],
         make_rows: Callable[[], Rows],
     ) -> bool:
-        """Everything of one step: alarms, evaluation and checkpoint when due, trackers. Whether the
-        run stops here, as all of its processes are told."""
+        """Alarms, trackers, evaluation and checkpoint when due; all processes hear of a stop."""
         config = self.config
         measures, alarms = self.detector.step(queries, play, metrics)
         if self.evaluation.is_due(step):
@@ -143,16 +130,16 @@ class RunRecorder(Recorder):
         return stops
 
     def _require(self, reason: str) -> None:
-        """A reason why the run cannot go on ends it."""
+        """End the run where there is a reason why it cannot go on."""
         if reason:
             self.fail()
             raise RunError(reason)
 
     def _note_best(self, step: int, metrics: dict[str, float]) -> bool:
         """Whether this step is the best so far by ``objective``."""
-        objective = self.config.objective
-        value = metrics.get(objective) if objective else None
-        if value is None or not math.isfinite(value):
+        objective = self.config.objective or ""
+        value = metrics.get(objective, math.nan)
+        if not math.isfinite(value):
             return False
         sign = 1 if self.config.objective_goal == "max" else -1
         better = not self.best or sign * value > sign * self.best["value"]
@@ -167,14 +154,11 @@ class RunRecorder(Recorder):
         if skipped:
             self.progress.note(f"warning: step {step}: loss or gradient not finite, step skipped")
         if self._skipped_in_a_row >= self.config.optim.max_skipped_steps:
-            kept = checkpoint_folders(self.folder)
-            way = (
-                f", from its last checkpoint by init=checkpoint init.run={kept[-1]}" if kept else ""
-            )
-            self._require(
-                f"{self._skipped_in_a_row} steps in a row had no finite loss or gradient; start"
-                f" again with a lower optim.lr{way}"
-            )
+            fix = "start again with a lower optim.lr"
+            if checkpoints := checkpoint_folders(self.folder):
+                fix += f", from its last checkpoint by init=checkpoint init.run={checkpoints[-1]}"
+            steps = self._skipped_in_a_row
+            self._require(f"{steps} steps in a row had no finite loss or gradient; {fix}")
 
     def fail(self) -> None:
         """The run ends here; what it recorded still reaches every tracker."""
@@ -189,10 +173,9 @@ class RunRecorder(Recorder):
         return self._seconds_before + time.perf_counter() - self._started
 
     def save(self, step: int) -> Path:
-        """A checkpoint; the rows and lines up to it are on disk before it counts. Of one step
-        there is one, however many reasons there are to save it."""
-        if self._saved is not None and self._saved[0] == step:
-            return self._saved[1]
+        """A checkpoint, one of a step; the rows and lines up to it are on disk before it counts."""
+        if step in self._saved:
+            return self._saved[step]
         self.progress.phase("saving", step)
         self.trackers.flush()
         state = {
@@ -216,7 +199,7 @@ class RunRecorder(Recorder):
             self.config.checkpoint.keep,
             self.best.get("step"),
         )
-        self._saved = (step, folder)
+        self._saved = {step: folder}
         self.trackers.checkpoint(folder, step)
         update_run(self.folder, step=step, seconds=self.seconds)
         return folder
@@ -252,9 +235,8 @@ class RunRecorder(Recorder):
             summary |= self.evaluation.at_the_end()
         self.processes.broadcast(Command.CONTINUE)
         summary |= {f"last/{key}": value for key, value in sorted(self._last_metrics.items())}
-        if self.best:
-            summary[f"best/{self.best['objective']}"] = self.best["value"]
-            summary["best/step"] = self.best["step"]
+        if best := self.best:
+            summary |= {f"best/{best['objective']}": best["value"], "best/step": best["step"]}
         summary["seconds"] = self.seconds
         self.trackers.finish(summary)
         update_run(self.folder, status="finished", seconds=self.seconds)
@@ -279,7 +261,6 @@ class RunRecorder(Recorder):
             return f"not written ({type(error).__name__}: {error}); try again: {again}"
 
     def close(self) -> None:
-        """Let go of signals, heartbeat and folder, however the run ended."""
+        """Let go of signals and heartbeat, however the run ended."""
         self.progress.close()
         self.stop.close()
-        self._lock.close()

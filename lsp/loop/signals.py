@@ -19,18 +19,16 @@ class StopRequests:
         self._old_handlers: dict[signal.Signals, Any] = {}
 
     def listen(self) -> None:
-        self._old_handlers = {
-            number: signal.signal(number, self._request_stop) for number in ASKING
-        }
+        self._old_handlers = {n: signal.signal(n, self._request_stop) for n in ASKING}
 
     def _request_stop(self, number: int, frame: Any) -> None:
-        wanted = signal.Signals(number)
-        if wanted == signal.SIGINT and wanted in self.signals:
+        request = signal.Signals(number)
+        if request == signal.SIGINT and request in self.signals:
             raise KeyboardInterrupt
-        self.signals.append(wanted)
+        self.signals.append(request)
         if not self.reason:
-            self.reason = wanted.name
-            self._note(f"{wanted.name}: finishing this step, then saving")
+            self.reason = request.name
+            self._note(f"{request.name}: finishing this step, then saving")
 
     def close(self) -> None:
         """Give the signals back to whoever had them."""

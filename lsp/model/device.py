@@ -15,10 +15,11 @@ def choose_device(name: str, local_rank: int = 0) -> torch.device:
             " choose runtime.device=cuda"
         )
     if name in ("auto", "cuda") and torch.cuda.is_available():
-        if local_rank >= torch.cuda.device_count():
+        count = torch.cuda.device_count()
+        if local_rank >= count:
             raise ValueError(
-                f"process {local_rank} of this machine has no GPU of its own: there are"
-                f" {torch.cuda.device_count()}; start as many processes as there are GPUs"
+                f"process {local_rank} of this machine has no GPU of its own: there are {count};"
+                " start as many processes as there are GPUs"
             )
         return torch.device("cuda", local_rank)
     if name == "auto":

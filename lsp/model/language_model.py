@@ -24,9 +24,8 @@ def load_model(
     """A causal language model in eval mode and its tokenizer. Raises ValueError with the way out
     where it is missing, damaged, or not a model whose log-probabilities this project computes
     right, and where it would run code without ``trust_remote_code``. See ``load_pretrained``."""
-    options = {"attn_implementation": "sdpa"}
     model, tokenizer = load_pretrained(
-        "CausalLM", "model", str(source), dtype, revision, trust_remote_code, **options
+        "CausalLM", str(source), dtype, revision, trust_remote_code, attn_implementation="sdpa"
     )
     # A padding index drops the gradient of that id's embedding, and a rollout can sample it.
     model.get_input_embeddings().padding_idx = None
@@ -49,11 +48,8 @@ def check_paths(model: PreTrainedModel) -> None:
             f"{type(model).__name__} attends to a window of {window} tokens in some layers, and"
             " prompts are shared here under masks that know no window; this model is not supported"
         )
-    rows = [
-        TrainingRow("solver", (1, 2, 3, 2, 1), (3, 1, 2), (), 0.0, 0.0, 1),
-        TrainingRow("solver", (1, 2, 3, 2, 1), (2,), (), 0.0, 0.0, 1),
-        TrainingRow("solver", (3, 1), (1, 2), (), 0.0, 0.0, 1),
-    ]
+    texts = [((1, 2, 3, 2, 1), (3, 1, 2)), ((1, 2, 3, 2, 1), (2,)), ((3, 1), (1, 2))]
+    rows = [TrainingRow("solver", prompt, ids, (), 0.0, 0.0, 1) for prompt, ids in texts]
     try:
         logprobs = completion_scores(model, pad(rows).to(model.device), 1.0).logprobs_C
     except (IndexError, RuntimeError, TypeError, ValueError, AttributeError) as error:
@@ -85,15 +81,14 @@ def check_paths(model: PreTrainedModel) -> None:
         )
 
 
-def frozen_copy(model: PreTrainedModel) -> PreTrainedModel:
-    """The reference: the init as it was, never trained."""
-    reference = copy.deepcopy(model).eval()
-    return reference.requires_grad_(False)
+def frozen_copy(model: PreTrainedModel, shared: bool = False) -> PreTrainedModel:
+    """The reference: the init as it was, never trained. ``shared``: its tensors are the model's."""
+    tensors = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
+    return copy.deepcopy(model, tensors if shared else None).eval().requires_grad_(False)
 
 
 def end_token_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> set[int]:
     """Every id that ends a turn: the tokenizer's, and those of the generation config."""
-    ids = {tokenizer.eos_token_id}
     configured = model.generation_config.eos_token_id
-    ids |= set(configured) if isinstance(configured, list) else {configured}
-    return ids - {None}
+    several = configured if isinstance(configured, list) else [configured]
+    return {tokenizer.eos_token_id, *several} - {None}

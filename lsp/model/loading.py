@@ -6,8 +6,6 @@ model. Python files that came with a model are run only where the user said so.
 """
 
 import errno
-from collections.abc import Collection, Iterator
-from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -26,49 +24,43 @@ NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 def load_pretrained(
     head: Literal["CausalLM", "SequenceClassification"],
-    group: str,
     source: str,
     dtype: str,
     revision: str | None,
     trust_remote_code: bool,
     **options: Any,
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """A model with this head on the CPU, and its tokenizer.
-
-    ``source``: ``pocket``, a folder, or a Hub id; ``revision`` is of the latter. ``group``:
-    ``model`` or ``reward``, the settings that errors name; ``options`` go to ``from_pretrained``.
-    Raises ValueError with the way out where files are missing or damaged, or would run code that
-    was not agreed to."""
+    """A model with this head on the CPU, and its tokenizer. ``source``: ``pocket``, a folder, or a
+    Hub id; ``revision`` is of the latter; ``options`` go to ``from_pretrained``. Raises ValueError
+    with the way out where files are missing or damaged, or would run code not agreed to."""
     transformers.utils.logging.disable_progress_bar()
     transformers.utils.logging.set_verbosity_error()  # its table of unfit weights is an error below
     folder = local_model_folder(source)
     name = str(folder or source)
+    group = "model" if head == "CausalLM" else "reward"  # of the settings that errors name
     what = "model" if group == "model" else "reward model"
+    not_loaded = f"the {what} {name!r} cannot be loaded"
     if folder is not None and not (folder / "config.json").is_file():
-        raise ValueError(
-            f"the {what} {name!r} cannot be loaded: there is no model in it; {_no_config(folder)}"
-        )
+        fault = "has no config.json; give a folder written by save_pretrained, a Hub id, or a run"
+        if (folder / "adapter_config.json").is_file():
+            fault = "is an adapter; give its base as model.name, and the adapter with"
+            fault += f" init=checkpoint init.run={folder}"
+        raise ValueError(f"{not_loaded}: there is no model in it; it {fault}")
     shared = {"revision": None if folder else revision}
     try:
         config_json, _ = transformers.PreTrainedConfig.get_config_dict(name, **shared)
         tokenizer_json = get_tokenizer_config(name, **shared)
         files = {"config.json": config_json, "tokenizer_config.json": tokenizer_json}
-        if not trust_remote_code:
-            _refuse_code(what, name, group, [f for f in files if files[f].get("auto_map")])
-        _refuse_other_head(head, name, config_json.get("architectures") or ())
+        _refuse_files(head, group, name, files, trust_remote_code)
         shared["trust_remote_code"] = trust_remote_code
         tokenizer = transformers.AutoTokenizer.from_pretrained(name, **shared)
         options |= shared | {"dtype": getattr(torch, dtype), "use_safetensors": True}
         auto_class = getattr(transformers, f"AutoModelFor{head}")
         model, report = auto_class.from_pretrained(name, output_loading_info=True, **options)
-    except UnfitFiles as error:
-        raise ValueError(str(error)) from error
     except Exception as error:  # of transformers, tokenizers or the Hub, which share no class
-        if is_out_of_memory(error):
+        if isinstance(error, UnfitFiles) or is_out_of_memory(error):
             raise
-        raise ValueError(
-            f"the {what} {name!r} cannot be loaded: {_reason(error, name, revision, group)}"
-        ) from error
+        raise ValueError(f"{not_loaded}: {_reason(error, name, revision, group)}") from error
     _refuse_unfit_weights(head, name, model, report)
     if getattr(model, "_hf_peft_config_loaded", False):
         raise ValueError(
@@ -90,20 +82,21 @@ class UnfitFiles(ValueError):
     """The files were read, and are not a model of the kind to load; the text is for the user."""
 
 
-def _refuse_code(what: str, name: str, group: str, files: Collection[str]) -> None:
-    if files:
+def _refuse_files(head: str, group: str, name: str, files: dict[str, dict], trusted: bool) -> None:
+    """Raises UnfitFiles where ``files``, by their JSON, ask to run code that was not agreed to, or
+    are a classifier's in place of a language model's."""
+    what = "model" if group == "model" else "reward model"
+    with_code = [file for file, content in files.items() if content.get("auto_map")]
+    if with_code and not trusted:
         raise UnfitFiles(
             f"the {what} {name!r} asks to run Python code of its own ('auto_map' in"
-            f" {' and '.join(files)}), which could do anything on this machine; read that code, and"
-            f" if you trust it write {group}.trust_remote_code=true on run.py's command line, best"
-            f" with {group}.revision=<commit> beside it (trust_remote_code=true on python -m"
+            f" {' and '.join(with_code)}), which could do anything on this machine; read that code,"
+            f" and if you trust it write {group}.trust_remote_code=true on run.py's command line,"
+            f" best with {group}.revision=<commit> beside it (trust_remote_code=true on python -m"
             f" eval's); or choose another {what}"
         )
-
-
-def _refuse_other_head(head: str, name: str, architectures: Collection[str]) -> None:
-    """A classifier's decoder with a tied vocabulary head loads as a language model without a
-    warning."""
+    # A classifier's decoder with a tied vocabulary head loads as a language model silently.
+    architectures = files["config.json"].get("architectures") or ()
     wrong = [kind for kind in architectures if kind.endswith("ForSequenceClassification")]
     if head == "CausalLM" and wrong:
         raise UnfitFiles(
@@ -119,9 +112,10 @@ def _refuse_unfit_weights(head: str, name: str, model: PreTrainedModel, report: 
             f"{name!r} is no reward model: its files hold no {_some(missing)}"
             " (a causal language model has none); give reward.name=<a sequence classifier>"
         )
-    if missing or unexpected:
-        faults = [f"hold no {_some(missing)}"] * bool(missing)
-        faults += [f"hold {_some(unexpected)}, which it does not have"] * bool(unexpected)
+    faults = [f"hold no {_some(missing)}"] if missing else []
+    if unexpected:
+        faults.append(f"hold {_some(unexpected)}, which it does not have")
+    if faults:
         raise ValueError(
             f"the files of {name!r} do not fit a {type(model).__name__}: they"
             f" {' and '.join(faults)}; missing weights would be random ones. Fetch the files again,"
@@ -134,18 +128,11 @@ def _some(names: list[str]) -> str:
     return ", ".join(names[:3]) + more
 
 
-def _no_config(folder: Path) -> str:
-    if (folder / "adapter_config.json").is_file():
-        return (
-            "it is an adapter; give its base as model.name, and the adapter with init=checkpoint"
-            f" init.run={folder}"
-        )
-    return "it has no config.json; give a folder written by save_pretrained, a Hub id, or a run"
-
-
 def _reason(error: Exception, name: str, revision: str | None, group: str) -> str:
     """Why it cannot be loaded and what to do, from the first error of a chain that is known."""
-    for cause in _chain(error):
+    page, log_in = f"https://huggingface.co/{name}", "log in with `hf auth login`, or set HF_TOKEN"
+    cause: BaseException | None = error
+    while cause is not None:
         if isinstance(cause, OSError) and cause.errno in NO_SPACE:
             return (
                 f"there is no space left for its files ({cause.strerror}) in"
@@ -153,20 +140,15 @@ def _reason(error: Exception, name: str, revision: str | None, group: str) -> st
             )
         if isinstance(cause, errors.GatedRepoError):
             has = "the token in use was not granted it" if get_token() else "no token was found"
-            return (
-                f"it is gated, and {has}. Ask for access at https://huggingface.co/{name}, then log"
-                " in with `hf auth login`, or set HF_TOKEN"
-            )
+            return f"it is gated, and {has}. Ask for access at {page}, then {log_in}"
         if isinstance(cause, errors.RevisionNotFoundError):
             return (
                 f"it has no revision {revision!r}; give a branch, tag or commit that"
-                f" https://huggingface.co/{name}/commits/main shows, or {group}.revision=null"
+                f" {page}/commits/main shows, or {group}.revision=null"
             )
         if isinstance(cause, errors.RepositoryNotFoundError):
-            return (
-                "the Hub has no such model, or it is private; check the name, and for a private"
-                " one log in with `hf auth login`, or set HF_TOKEN"
-            )
+            private = f"for a private one {log_in}"
+            return f"the Hub has no such model, or it is private; check the name, and {private}"
         if isinstance(cause, (errors.OfflineModeIsEnabled, errors.LocalEntryNotFoundError)):
             state = "HF_HUB_OFFLINE is set" if constants.is_offline_mode() else "the Hub is silent"
             return (
@@ -179,6 +161,7 @@ def _reason(error: Exception, name: str, revision: str | None, group: str) -> st
                 " again. A damaged checkpoint can be replaced by an older one with"
                 " init=checkpoint init.run=<folder>"
             )
+        cause = cause.__cause__ or cause.__context__
     return (
         f"{type(error).__name__}: {brief(error)}\nCheck {group}.name, and that its files are"
         " whole: config.json, tokenizer files and weights as safetensors"
@@ -190,9 +173,3 @@ def brief(error: Exception) -> str:
     that it knows, peft's with every layer."""
     line = " ".join(str(error).split())
     return line if len(line) <= 400 else f"{line[:400]}…"
-
-
-def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    while error is not None:
-        yield error
-        error = error.__cause__ or error.__context__

@@ -60,11 +60,8 @@ class SharedPrompts(Cache):
         self.owner_B = owner_B
 
     def update(self, key_states, value_states, layer_idx, *args, **kwargs):
-        keys, values = self.prompts.of_layer[layer_idx]
-        return (
-            torch.cat([keys[self.owner_B], key_states], dim=2),
-            torch.cat([values[self.owner_B], value_states], dim=2),
-        )
+        pairs = zip(self.prompts.of_layer[layer_idx], (key_states, value_states), strict=True)
+        return tuple(torch.cat([prompts[self.owner_B], rows], dim=2) for prompts, rows in pairs)
 
     def get_seq_length(self, layer_idx: int = 0) -> int:
         return self.prompts.of_layer[0][0].shape[2]
@@ -74,16 +71,11 @@ def checkpoint_layers(model: nn.Module) -> None:
     """Keep the inputs of each decoder layer for the backward pass and compute the rest again: less
     memory for one more forward pass. transformers' own switch leaves out the cache that prompts are
     shared by."""
+    # In eval mode nothing in a layer is random, so no state of the generator is needed.
+    options = {"use_reentrant": False, "preserve_rng_state": False}
     for layer in model.get_decoder().modules():
         if isinstance(layer, GradientCheckpointingLayer):
-            layer.forward = partial(_checkpointed, layer.forward)
-
-
-def _checkpointed(forward: Callable[..., Tensor], *args, **kwargs) -> Tensor:
-    if not torch.is_grad_enabled():
-        return forward(*args, **kwargs)
-    # In eval mode nothing in a layer is random, so no state of the generator is needed.
-    return checkpoint(forward, *args, use_reentrant=False, preserve_rng_state=False, **kwargs)
+            layer.forward = partial(checkpoint, layer.forward, **options)
 
 
 def completion_hidden(model: nn.Module, batch: MicroBatch) -> Tensor:
@@ -94,12 +86,11 @@ def completion_hidden(model: nn.Module, batch: MicroBatch) -> Tensor:
     hidden_KPD = decoder(
         input_ids=batch.prompt_ids_KP, past_key_values=shared, use_cache=True
     ).last_hidden_state
-    prompts = torch.arange(len(hidden_KPD), device=hidden_KPD.device)
-    first_BD = hidden_KPD[prompts, batch.prompt_length_K - 1][batch.owner_B]
+    length_B = batch.prompt_length_K[batch.owner_B]
+    first_BD = hidden_KPD[batch.owner_B, length_B - 1]
     inputs_BT = batch.completion_ids_BT[:, :-1]  # the last token predicts nothing
     rows, width = inputs_BT.shape
     positions = torch.arange(width, device=inputs_BT.device)
-    length_B = batch.prompt_length_K[batch.owner_B]
     columns = torch.arange(batch.prompt_ids_KP.shape[1], device=inputs_BT.device)
     sees_prompt = (columns < length_B[:, None])[:, None, None, :].expand(-1, 1, width, -1)
     causal = (positions[:, None] >= positions)[None, None].expand(rows, 1, -1, -1)
@@ -110,60 +101,37 @@ def completion_hidden(model: nn.Module, batch: MicroBatch) -> Tensor:
         past_key_values=SharedPrompts(shared, batch.owner_B),
         use_cache=True,
     ).last_hidden_state
-    all_BTD = torch.cat([first_BD[:, None], hidden_BTD], dim=1)
-    return all_BTD[batch.completion_mask_BT]
+    return torch.cat([first_BD[:, None], hidden_BTD], dim=1)[batch.completion_mask_BT]
 
 
 def completion_scores(
     model: nn.Module, batch: MicroBatch, temperature: float, with_distribution: bool = False
 ) -> TokenScores:
-    """Scores of a micro-batch's completion tokens under a causal language model."""
-    return score_tokens(
-        completion_hidden(model, batch),
-        model.get_output_embeddings(),
-        batch.completion_ids_BT[batch.completion_mask_BT],
-        temperature,
-        with_distribution,
-    )
+    """Scores of a micro-batch's completion tokens under softmax(head(hidden) / temperature), in
+    fp32. Log-probabilities are differentiable; a loss that is a sum over tokens is cheaper by
+    ``head_loss``. Entropy is a measurement without gradient."""
+    hidden_CD, head = completion_hidden(model, batch), model.get_output_embeddings()
+    target_C = batch.completion_ids_BT[batch.completion_mask_BT]
 
+    def tile(part: slice) -> TokenScores:
+        log_distribution = (head(hidden_CD[part]).float() / temperature).log_softmax(dim=-1)
+        with torch.no_grad():
+            entropy = -torch.linalg.vecdot(log_distribution.exp(), log_distribution)
+        return TokenScores(_chosen(log_distribution, target_C[part]), entropy, log_distribution)
 
-def score_tokens(
-    hidden_CD: Tensor,
-    head: nn.Module,
-    target_C: Tensor,
-    temperature: float,
-    with_distribution: bool = False,
-) -> TokenScores:
-    """Scores of ``target_C`` under softmax(head(hidden) / temperature), in fp32.
-
-    Log-probabilities are differentiable, a tile computed again in the backward pass; a loss that
-    is a sum over tokens is cheaper by ``head_loss``. Entropy is a measurement without gradient.
-    """
-
-    def tile(hidden: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        log_distribution = (head(hidden).float() / temperature).log_softmax(dim=-1)
-        return _chosen(log_distribution, target), _entropy(log_distribution), log_distribution
-
-    parts = _tiles(len(target_C), head)
-    if with_distribution or len(parts) == 1:
-        chosen, entropy, log_distribution = tile(hidden_CD, target_C)
-        return TokenScores(chosen, entropy, log_distribution if with_distribution else None)
-    pieces = [
-        checkpoint(lambda h, t: tile(h, t)[:2], hidden_CD[p], target_C[p], use_reentrant=False)
-        for p in parts
-    ]
-    chosen, entropy = (torch.cat(column) for column in zip(*pieces, strict=True))
-    return TokenScores(chosen, entropy, None)
+    if with_distribution:
+        return tile(slice(None))
+    tiles = [tile(part)[:2] for part in _tiles(len(target_C), head)]
+    logprobs, entropy = (torch.cat(column) for column in zip(*tiles, strict=True))
+    return TokenScores(logprobs, entropy, None)
 
 
 def head_loss(
     hidden_CD: Tensor, head: nn.Linear, target_C: Tensor, temperature: float, token_loss: TokenLoss
 ) -> tuple[Tensor, TokenScores]:
     """(loss, scores): ``token_loss`` of the scores' log-probabilities, summed over tiles.
-
     The loss is differentiable in the hidden states and the head's parameters, whose gradients are
-    formed on the way forward, in fp32; the scores are not.
-    """
+    formed on the way forward, in fp32; the scores are not."""
     loss, logprobs, entropy = _HeadLoss.apply(
         hidden_CD, head.weight, head.bias, head, target_C, temperature, token_loss
     )
@@ -211,15 +179,9 @@ class _HeadLoss(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, for_loss, *unused):
-        for_hidden, for_weight, for_bias = (
-            gradient if gradient is None or for_loss == 1 else gradient * for_loss
-            for gradient in ctx.saved_tensors
-        )
-        for_weight, for_bias = (
-            None if gradient is None else gradient.to(ctx.dtype)
-            for gradient in (for_weight, for_bias)
-        )
-        return for_hidden, for_weight, for_bias, None, None, None, None
+        scaled = [g if g is None or for_loss == 1 else g * for_loss for g in ctx.saved_tensors]
+        rounded = [g if g is None else g.to(ctx.dtype) for g in scaled]
+        return *rounded, None, None, None, None
 
 
 def _tiles(count: int, head: nn.Linear) -> list[slice]:
@@ -243,8 +205,3 @@ def _matmul(one: Tensor, other: Tensor, head: nn.Linear) -> Tensor:
 
 def _chosen(log_distribution: Tensor, target: Tensor) -> Tensor:
     return log_distribution.gather(1, target.unsqueeze(1)).squeeze(1)
-
-
-@torch.no_grad()
-def _entropy(log_distribution: Tensor) -> Tensor:
-    return -torch.linalg.vecdot(log_distribution.exp(), log_distribution)

@@ -6,7 +6,6 @@ as zero, and KL with them. Adapters are peft's. Weights are never merged in plac
 again, which rounding makes another model of; whatever needs merged weights gets new ones.
 """
 
-import copy
 from pathlib import Path
 
 import torch
@@ -21,12 +20,6 @@ from lsp.settings.config import LoraSettings
 ADAPTER = "default"
 
 
-def shared_copy(model: PreTrainedModel) -> PreTrainedModel:
-    """A frozen copy of the modules that shares the parameters and buffers."""
-    tensors = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
-    return copy.deepcopy(model, tensors).eval().requires_grad_(False)
-
-
 def add_lora(model: PreTrainedModel, settings: LoraSettings) -> None:
     """Put adapters beside every linear layer but the vocabulary head; only they are trained. Raises
     ValueError for a model that peft cannot adapt."""
@@ -36,8 +29,7 @@ def add_lora(model: PreTrainedModel, settings: LoraSettings) -> None:
     everywhere = {"target_modules": "all-linear", "lora_dropout": 0.0, "task_type": "CAUSAL_LM"}
     lora = LoraConfig(r=settings.rank, lora_alpha=settings.alpha, **everywhere)
     model.add_adapter(lora, ADAPTER)
-    model.eval()
-    if merged_state(model).keys() != plain:
+    if merged_state(model.eval()).keys() != plain:
         raise ValueError(
             f"{type(model).__name__} has layers whose adapters cannot be merged into plain weights"
             " (experts, for instance); train it with model.lora.rank=0"
@@ -90,11 +82,8 @@ def merge_adapter(model: PreTrainedModel, folder: Path) -> None:
 
 def lora_layers(model: nn.Module) -> dict[str, nn.Module]:
     """Name -> layer with an adapter; empty for a model without adapters."""
-    return {
-        name: module
-        for name, module in model.named_modules()
-        if hasattr(module, "base_layer") and hasattr(module, "get_delta_weight")
-    }
+    modules = model.named_modules()
+    return {name: module for name, module in modules if hasattr(module, "get_delta_weight")}
 
 
 @torch.no_grad()
@@ -109,10 +98,9 @@ def merged_state(model: nn.Module) -> dict[str, Tensor]:
     layers = lora_layers(model)
     state = {}
     for name, tensor in model.state_dict().items():
-        if ".lora_" in name:
-            continue
-        owner, _, kind = name.rpartition(".base_layer.")
-        plain = f"{owner}.{kind}" if owner else name
-        merges = owner in layers and kind == "weight"
-        state[plain] = merged_weight(layers[owner]) if merges else tensor
+        if ".lora_" not in name:
+            layer, _, kind = name.rpartition(".base_layer.")
+            merges = layer in layers and kind == "weight"
+            plain = f"{layer}.{kind}" if layer else name
+            state[plain] = merged_weight(layers[layer]) if merges else tensor
     return state

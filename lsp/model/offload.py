@@ -10,10 +10,8 @@ from torch import Tensor, nn
 @contextmanager
 def on_device(model: nn.Module, device: torch.device) -> Iterator[None]:
     """``model`` computes on ``device`` inside, and is where it was afterwards, however that ends.
-
     For models that are not trained meanwhile: copies take the place of its tensors, which stay
-    where they are, so nothing is copied back. What is on ``device`` already stays as it is.
-    """
+    where they are, so nothing is copied back. What is on ``device`` already stays as it is."""
     tensors = [*model.parameters(), *model.buffers()]
     homes = [tensor.data for tensor in tensors]
     try:

@@ -62,12 +62,10 @@ class OneDnnLinear(nn.Linear):
 
     def forward(self, input: Tensor) -> Tensor:
         rows = input.reshape(-1, self.in_features)
-        if self.packed is not None:
-            out = product(rows, self.packed)
-        elif torch.is_grad_enabled():
+        if self.packed is None:
             out = _Product.apply(rows, self.weight)
         else:
-            out = product(rows, self.weight)
+            out = product(rows, self.packed)
         if self.bias is not None:
             out = out + self.bias
         return out.view(*input.shape[:-1], self.out_features)
@@ -95,8 +93,7 @@ def decoding_weights(model: nn.Module, rows: int) -> Iterator[None]:
     try:
         for layer in layers:
             adapter = adapters.get(id(layer))
-            weight = merged_weight(adapter) if adapter is not None else layer.weight.detach()
-            layer.packed = pack(weight, rows)
+            layer.packed = pack(merged_weight(adapter) if adapter else layer.weight.detach(), rows)
         for adapter in adapted:
             adapter.enable_adapters(False)
         yield

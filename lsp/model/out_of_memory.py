@@ -46,9 +46,7 @@ class OutOfMemory(Exception):
         on_gpu = config.runtime.device != "cpu" and "DefaultCPUAllocator" not in self.cause
         if key == "hardware.offload":
             return on_gpu and not value
-        if key == "model.lora.rank":
-            return not value
-        return value not in (1, True, "bfloat16")
+        return not value if key == "model.lora.rank" else value not in (1, True, "bfloat16")
 
 
 def is_out_of_memory(error: BaseException) -> bool:

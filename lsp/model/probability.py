@@ -22,12 +22,9 @@ def completion_probability(
 ) -> list[float]:
     """P(text, end token | prompt) at temperature 1 of each text; ``max_tokens``: padded tokens of a
     pass."""
-    end = chat.tokenizer.eos_token_id
-    encoded = chat.encode_text(texts)
-    rows = [
-        TrainingRow("solver", tuple(prompt), (*ids, end), (), 0.0, 0.0, 1)
-        for prompt, ids in zip(prompts, encoded, strict=True)
-    ]
+    end, encoded = chat.tokenizer.eos_token_id, chat.encode_text(texts)
+    pairs = [(tuple(prompt), (*ids, end)) for prompt, ids in zip(prompts, encoded, strict=True)]
+    rows = [TrainingRow("solver", *pair, (), 0.0, 0.0, 1) for pair in pairs]
     probability = [0.0] * len(rows)
     for chosen in pack(rows, max_tokens):
         batch = pad([rows[i] for i in chosen]).to(model.device)

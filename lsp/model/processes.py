@@ -75,29 +75,28 @@ class Processes:
                 " docs/slurm_torchrun.sh), or say hardware.gpus=null"
             )
 
-        def requested(name: str, default: str = "false") -> str:
-            return os.environ.get(f"ACCELERATE_{name}", default)
+        def requested(name: str) -> str:
+            return os.environ.get(f"ACCELERATE_{name}", "no").lower()
 
-        without = "leave it out of accelerate's settings"
+        leave_out, dtype = "leave it out of accelerate's settings", config.model.dtype
         engines = ("DEEPSPEED", "MEGATRON_LM", "PARALLELISM_CONFIG")
-        problems = [
-            f"{engine.lower()}, which is not used here; take hardware.parallel=ddp or fsdp, and"
-            f" {without}"
-            for engine in engines
-            if requested(f"USE_{engine}").lower() == "true"
-        ]
-        if requested("USE_FSDP").lower() == "true" and hardware.parallel != "fsdp":
-            problems.append(f"FSDP; say hardware.parallel=fsdp, or {without}")
-        if requested("DYNAMO_BACKEND", "no").lower() != "no":
-            problems.append(f"a dynamo backend, and nothing is compiled here; {without}")
-        precision = requested("MIXED_PRECISION", "no")
-        if precision not in ("no", {"bfloat16": "bf16"}.get(config.model.dtype)):
-            problems.append(
-                f"--mixed_precision={precision}, and this run has model.dtype={config.model.dtype};"
-                " say model.dtype=bfloat16 (with fp32 masters) for bf16, or --mixed_precision=no"
+        engine = next((name for name in engines if requested(f"USE_{name}") == "true"), None)
+        precision = requested("MIXED_PRECISION")
+        if engine is not None:
+            problem = (
+                f"{engine.lower()}, which is not used here; take hardware.parallel=ddp or fsdp"
             )
-        if problems:
-            raise RunError(f"accelerate launch was asked for {problems[0]}")
+            problem += f", and {leave_out}"
+        elif requested("USE_FSDP") == "true" and hardware.parallel != "fsdp":
+            problem = f"FSDP; say hardware.parallel=fsdp, or {leave_out}"
+        elif requested("DYNAMO_BACKEND") != "no":
+            problem = f"a dynamo backend, and nothing is compiled here; {leave_out}"
+        elif precision not in ("no", {"bfloat16": "bf16"}.get(dtype)):
+            problem = f"--mixed_precision={precision}, and this run has model.dtype={dtype}; say"
+            problem += " model.dtype=bfloat16 (with fp32 masters) for bf16, or --mixed_precision=no"
+        else:
+            return
+        raise RunError(f"accelerate launch was asked for {problem}")
 
     @property
     def is_first(self) -> bool:

@@ -27,30 +27,28 @@ def shape_of(name: str, shipped: ModelShape | None, key: str) -> ModelShape:
         config_json = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         kind, hidden = config_json["model_type"], config_json["hidden_size"]
         heads = config_json["num_attention_heads"]
-        if kind not in COUNTED or config_json.get("mlp_bias") or config_json.get("attention_bias"):
-            raise UnknownShape(
-                f"{folder}: the parameters of a {kind} model with such layers are not counted here,"
-                f" only those of {', '.join(COUNTED)}"
+        biased = config_json.get("mlp_bias") or config_json.get("attention_bias")
+        if kind in COUNTED and not biased:
+            return ModelShape(
+                of=name,
+                layers=config_json["num_hidden_layers"],
+                hidden=hidden,
+                intermediate=config_json["intermediate_size"],
+                heads=heads,
+                kv_heads=config_json.get("num_key_value_heads") or heads,
+                head_size=config_json.get("head_dim") or hidden // heads,
+                vocabulary=config_json["vocab_size"],
+                tied=config_json.get("tie_word_embeddings", False),
+                qkv_bias=kind == "qwen2",
+                qk_norm=kind == "qwen3",
             )
-        return ModelShape(
-            of=name,
-            layers=config_json["num_hidden_layers"],
-            hidden=hidden,
-            intermediate=config_json["intermediate_size"],
-            heads=heads,
-            kv_heads=config_json.get("num_key_value_heads") or heads,
-            head_size=config_json.get("head_dim") or hidden // heads,
-            vocabulary=config_json["vocab_size"],
-            tied=config_json.get("tie_word_embeddings", False),
-            qkv_bias=kind == "qwen2",
-            qk_norm=kind == "qwen3",
+        fault = (
+            f"the parameters of a {kind} model with such layers are not counted here, only those"
         )
+        fault += f" of {', '.join(COUNTED)}"
     except (OSError, KeyError, ValueError) as error:
-        if isinstance(error, UnknownShape):
-            raise
-        raise UnknownShape(
-            f"{folder}: its config.json does not tell its shape ({error})"
-        ) from error
+        fault = f"its config.json does not tell its shape ({error})"
+    raise UnknownShape(f"{folder}: {fault}")
 
 
 def linear_layers(shape: ModelShape) -> list[tuple[int, int]]:

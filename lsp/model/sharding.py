@@ -9,7 +9,6 @@ different numbers and lengths, and one that has nothing left to write would hold
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -35,15 +34,11 @@ def shard_layers(model: PreTrainedModel, processes: Processes) -> None:
         fully_shard(layer, mesh=mesh, mp_policy=MixedPrecisionPolicy(reduce_dtype=torch.float32))
 
 
-def _sharded_layers(model: nn.Module) -> list[Any]:
-    return [module for module in model.modules() if isinstance(module, FSDPModule)]
-
-
 @contextmanager
 def whole(model: nn.Module) -> Iterator[None]:
     """The model's weights are all here inside; every process enters. Nothing changes for a model
     that is not sharded."""
-    layers = _sharded_layers(model)
+    layers = [module for module in model.modules() if isinstance(module, FSDPModule)]
     for layer in layers:
         layer.set_reshard_after_forward(False)
         layer.unshard()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from lsp.contracts import QueryKinds, World
@@ -14,8 +15,7 @@ from lsp.tools.text import visible
 if TYPE_CHECKING:
     from lsp.settings.config import Config
 
-OPENINGS = 8
-"""First words that have a kind of their own."""
+OPENINGS = 8  # first words that have a kind of their own
 WORDS = (5, 10, 20, 40, 80)
 OTHERS = "other openings"
 
@@ -27,22 +27,19 @@ class PaperWorld(World):
     name = "paper"
 
     def kinds(self, queries: Sequence[str]) -> Sequence[QueryKinds]:
-        starts = [1, *(limit + 1 for limit in WORDS)]
-        sizes = [f"{a} to {b} words" for a, b in zip(starts, WORDS, strict=False)]
+        sizes = [f"{shorter + 1} to {limit} words" for shorter, limit in pairwise((0, *WORDS))]
         sizes.append(f"over {WORDS[-1]} words")
         frequent = [text for text, _ in Counter(map(opening, queries)).most_common(OPENINGS)]
+
+        def size(query: str) -> str:
+            return sizes[bisect_left(WORDS, len(query.split()))]
+
+        def frequent_opening(query: str) -> str:
+            return first if (first := opening(query)) in frequent else OTHERS
+
         return (
-            QueryKinds(
-                "number of words",
-                sizes,
-                lambda query: sizes[bisect_left(WORDS, len(query.split()))],
-                True,
-            ),
-            QueryKinds(
-                "first two words",
-                [*frequent, OTHERS],
-                lambda query: o if (o := opening(query)) in frequent else OTHERS,
-            ),
+            QueryKinds("number of words", sizes, size, ordered=True),
+            QueryKinds("first two words", [*frequent, OTHERS], frequent_opening),
         )
 
     def problems(self, config: Config) -> Sequence[tuple[str, str, str]]:

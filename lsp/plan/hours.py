@@ -7,7 +7,6 @@ from typing import NamedTuple
 from lsp.model.shapes import cache_bytes, forward_flops, parameters
 from lsp.plan.memory import trained_numbers
 from lsp.plan.step_size import StepSize
-from lsp.settings.gpus import GPUS, NO_GPU, Gpu
 
 FLOPS_SHARE = 0.4
 """Of a GPU's peak in training and scoring: what Llama 3's training reached on H100s is 0.38 to
@@ -32,28 +31,28 @@ def total_hours(size: StepSize) -> float:
 
 def phase_times(size: StepSize) -> dict[str, PhaseTime]:
     """Phase -> what it takes in one step; those that the method does not have are left out."""
-    config, shape, lengths = size.config, size.shape, size.lengths
+    config, lengths, answers = size.config, size.lengths, size.answers
     rollout, method = config.rollout, config.method
     new, times = rollout.max_new_tokens, {}
     if rollout.engine.in_process:
         if method.queries == "challenger":
             limit = rollout.max_query_tokens
             times["queries"] = _decoding(size, size.queries, 1, lengths.challenger, limit)
-        times["answers"] = _decoding(size, size.answers, size.queries, lengths.solver, new)
+        times["answers"] = _decoding(size, answers, size.queries, lengths.solver, new)
     scored = []
     for model, classifier in size.rewards:
         length = min(model.max_length, lengths.solver + new)
-        flops = forward_flops(classifier, size.answers * length, length / 2)
-        scored.append(_computing(size, model.dtype, size.answers * length, flops))
+        flops = forward_flops(classifier, answers * length, length / 2)
+        scored.append(_computing(size, model.dtype, answers * length, flops))
     if scored:
         times["reward"] = _total(scored)
     written = config.self_reward.written_tokens
     if method.scores_quality and not written:
-        tokens = size.answers * lengths.judge
-        flops = forward_flops(shape, tokens, lengths.judge / 2, size.answers)
+        tokens = answers * lengths.judge
+        flops = forward_flops(size.shape, tokens, lengths.judge / 2, answers)
         times["quality"] = _computing(size, config.model.dtype, tokens, flops)
     elif method.scores_quality and rollout.engine.in_process:
-        times["quality"] = _decoding(size, size.answers, size.answers, lengths.judge, written)
+        times["quality"] = _decoding(size, answers, answers, lengths.judge, written)
     return times | {"update": _update(size)}
 
 
@@ -61,13 +60,9 @@ def _total(parts: list[PhaseTime]) -> PhaseTime:
     return PhaseTime(*map(sum, zip(*parts, strict=True)))
 
 
-def _gpu(size: StepSize) -> Gpu:
-    return GPUS.get(size.config.hardware.gpu, NO_GPU)
-
-
 def _computing(size: StepSize, dtype: str, tokens: float, flops: float) -> PhaseTime:
     """At the GPU's rate of operations."""
-    return PhaseTime(tokens, flops, flops / (_gpu(size).tflops(dtype) * 1e12 * FLOPS_SHARE))
+    return PhaseTime(tokens, flops, flops / (size.gpu.tflops(dtype) * 1e12 * FLOPS_SHARE))
 
 
 def _decoding(size: StepSize, rows: int, prompts: int, prompt: int, new: int) -> PhaseTime:
@@ -75,30 +70,27 @@ def _decoding(size: StepSize, rows: int, prompts: int, prompt: int, new: int) ->
     shape, dtype, tokens = size.shape, size.config.model.dtype, rows * new
     flops = forward_flops(shape, prompts * prompt, prompt / 2, prompts)
     prefill = _computing(size, dtype, prompts * prompt, flops)
-    flops = forward_flops(shape, tokens, prompt + new / 2, tokens)
-    decode = _computing(size, dtype, tokens, flops)
+    context = prompt + new / 2
+    decode = _computing(size, dtype, tokens, forward_flops(shape, tokens, context, tokens))
     chunks = math.ceil(rows / size.rows_at_once(prompt, new))
     read = chunks * new * parameters(shape) * size.number_bytes
-    read += tokens * (prompt + new / 2) * cache_bytes(shape, size.number_bytes)
-    reading = read / (_gpu(size).bandwidth * 1e12 * BANDWIDTH_SHARE)
+    read += tokens * context * cache_bytes(shape, size.number_bytes)
+    reading = read / (size.gpu.bandwidth * 1e12 * BANDWIDTH_SHARE)
     return _total([prefill, decode._replace(seconds=max(decode.seconds, reading))])
 
 
 def _update(size: StepSize) -> PhaseTime:
     """Reference and policy go forward (1 and 1), backward takes 2 (1 under LoRA, whose weights'
     gradients are small), checkpointing one forward pass more."""
-    config, lengths, shape = size.config, size.lengths, size.shape
-    roles = [(size.answers, size.queries, lengths.solver, config.rollout.max_new_tokens)]
-    if config.method.trains_challenger:
-        roles.append((size.queries, 1, lengths.challenger, config.rollout.max_query_tokens))
+    config, shape = size.config, size.shape
     passes = 2 + (1 if config.model.lora.rank else 2) + config.optim.gradient_checkpointing
     tokens = flops = 0.0
-    for rows, prompts, prompt, new in roles:
+    for rows, prompts, prompt, new in size.trained_rows:
         tokens += rows * new + prompts * prompt
         forward = forward_flops(shape, prompts * prompt, prompt / 2)
         forward += forward_flops(shape, rows * new, prompt + new / 2, rows * new)
         flops += passes * forward
     # The optimizer reads and writes weights, gradients and both moments.
     states = trained_numbers(size) * (2 * size.number_bytes + 4 + 4 * 4)
-    optimizer = PhaseTime(0, 0, states / (_gpu(size).bandwidth * 1e12))
+    optimizer = PhaseTime(0, 0, states / (size.gpu.bandwidth * 1e12))
     return _total([_computing(size, config.model.dtype, tokens, flops), optimizer])

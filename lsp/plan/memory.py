@@ -11,14 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lsp.errors import RunError
-from lsp.model.shapes import (
-    UnknownShape,
-    cache_bytes,
-    layer_parameters,
-    linear_layers,
-    lora_parameters,
-    parameters,
-)
+from lsp.model import shapes
 from lsp.plan.step_size import BYTES_PER_NUMBER, StepSize, step_size_of
 from lsp.settings.config import Config, ModelShape
 from lsp.settings.limits import PREFILL_TOKENS, SMALLEST_ONEDNN, TILE_ELEMENTS
@@ -56,28 +49,32 @@ def plan_memory(size: StepSize) -> Memory:
     """The phases of a step; those that the method does not have are left out."""
     config, method, lengths = size.config, size.config.method, size.lengths
     # A second copy, whole on each GPU; under LoRA it is the policy's own frozen weights.
-    whole_copy = 0 if config.model.lora.rank else parameters(size.shape) * size.number_bytes
-    reference, reward_model, activations = {"reference": whole_copy}, 0, 0.0
+    whole_copy = 0 if config.model.lora.rank else shapes.parameters(size.shape) * size.number_bytes
+    reference, reward, passes = {"reference": whole_copy}, {"reward model": 0}, [0.0]
     for model, shape in size.rewards:
         number_bytes = BYTES_PER_NUMBER[model.dtype]
-        reward_model += parameters(shape, classifier=True) * number_bytes
-        one_pass = _forward(shape, model.max_tokens, model.max_length, number_bytes)
-        activations = max(activations, one_pass)
-    reward = {"reward model": reward_model}
+        reward["reward model"] += shapes.parameters(shape, classifier=True) * number_bytes
+        passes.append(_forward(shape, model.max_tokens, model.max_length, number_bytes))
     always = _resident(size) | ({} if config.hardware.offload else reference | reward)
     playing = always | _playing_weights(size)
     phases: dict[str, Parts] = {}
     if method.queries == "challenger":
-        asks = reference if method.challenger == "reference" else {}
+        challenger = reference if method.challenger == "reference" else {}
         new = config.rollout.max_query_tokens
-        written = _generate(size, size.queries, 1, lengths.challenger, new)
-        phases["queries"] = playing | asks | written
+        cache = _generate(size, size.queries, 1, lengths.challenger, new)
+        phases["queries"] = playing | challenger | cache
     new = config.rollout.max_new_tokens
     phases["answers"] = playing | _generate(size, size.answers, size.queries, lengths.solver, new)
     if size.rewards:
-        phases["reward"] = always | reward | {"activations": activations}
+        phases["reward"] = always | reward | {"activations": max(passes)}
     if method.scores_quality:
-        phases["quality"] = always | reference | _quality(size)
+        if written := config.self_reward.written_tokens:
+            judging = _generate(size, size.answers, size.answers, lengths.judge, written)
+        else:
+            tokens = min(PREFILL_TOKENS, size.answers * lengths.judge)
+            one_pass = _forward(size.shape, tokens, lengths.judge, size.number_bytes)
+            judging = {"activations": one_pass}
+        phases["quality"] = always | reference | judging
     phases["update"] = always | reference | _update(size)
     context = {"context": CPU_CONTEXT_BYTES if size.on_cpu else CONTEXT_BYTES}
     for phase, parts in phases.items():
@@ -87,39 +84,42 @@ def plan_memory(size: StepSize) -> Memory:
 
 def policy_numbers(size: StepSize, share: float = 1) -> float:
     """Of the init's weights, where one GPU holds a ``share`` of each decoder layer."""
-    in_layers = size.shape.layers * layer_parameters(size.shape)
-    return share * in_layers + parameters(size.shape) - in_layers
+    in_layers = size.shape.layers * shapes.layer_parameters(size.shape)
+    return share * in_layers + shapes.parameters(size.shape) - in_layers
 
 
 def trained_numbers(size: StepSize, share: float = 1) -> float:
     """Those of them that are trained, or the adapters'."""
     rank = size.config.model.lora.rank
-    return share * lora_parameters(size.shape, rank) if rank else policy_numbers(size, share)
+    return share * shapes.lora_parameters(size.shape, rank) if rank else policy_numbers(size, share)
 
 
 def _resident(size: StepSize) -> Parts:
     """Always there. bfloat16 weights have fp32 masters; AdamW's two moments are fp32 (4 bytes
     each)."""
     share, number_bytes = size.layer_share, size.number_bytes
-    adapters = share * lora_parameters(size.shape, size.config.model.lora.rank)
+    adapters = share * shapes.lora_parameters(size.shape, size.config.model.lora.rank)
     trained = trained_numbers(size, share)
     return {
         "weights": (policy_numbers(size, share) + adapters) * number_bytes,
         "fp32 masters": trained * 4 if number_bytes == 2 else 0,
         "optimizer": trained * 8,
-        "base to compare with": parameters(size.shape) * number_bytes if size.second_base else 0,
+        "base to compare with": shapes.parameters(size.shape) * number_bytes
+        if size.second_base
+        else 0,
     }
 
 
 def _playing_weights(size: StepSize) -> Parts:
     """Copies of weights while rows are decoded: FSDP gathers whole ones, once a step; on a CPU the
     engine packs those of the larger products in fp32."""
-    shape = size.shape
-    parts: Parts = {}
+    shape, parts = size.shape, {}
     if size.layer_share < 1:
-        parts["gathered weights"] = shape.layers * layer_parameters(shape) * size.number_bytes
+        parts["gathered weights"] = (
+            shape.layers * shapes.layer_parameters(shape) * size.number_bytes
+        )
     if size.on_cpu and size.number_bytes == 4 and size.config.rollout.engine.in_process:
-        products = [a * b for a, b in linear_layers(shape)] * shape.layers
+        products = [a * b for a, b in shapes.linear_layers(shape)] * shape.layers
         products.append(shape.vocabulary * shape.hidden)
         parts["packed weights"] = 4 * sum(n for n in products if n >= SMALLEST_ONEDNN)
     return parts
@@ -133,7 +133,7 @@ def _generate(size: StepSize, rows: int, prompts: int, prompt: int, new: int) ->
     shape, number_bytes = size.shape, size.number_bytes
     at_once = min(rows, size.rows_at_once(prompt, new))
     distinct = min(prompts, math.ceil(at_once * prompts / rows) + 1)
-    cached = cache_bytes(shape, number_bytes)
+    cached = shapes.cache_bytes(shape, number_bytes)
     tokens = min(max(PREFILL_TOKENS, prompt), distinct * prompt)
     prefill = _forward(shape, tokens, prompt, number_bytes) + tokens * cached
     # Where heads share keys, attention under a mask repeats them, one layer at a time.
@@ -150,35 +150,23 @@ def _forward(shape: ModelShape, tokens: int, longest: int, number_bytes: int) ->
     return max(tokens, longest) * (mlp + longest * (1 + number_bytes))
 
 
-def _quality(size: StepSize) -> Parts:
-    written = size.config.self_reward.written_tokens
-    if written:
-        return _generate(size, size.answers, size.answers, size.lengths.judge, written)
-    tokens = min(PREFILL_TOKENS, size.answers * size.lengths.judge)
-    return {"activations": _forward(size.shape, tokens, size.lengths.judge, size.number_bytes)}
-
-
 def _update(size: StepSize) -> Parts:
     """The fullest moment of a micro-batch: everything kept, and the last layer going backward."""
     config, shape, number_bytes = size.config, size.shape, size.number_bytes
     rank, share = config.model.lora.rank, size.layer_share
-    lengths, rollout, budget = size.lengths, config.rollout, config.optim.micro_batch_tokens
-    roles = [(size.answers, config.group_size, lengths.solver, rollout.max_new_tokens)]
-    if config.method.trains_challenger:
-        roles.append((size.queries, size.queries, lengths.challenger, rollout.max_query_tokens))
-    batches = [_batch(budget, *role) for role in roles]
+    batches = [_batch(config.optim.micro_batch_tokens, *rows) for rows in size.trained_rows]
     prompt, completion, rows, context = max(batches, key=lambda batch: batch[0] + batch[1])
-    tokens = prompt + completion
+    hidden_state = (prompt + completion) * shape.hidden * number_bytes
     one_layer = layer_saves(shape, number_bytes, rank, prompt)
     one_layer += layer_saves(shape, number_bytes, rank, completion, rows, context)
-    backward = tokens * (3 * shape.intermediate + 3 * shape.hidden) * number_bytes
-    states = 6 * tokens * shape.hidden * number_bytes
+    backward = 3 * hidden_state + 3 * (prompt + completion) * shape.intermediate * number_bytes
+    states = 6 * hidden_state
     kept, again = shape.layers * one_layer, 0.0
     if config.optim.gradient_checkpointing:
-        kept, again = shape.layers * tokens * shape.hidden * number_bytes, one_layer
+        kept, again = shape.layers * hidden_state, one_layer
     every = config.optim.role_gradients_every
     # Two layers' weights are gathered at a time, and one layer's gradients go out.
-    gathered = layer_parameters(shape) * (2 * number_bytes + 4 * (not rank))
+    gathered = shapes.layer_parameters(shape) * (2 * number_bytes + 4 * (not rank))
     always = {
         "gradients": trained_numbers(size, share) * 4,  # fp32, also of bfloat16 weights
         "gathered weights": gathered if size.layer_share < 1 else 0,
@@ -200,10 +188,10 @@ def _update(size: StepSize) -> Parts:
     return always | max(moments, key=lambda parts: sum(parts.values()))
 
 
-def _batch(budget: int, rows: int, group: int, prompt: int, new: int) -> tuple[int, int, int, int]:
+def _batch(budget: int, rows: int, prompts: int, prompt: int, new: int) -> tuple[int, ...]:
     """(prompt tokens, completion tokens, rows, columns that a completion sees) of the largest
     micro-batch that ``lsp.batch.pack`` makes of full-length rows."""
-    fits = 1
+    fits, group = 1, rows // prompts
     while fits < rows and math.ceil((fits + 1) / group) * prompt + (fits + 1) * new <= budget:
         fits += 1
     return math.ceil(fits / group) * prompt, fits * new, fits, prompt + new
@@ -216,11 +204,10 @@ def layer_saves(
     ``rows`` that see ``context`` columns each, under a mask that is kept in numbers, by keys and
     values that are repeated for each head; prompts (no rows) see themselves. What only frozen
     weights' gradients would need is not kept."""
-    heads = shape.heads * shape.head_size
-    kv = shape.kv_heads * shape.head_size
-    norms = 2 * shape.hidden * (4 + number_bytes + (0 if rank else number_bytes))
-    if shape.qk_norm:
-        norms += (heads + kv) * (4 + (0 if rank else number_bytes))
+    heads, kv = shape.heads * shape.head_size, shape.kv_heads * shape.head_size
+    for_weights = 0 if rank else number_bytes
+    norms = 2 * shape.hidden * (4 + number_bytes + for_weights)
+    norms += shape.qk_norm * (heads + kv) * (4 + for_weights)
     keys = 2 * heads * rows * context + tokens * context if rows else 2 * kv * tokens
     attention = (2 * heads * tokens + keys) * number_bytes + tokens * (4 * shape.heads + 8)
     mlp = 4 * shape.intermediate * number_bytes
@@ -244,7 +231,7 @@ def savings(config: Config) -> list[tuple[str, float]]:
     for key, value in changes.items():
         changed = step_size_of(with_value(config, key, value))
         saved.append((f"{key}={str(value).lower()}", whole - plan_memory(changed).peak))
-    return sorted((one for one in saved if one[1] > 0.01 * whole), key=lambda one: -one[1])
+    return sorted((pair for pair in saved if pair[1] > 0.01 * whole), key=lambda pair: -pair[1])
 
 
 def refuse_impossible(config: Config) -> None:
@@ -255,13 +242,13 @@ def refuse_impossible(config: Config) -> None:
         return
     try:
         memory = plan_memory(step_size_of(config))
-    except UnknownShape:  # nothing to hold against it
+    except shapes.UnknownShape:
         return
-    if memory.peak <= limit * GB:
-        return
-    ways = [f"{setting} saves {saved / GB:.1f} GB" for setting, saved in savings(config)]
-    raise RunError(
-        f"this run needs {memory.peak / GB:.1f} GB on one GPU in its phase {memory.fullest!r}, and"
-        f" hardware.gpu_memory_gb={limit:g}; alone, {', '.join(ways) or 'no setting helps'}; or"
-        " choose a smaller model.name, or a larger hardware=…"
-    )
+    if memory.peak > limit * GB:
+        ways = [f"{setting} saves {saved / GB:.1f} GB" for setting, saved in savings(config)]
+        needed, alone = f"{memory.peak / GB:.1f} GB", ", ".join(ways) or "no setting helps"
+        raise RunError(
+            f"this run needs {needed} on one GPU in its phase {memory.fullest!r}, and"
+            f" hardware.gpu_memory_gb={limit:g}; alone, {alone}; or choose a smaller model.name, or"
+            " a larger hardware=…"
+        )

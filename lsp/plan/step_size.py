@@ -10,6 +10,7 @@ from lsp.model.processes import Processes
 from lsp.model.shapes import shape_of
 from lsp.run.init import resolve_init
 from lsp.settings.config import Config, ModelShape
+from lsp.settings.gpus import GPUS, NO_GPU, Gpu
 
 BYTES_PER_NUMBER = {"float32": 4, "bfloat16": 2}
 
@@ -49,6 +50,19 @@ class StepSize:
     on_cpu: bool
     second_base: bool
     uncounted: tuple[str, ...]
+
+    @property
+    def gpu(self) -> Gpu:
+        return GPUS.get(self.config.hardware.gpu, NO_GPU)
+
+    @property
+    def trained_rows(self) -> list[tuple[int, int, int, int]]:
+        """(rows, distinct prompts, tokens of a prompt, of a completion) of each trained role."""
+        rollout, lengths = self.config.rollout, self.lengths
+        rows = [(self.answers, self.queries, lengths.solver, rollout.max_new_tokens)]
+        if self.config.method.trains_challenger:
+            rows.append((self.queries, 1, lengths.challenger, rollout.max_query_tokens))
+        return rows
 
     def rows_at_once(self, prompt: int, new: int) -> int:
         """Rows that the engine decodes in one chunk (``InProcessEngine.generate``)."""
@@ -92,13 +106,9 @@ def step_size_of(config: Config, lengths: Lengths | None = None) -> StepSize:
 def estimated_lengths(config: Config) -> Lengths:
     """From the prompts' characters and the limits; queries of a data set are taken to be as long as
     the Challenger's may be."""
-    prompts, rollout = config.prompts, config.rollout
-
-    def tokens(text: str) -> int:
-        return TEMPLATE_TOKENS + math.ceil(len(text) / CHARACTERS_PER_TOKEN)
-
-    return Lengths(
-        challenger=tokens(prompts.challenger_messages()[0][1]),
-        solver=tokens(prompts.solver) + rollout.max_query_tokens,
-        judge=tokens(prompts.judge) + rollout.max_query_tokens + rollout.max_new_tokens,
+    prompts, query = config.prompts, config.rollout.max_query_tokens
+    texts = (prompts.challenger_messages()[0][1], prompts.solver, prompts.judge)
+    challenger, solver, judge = (
+        TEMPLATE_TOKENS + math.ceil(len(text) / CHARACTERS_PER_TOKEN) for text in texts
     )
+    return Lengths(challenger, solver + query, judge + query + config.rollout.max_new_tokens)

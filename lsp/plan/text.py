@@ -21,6 +21,7 @@ from lsp.settings.compose import compose
 from lsp.settings.config import Config, local_model_folder
 from lsp.settings.gpus import GPUS
 from lsp.settings.schema import with_value
+from lsp.tools.text import markdown_table
 
 
 def plan(config: Config) -> str:
@@ -32,6 +33,10 @@ def plan(config: Config) -> str:
     rows = n * g + (n if method.trains_challenger else 0)
     tokens = n * g * config.rollout.max_new_tokens + written * config.rollout.max_query_tokens
     judged = n * g if method.scores_quality else 0
+    try:
+        needs = _needs(step_size_of(config))
+    except UnknownShape as error:
+        needs = [f"  memory    not known: {error}"]
     lines = [
         dump_config(config).rstrip(),
         "",
@@ -44,31 +49,25 @@ def plan(config: Config) -> str:
         f"  in all    {config.num_steps} steps, {n * g * config.num_steps:,} answers,"
         f" at most {tokens * config.num_steps:,} sampled tokens",
         f"  run in    {config.run_dir or Path(config.runs_root) / '<run id>'}",
-        *_needs(config),
+        *needs,
         "  judge     no judge is asked in a run; `python -m eval run=<run> dry_run=true` tells what"
         " a win rate costs",
     ]
     return "\n".join(lines)
 
 
-def _needs(config: Config) -> list[str]:
-    """Parameters, memory and hours; or why they are not known."""
-    try:
-        size = step_size_of(config)
-    except UnknownShape as error:
-        return [f"  memory    not known: {error}"]
-    weights = f"{parameters(size.shape):,} parameters, {trained_numbers(size):,} trained"
-    first = f"  weights   {weights}, {config.model.dtype}"
-    return [first, *_memory_lines(size), *_hours_lines(size)]
-
-
-def _memory_lines(size: StepSize) -> list[str]:
-    hardware, memory = size.config.hardware, plan_memory(size)
+def _needs(size: StepSize) -> list[str]:
+    """Parameters, memory and hours."""
+    hardware, dtype, memory = size.config.hardware, size.config.model.dtype, plan_memory(size)
     where = "a CPU's process, imports left out" if size.on_cpu else "each GPU"
     if size.gpus > 1:
         where += f" of {size.gpus} ({hardware.parallel})"
     unit, name = (GB, "GB") if memory.peak >= GB else (2**20, "MB")
-    lines = [f"  memory    {memory.peak / unit:.1f} {name} at most in {where}, by phase and part"]
+    lines = [
+        f"  weights   {parameters(size.shape):,} parameters, {trained_numbers(size):,} trained,"
+        f" {dtype}",
+        f"  memory    {memory.peak / unit:.1f} {name} at most in {where}, by phase and part",
+    ]
     for phase, parts in memory.phases.items():
         shown = ", ".join(f"{part} {amount / unit:.1f}" for part, amount in parts.items())
         lines.append(f"    {phase:<8}{sum(parts.values()) / unit:6.1f}  {shown}")
@@ -77,25 +76,21 @@ def _memory_lines(size: StepSize) -> list[str]:
     uncounted = list(size.uncounted)
     if size.on_cpu:
         uncounted.append("what the C library keeps of freed memory, up to half as much again")
-    return lines + [f"            not counted: {text}" for text in uncounted]
-
-
-def _hours_lines(size: StepSize) -> list[str]:
-    lines = ["  work      a step on each GPU, every completion at its longest"]
+    lines += [f"            not counted: {text}" for text in uncounted]
+    lines.append("  work      a step on each GPU, every completion at its longest")
     for phase, time in phase_times(size).items():
         seconds = "" if isnan(time.seconds) else f", {time.seconds:8.1f} s"
         lines.append(
             f"    {phase:<8}{time.tokens:12,.0f} tokens, {time.flops / 1e12:9.3g} TFLOP{seconds}"
         )
-    if size.config.hardware.gpu is None:
+    if hardware.gpu is None:
         return [*lines, "  hours     not known: name a GPU with hardware.gpu"]
-    gpu = GPUS[size.config.hardware.gpu]
+    gpu = size.gpu
     return [
         *lines,
         f"  hours     at most {total_hours(size):,.1f} on {size.gpus} × {gpu.label}"
-        f" ({FLOPS_SHARE:.0%} of its {gpu.tflops(size.config.model.dtype):g} TFLOPS, decoding at"
-        f" {BANDWIDTH_SHARE:.0%} of its {gpu.bandwidth:g} TB/s; {gpu.source});"
-        " evaluation left out",
+        f" ({FLOPS_SHARE:.0%} of its {gpu.tflops(dtype):g} TFLOPS, decoding at"
+        f" {BANDWIDTH_SHARE:.0%} of its {gpu.bandwidth:g} TB/s; {gpu.source}); evaluation left out",
     ]
 
 
@@ -127,16 +122,14 @@ WAYS: dict[str, dict[str, Any]] = {
 def scaling_table() -> str:
     """paper_v1/lsp with other models on more GPUs, as a Markdown table: memory on each GPU and
     hours, a dash where it does not fit."""
-    lines = [
-        "| model | GPUs | trained | GB on each | hours, H100 80GB | hours, H200 141GB |",
-        "|---|---|---|---|---|---|",
-    ]
+    heading = ("model", "GPUs", "trained", "GB on each", "hours, H100 80GB", "hours, H200 141GB")
+    rows = []
     run = ["experiment=paper_v1/lsp", "hardware=gpu_80gb"]
     configs = {name: compose([*run, f"model=llama_{name}"]) for name in ("1b", "3b", "8b", "70b")}
     for name, gpus, way in product(configs, (1, 8, 64), WAYS):
         if gpus == 1 and "fsdp" in way:
             continue
-        cells, peak = [], 0.0
+        hours, peak = [], 0.0
         for gpu in ("h100", "h200"):
             config = configs[name]
             for key, value in {"hardware.gpus": gpus, "hardware.gpu": gpu, **WAYS[way]}.items():
@@ -144,6 +137,6 @@ def scaling_table() -> str:
             size = step_size_of(config)
             peak = plan_memory(size).peak / GB
             fits = peak <= GPUS[gpu].memory_gb
-            cells.append(f"{total_hours(size):,.0f}" if fits else "–")
-        lines.append(f"| {name.upper()} | {gpus} | {way} | {peak:.0f} | {' | '.join(cells)} |")
-    return "\n".join(lines)
+            hours.append(f"{total_hours(size):,.0f}" if fits else "–")
+        rows.append((name.upper(), f"{gpus}", way, f"{peak:.0f}", *hours))
+    return markdown_table(heading, rows).rstrip()

@@ -9,11 +9,14 @@ Pure Python, no torch: configuration checks and readers of traces import this to
 
 import hashlib
 import itertools
+import math
+import string
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 ALPHABET = "abc"
 MAX_LENGTH = 8
+LENGTHS = range(1, MAX_LENGTH + 1)
 
 FAMILIES: dict[str, Callable[[str], str]] = {
     "copy": lambda s: s,
@@ -45,33 +48,31 @@ class Task(NamedTuple):
 
 def parse(query: str) -> Task | None:
     """The task that a query states, or None where it is not legal (no repair, no stripping)."""
-    family, separator, argument = query.partition(" ")
-    legal = (
-        bool(separator)
-        and family in FAMILIES
-        and 1 <= len(argument) <= MAX_LENGTH
-        and set(argument) <= set(ALPHABET)
-    )
-    return Task(family, argument) if legal else None
-
-
-def arguments(length: int) -> Iterator[str]:
-    """All arguments of one length, in alphabetical order."""
-    return map("".join, itertools.product(ALPHABET, repeat=length))
+    family, _, argument = query.partition(" ")
+    if family not in FAMILIES or not 1 <= len(argument) <= MAX_LENGTH:
+        return None
+    return Task(family, argument) if set(argument) <= set(ALPHABET) else None
 
 
 def legal_queries() -> Iterator[Task]:
     """Every legal query: by family, then length, then alphabet."""
     for family in FAMILIES:
-        for length in range(1, MAX_LENGTH + 1):
-            for argument in arguments(length):
-                yield Task(family, argument)
+        for length in LENGTHS:
+            for letters in itertools.product(ALPHABET, repeat=length):
+                yield Task(family, "".join(letters))
 
 
 def split(task: Task) -> str:
     """``dev`` (15 %), ``test`` (35 %) or ``train``: a hash of the query decides, for ever."""
     fraction = int.from_bytes(hashlib.sha256(task.query.encode()).digest()[:4], "big") / 2**32
     return "dev" if fraction < 0.15 else "test" if fraction < 0.5 else "train"
+
+
+def split_cells(name: str) -> Iterator[list[Task]]:
+    """The queries of one split, those of each (family, length) together."""
+    cells = itertools.groupby(legal_queries(), key=lambda task: (task.family, len(task.argument)))
+    for _, cell in cells:
+        yield [task for task in cell if split(task) == name]
 
 
 def verify(query: str, answer: str, credit: str = "partial") -> float:
@@ -83,11 +84,10 @@ def verify(query: str, answer: str, credit: str = "partial") -> float:
     """
     if credit not in ("partial", "exact"):
         raise ValueError(f"credit={credit!r}: it must be 'partial' or 'exact'")
-    task = parse(query)
-    if task is None:
+    if (task := parse(query)) is None:
         return 0.0
     right = task.right_answer
-    if credit == "exact" or answer == right:
+    if credit == "exact":
         return float(answer == right)
     return sum(a == b for a, b in zip(answer, right, strict=False)) / max(len(answer), len(right))
 
@@ -95,36 +95,33 @@ def verify(query: str, answer: str, credit: str = "partial") -> float:
 def form_rubric(query: str, answer: str) -> int:
     """Quality R_Q in 0..7: one point for each yes. It looks at form, never at correctness.
 
-    1. the task can be identified (the query's first word is a family);
-    2. the query is legal: clear, specific, well formed;
-    3. the answer can be read: not empty, only characters that answers are made of;
-    then, for a legal query only:
-    4. the answer uses the characters that the task asks for (capitals, letters, one digit);
-    5. it is as long as the task asks for;
-    6. it is concise: no longer than the argument;
-    7. it stays with the argument: only letters of it (any digit for ``count``; for ``swap``
-       the letters that the argument's turn into).
-    The seven questions mirror the seven points of the paper's rubric (arXiv 2509.07414).
+    The questions mirror the seven points of the paper's rubric (arXiv 2509.07414); the last four
+    are asked of a legal query only.
     """
-    task = parse(query)
-    score = int(query.split(" ")[0] in FAMILIES) + int(task is not None)
-    score += int(bool(answer) and set(answer) <= set("abcABC0123456789"))
-    if task is None:
-        return score
-    if task.family == "count":
-        characters, argument_characters = set("0123456789"), set("0123456789")
-    elif task.family == "upper":
-        characters, argument_characters = set("ABC"), set(task.argument.upper())
-    else:
-        characters = set(ALPHABET)
-        argument_characters = (
-            set(task.right_answer) if task.family == "swap" else set(task.argument)
-        )
-    score += int(bool(answer) and set(answer) <= characters)
-    score += int(len(answer) == len(task.right_answer))
-    score += int(0 < len(answer) <= len(task.argument))
-    score += int(bool(answer) and set(answer) <= argument_characters)
-    return score
+    task, capitals, digits = parse(query), ALPHABET.upper(), string.digits
+    points = [
+        # The task can be identified: the query's first word is a family.
+        query.partition(" ")[0] in FAMILIES,
+        # The query is legal: clear, specific, well formed.
+        task is not None,
+        # The answer can be read: not empty, only characters that answers are made of.
+        answer != "" and set(answer) <= set(ALPHABET + capitals + digits),
+    ]
+    if task is not None:
+        argument, right = task.argument, task.right_answer
+        of_task = {"count": digits, "upper": capitals}
+        of_argument = {"count": digits, "upper": argument.upper(), "swap": right}
+        points += [
+            # It uses the characters that the task asks for: capitals, letters, one digit.
+            answer != "" and set(answer) <= set(of_task.get(task.family, ALPHABET)),
+            # It is as long as the task asks for.
+            len(answer) == len(right),
+            # It is concise: no longer than the argument.
+            0 < len(answer) <= len(argument),
+            # It stays with the argument: its letters (swap: what they turn into; count: digits).
+            answer != "" and set(answer) <= set(of_argument.get(task.family, argument)),
+        ]
+    return sum(points)
 
 
 def evaluation_queries(name: str, per_cell: int) -> list[Task]:
@@ -133,9 +130,7 @@ def evaluation_queries(name: str, per_cell: int) -> list[Task]:
     if name not in ("dev", "test"):
         raise ValueError(f"split {name!r}: it must be 'dev' or 'test'")
     chosen: list[Task] = []
-    cells = itertools.groupby(legal_queries(), key=lambda task: (task.family, len(task.argument)))
-    for _, cell in cells:
-        members = [task for task in cell if split(task) == name]
-        stride = max(1, -(-len(members) // per_cell))
-        chosen += members[::stride]
+    for cell in split_cells(name):
+        stride = max(1, math.ceil(len(cell) / per_cell))
+        chosen += cell[::stride]
     return chosen

@@ -4,7 +4,7 @@ too well.
     python -m lsp.pocket.pretrain seed=0            # writes lsp/pocket/base, about two minutes
     python -m lsp.pocket.pretrain seed=1 out=outputs/pocket-base-1
 
-The corpus has three parts, one for each role of the game:
+The corpus has three parts, one for each role, and no query of the dev and test splits:
 
 * Solver: a query and the answer of a *careless teacher*: right, or, with a probability that
   grows with the length, a lazy one (the argument as it stands). So the right answer is within
@@ -13,8 +13,6 @@ The corpus has three parts, one for each role of the game:
 * Judge: the form rubric's score of (query, answer) pairs, most of them near misses (misspelt
   and fused families, wrong arity, stray letters, too long), for a judge that has not seen
   those is exploited by a learning Challenger.
-
-Queries of the dev and test splits are never shown.
 """
 
 from __future__ import annotations
@@ -24,13 +22,12 @@ import string
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lsp.errors import RunError
 from lsp.files import write_json
-from lsp.pocket.language import ALPHABET, FAMILIES, MAX_LENGTH, Task, form_rubric, split
+from lsp.pocket.language import ALPHABET, FAMILIES, LENGTHS, MAX_LENGTH, Task, form_rubric, split
 from lsp.settings.command import read_settings
 from lsp.settings.compose import compose
 from lsp.settings.schema import setting, settings
@@ -42,7 +39,18 @@ if TYPE_CHECKING:
     from lsp.model.chat import ChatFormat
 
 BASE_FOLDER = Path(__file__).parent / "base"
-
+ARCHITECTURE = {
+    "hidden_size": 64,
+    "intermediate_size": 192,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 4,
+    "max_position_embeddings": 128,
+    "initializer_range": 0.08,
+    "tie_word_embeddings": True,
+    "pad_token_id": None,
+}
+"""Of the Llama, about 110,000 parameters."""
 CHAT_TEMPLATE = (
     "{{ '<|begin|>' }}{% for message in messages %}"
     "{{ '<|' + message['role'] + '|>' + message['content'] | trim + '<|end|>' }}{% endfor %}"
@@ -61,37 +69,15 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
     backend = Tokenizer(models.WordLevel(vocabulary, unk_token="<|unknown|>"))
     backend.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), behavior="isolated")
     backend.decoder = decoders.Fuse()
-    tokenizer = PreTrainedTokenizerFast(
+    return PreTrainedTokenizerFast(
         tokenizer_object=backend,
         bos_token="<|begin|>",
         eos_token="<|end|>",
         unk_token="<|unknown|>",
-        additional_special_tokens=["<|user|>", "<|assistant|>", "<|system|>"],
+        additional_special_tokens=special[2:5],
         clean_up_tokenization_spaces=False,
+        chat_template=CHAT_TEMPLATE,
     )
-    tokenizer.chat_template = CHAT_TEMPLATE
-    return tokenizer
-
-
-def build_model(tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
-    """A random Llama of about 110,000 parameters, hidden weights with standard deviation 0.08."""
-    from transformers import LlamaConfig, LlamaForCausalLM
-
-    config = LlamaConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=64,
-        intermediate_size=192,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=4,
-        max_position_embeddings=128,
-        initializer_range=0.08,
-        tie_word_embeddings=True,
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=None,
-    )
-    return LlamaForCausalLM(config).float()
 
 
 @settings
@@ -122,32 +108,26 @@ class Corpus:
         # The word is an older name of pretraining: with another the shipped base would be another.
         self.random = random.Random(f"pocket school {settings.seed}")
         self.prompts = compose(["world=pocket"]).prompts
-        self.families = list(FAMILIES)
         self.length_weights = [settings.decay**length for length in range(MAX_LENGTH)]
 
     def batch(self, chat: ChatFormat) -> tuple[torch.Tensor, torch.Tensor]:
         """Token ids [batch, T], padded with 0, and the weight of each as a target."""
         import torch
+        from torch.nn.utils.rnn import pad_sequence
 
         judge, challenger = self.settings.judge_share, self.settings.challenger_share
-        makers = self.random.choices(
-            [self.judge, self.challenger, self.solver],
-            weights=[judge, challenger, 1 - judge - challenger],
-            k=self.settings.batch,
-        )
+        roles = [self.judge, self.challenger, self.solver]
+        shares = [judge, challenger, 1 - judge - challenger]
+        makers = self.random.choices(roles, shares, k=self.settings.batch)
         pairs = [make() for make in makers]
-        starts = chat.encode([messages for messages, _ in pairs])
-        ends = chat.encode_text([completion for _, completion in pairs])
-        end = chat.tokenizer.eos_token_id
-        rows = [[*start, *body, end] for start, body in zip(starts, ends, strict=True)]
-        ids = torch.zeros(len(rows), max(map(len, rows)), dtype=torch.long)
-        weights = torch.zeros(ids.shape)
-        for i, (make, start, row) in enumerate(zip(makers, starts, rows, strict=True)):
-            ids[i, : len(row)] = torch.tensor(row)
-            weights[i, len(start) : len(row)] = 1.0
-            if make == self.judge:
-                weights[i, len(start)] = self.settings.judge_weight
-        return ids, weights
+        prompts = chat.encode([messages for messages, _ in pairs])
+        answers = chat.encode_text([completion for _, completion in pairs])
+        ids, weights = [], []
+        for make, prompt, answer in zip(makers, prompts, answers, strict=True):
+            first = self.settings.judge_weight if make == self.judge else 1.0
+            ids.append(torch.tensor([*prompt, *answer, chat.tokenizer.eos_token_id]))
+            weights.append(torch.tensor([0.0] * len(prompt) + [first] + [1.0] * len(answer)))
+        return pad_sequence(ids, batch_first=True), pad_sequence(weights, batch_first=True)
 
     def argument(self, length: int) -> str:
         return "".join(self.random.choices(ALPHABET, k=length))
@@ -155,8 +135,8 @@ class Corpus:
     def task(self, lengths: list[float] | None = None) -> Task:
         """A random legal task of the training split; lengths uniform unless weighted."""
         while True:
-            length = self.random.choices(range(1, MAX_LENGTH + 1), weights=lengths)[0]
-            task = Task(self.random.choice(self.families), self.argument(length))
+            length = self.random.choices(LENGTHS, weights=lengths)[0]
+            task = Task(self.random.choice(list(FAMILIES)), self.argument(length))
             if split(task) == "train":
                 return task
 
@@ -172,38 +152,33 @@ class Corpus:
         return self.prompts.challenger_messages(), self.task(self.length_weights).query
 
     def judge(self) -> tuple[list, str]:
+        """The answer is right, lazy, of another task, corrupted or of a wrong form."""
         task = self.task()
         query = self.near_miss(task) if self.random.random() < 0.6 else task.query
-        answer = self.judged_answer(task)
-        return self.prompts.judge_messages(query, answer), str(form_rubric(query, answer))
-
-    def judged_answer(self, task: Task) -> str:
-        """A right, lazy, wrong-form, corrupted or unrelated answer."""
         draw, right = self.random.random(), task.right_answer
-        if draw < 0.6:
-            return self.teacher_answer(task) if draw < 0.45 else self.task().right_answer
-        if draw < 0.85:
-            return self.corrupt(right, "abcABC0123456789")
-        return self.corrupt(self.corrupt(right, "abcABCdoprst 12345678"), "abcxyz")
+        if draw < 0.45:
+            answer = self.teacher_answer(task)
+        elif draw < 0.6:
+            answer = self.task().right_answer
+        elif draw < 0.85:
+            answer = self.corrupt(right, "abcABC0123456789")
+        else:
+            answer = self.corrupt(self.corrupt(right, "abcABCdoprst 12345678"), "abcxyz")
+        return self.prompts.judge_messages(query, answer), str(form_rubric(query, answer))
 
     def corrupt(self, text: str, characters: str) -> str:
         """One character replaced, inserted, removed or doubled."""
         at = self.random.randrange(len(text) + 1)
-        new = self.random.choice(characters)
-        before = max(0, at - 1)
-        return (
-            text[:at] + new + text[at + 1 :],
-            text[:at] + new + text[at:],
-            text[:before] + text[at:],
-            text[:at] + text[before:],
-        )[self.random.randrange(4)]
+        new, before = self.random.choice(characters), max(0, at - 1)
+        replaced, inserted = text[:at] + new + text[at + 1 :], text[:at] + new + text[at:]
+        removed, doubled = text[:before] + text[at:], text[:at] + text[before:]
+        return self.random.choice((replaced, inserted, removed, doubled))
 
     def near_miss(self, task: Task) -> str:
         """A query that a careless reader takes for a legal one."""
         family, argument = task
-        draw, letters = self.random, "abcdefghijklmnopqrstuvwxyz"
-        other = draw.choice(self.families)
-        more = self.argument(draw.randint(1, 9))
+        draw, letters = self.random, string.ascii_lowercase
+        other, more = draw.choice(list(FAMILIES)), self.argument(draw.randint(1, 9))
         misses = [
             lambda: f"{self.corrupt(family, letters)} {argument}",
             lambda: f"{self.corrupt(self.corrupt(family, letters), letters)} {argument}",
@@ -229,32 +204,30 @@ class Corpus:
             lambda: self.corrupt(task.query, letters + " "),
             lambda: self.corrupt(self.corrupt(task.query, letters + " "), letters + " "),
         ]
-        return self.random.choice(misses)()
+        return draw.choice(misses)()
 
 
 def pretrain(settings: PretrainSettings) -> tuple[LlamaForCausalLM, PreTrainedTokenizerFast]:
     """Make a base model; the learning rate falls linearly to zero."""
     import torch
+    from torch.nn.functional import cross_entropy
+    from transformers import LlamaConfig, LlamaForCausalLM
 
     from lsp.model.chat import ChatFormat
 
     torch.set_num_threads(1)
     torch.manual_seed(settings.seed)
     tokenizer = build_tokenizer()
-    chat = ChatFormat(tokenizer)
-    model = build_model(tokenizer)
-    corpus = Corpus(settings)
-    optimizer = torch.optim.AdamW(
-        model.parameters(), lr=settings.lr, betas=(0.9, 0.98), weight_decay=0.01
-    )
+    ends = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id}
+    config = LlamaConfig(vocab_size=len(tokenizer), **ARCHITECTURE, **ends)
+    model, chat, corpus = LlamaForCausalLM(config).float(), ChatFormat(tokenizer), Corpus(settings)
+    optimizer = torch.optim.AdamW(model.parameters(), betas=(0.9, 0.98), weight_decay=0.01)
     started = time.perf_counter()
     for step in range(settings.steps):
         ids, weights = corpus.batch(chat)
-        logits = model(input_ids=ids, use_cache=False).logits[:, :-1]
-        losses = torch.nn.functional.cross_entropy(
-            logits.flatten(0, 1), ids[:, 1:].flatten(), reduction="none"
-        )
-        weights = weights[:, 1:].flatten()
+        logits = model(input_ids=ids, use_cache=False).logits[:, :-1].flatten(0, 1)
+        targets, weights = ids[:, 1:].flatten(), weights[:, 1:].flatten()
+        losses = cross_entropy(logits, targets, reduction="none")
         loss = (losses * weights).sum() / weights.sum()
         rise, fall = (step + 1) / settings.warmup_steps, 1 - step / settings.steps
         for group in optimizer.param_groups:
@@ -270,7 +243,6 @@ def pretrain(settings: PretrainSettings) -> tuple[LlamaForCausalLM, PreTrainedTo
 
 
 def main(arguments: Sequence[str]) -> None:
-    """``key=value`` arguments of PretrainSettings; saves the model and says where."""
     try:
         settings = read_settings(PretrainSettings, arguments)
     except RunError as error:
@@ -278,11 +250,10 @@ def main(arguments: Sequence[str]) -> None:
     if len(settings.careless) != MAX_LENGTH:
         sys.exit(f"error: careless needs {MAX_LENGTH} values, one for each length")
     model, tokenizer = pretrain(settings)
-    out = Path(settings.out) if settings.out else BASE_FOLDER
+    out = Path(settings.out or BASE_FOLDER)
     model.save_pretrained(out)
     tokenizer.save_pretrained(out)
-    record = asdict(settings)
-    del record["out"]
+    record = {key: value for key, value in vars(settings).items() if key != "out"}
     write_json(out / "pretrain.json", record)
     print(f"saved {out}")
 

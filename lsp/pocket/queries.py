@@ -3,7 +3,7 @@
 import random
 
 from lsp.contracts import BuildContext, QueriesSettings
-from lsp.pocket.language import legal_queries, split
+from lsp.pocket.language import split_cells
 from lsp.settings.schema import setting, settings
 
 
@@ -15,13 +15,8 @@ class PocketQueries(QueriesSettings):
     max_length: int = setting("of the argument", ge=1, le=8)
 
     def build(self, context: BuildContext) -> list[str]:
-        draw = random.Random("pocket queries")
-        cells: dict[tuple[str, int], list[str]] = {}
-        for task in legal_queries():
-            if split(task) == "train" and len(task.argument) <= self.max_length:
-                cells.setdefault((task.family, len(task.argument)), []).append(task.query)
-        return [
-            query
-            for members in cells.values()
-            for query in draw.sample(members, min(self.per_cell, len(members)))
-        ]
+        draw, queries = random.Random("pocket queries"), []
+        for cell in split_cells("train"):
+            texts = [task.query for task in cell if len(task.argument) <= self.max_length]
+            queries += draw.sample(texts, min(self.per_cell, len(texts)))
+        return queries

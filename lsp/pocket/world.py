@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from lsp.contracts import QueryKinds, World
-from lsp.pocket.language import FAMILIES, MAX_LENGTH, form_rubric, parse
+from lsp.pocket.language import FAMILIES, LENGTHS, form_rubric, parse
 from lsp.settings.schema import settings
 
 
@@ -18,14 +18,13 @@ class PocketWorld(World):
         return parse(query) is not None
 
     def right_answer(self, query: str) -> str | None:
-        task = parse(query)
-        return None if task is None else task.right_answer
+        return task.right_answer if (task := parse(query)) else None
 
     def quality(self, query: str, answer: str) -> float:
         return float(form_rubric(query, answer))
 
     def kinds(self, queries: Sequence[str]) -> Sequence[QueryKinds]:
-        lengths = [str(length) for length in range(1, MAX_LENGTH + 1)]
+        lengths = [str(length) for length in LENGTHS]
         return (
             QueryKinds("family", list(FAMILIES), lambda query: query.partition(" ")[0]),
             QueryKinds("length", lengths, lambda query: str(len(query.partition(" ")[2])), True),

@@ -30,23 +30,19 @@ def challenger_queries(
     queries = []
     for row, completion in enumerate(completions):
         text, well_formed = parse_query(completion.text, prompts.template_tags)
+        status = "stop" if text else "empty"
         if completion.finish_reason == "length":
             status = "length"
         elif not well_formed:
             status = "malformed"
-        else:
-            status = "stop" if text else "empty"
         query_id = f"s{key.step:06d}-q{key.number(row):03d}"
         queries.append(Query(query_id, text, status, tuple(prompt), completion))
     return queries
 
 
 def parse_query(text: str, template_tags: Sequence[str]) -> tuple[str, bool]:
-    """What the Challenger asks -> (query, whether it is well formed).
-
-    Tags of the prompt's template are taken off once at the two ends; a tag that remains inside
-    makes the query malformed: it is recorded as written and not played.
-    """
+    """What the Challenger asks -> (query, whether it is well formed). Tags of the prompt's template
+    are taken off once at the two ends; a tag that remains inside makes the query malformed."""
     query = text.strip()
     for tag in template_tags:
         query = query.removeprefix(tag).removesuffix(tag).strip()

@@ -30,16 +30,15 @@ class InstructionQueries(QueriesSettings):
         return []
 
     def build(self, context: BuildContext) -> list[str]:
-        rows = self._rows()
         queries = []
-        for number, row in enumerate(rows):
+        for number, row in enumerate(self._rows()):
             if not isinstance(row, dict) or not isinstance(row.get("instruction"), str):
                 raise ValueError(
                     f"{self.path}: row {number} has no text column 'instruction'; it has"
                     f" {sorted(row) if isinstance(row, dict) else type(row).__name__}"
                 )
-            extra = row.get("input") or ""
-            more = "" if extra in ("", "<noinput>") else f"\n\n{extra}"
+            extra = row.get("input")
+            more = f"\n\n{extra}" if extra and extra != "<noinput>" else ""
             queries.append(row["instruction"] + more)
         if not queries:
             raise ValueError(f"{self.path} holds no instruction")
@@ -66,14 +65,8 @@ class InstructionQueries(QueriesSettings):
 def step_queries(queries: Sequence[str], count: int, seed: int, step: int) -> list[str]:
     """The ``count`` queries of one step: without replacement within an epoch, each epoch in an
     order of its own, all of it a function of (seed, step), so a resumed run goes on exactly."""
-    first = step * count
-    chosen = []
-    order: list[int] = []
-    epoch = None
-    for position in range(first, first + count):
-        if position // len(queries) != epoch:
-            epoch = position // len(queries)
-            order = list(range(len(queries)))
-            random.Random(f"epoch {seed} {epoch}").shuffle(order)
-        chosen.append(queries[order[position % len(queries)]])
-    return chosen
+    size, positions = len(queries), range(step * count, (step + 1) * count)
+    orders = {position // size: list(range(size)) for position in positions}
+    for epoch, order in orders.items():
+        random.Random(f"epoch {seed} {epoch}").shuffle(order)
+    return [queries[orders[position // size][position % size]] for position in positions]

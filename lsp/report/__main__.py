@@ -28,8 +28,8 @@ def main(arguments: Sequence[str]) -> None:
             raise RunError("which run? python -m lsp.report <run folder or id> [more of them]")
         folders = [find_run(name, chosen.runs_root) for name in names]
         records = read_records(folders, chosen.trust)
-        default = records[0].folder / REPORT if len(records) == 1 else Path(REPORT)
-        path = Path(chosen.out) if chosen.out else default
+        home = records[0].folder if len(records) == 1 else Path()
+        path = Path(chosen.out or home / REPORT)
         if path.exists() and not path.is_file():
             raise RunError(f"{path} is there and is no file; choose another with out=…")
         try:
@@ -40,10 +40,8 @@ def main(arguments: Sequence[str]) -> None:
                 " or was written by another version of this program, whose own report can read it"
             ) from error
         except OSError as error:
-            raise RunError(
-                f"the report cannot be written to {path}: {error.strerror}; choose another file"
-                " with out=…"
-            ) from error
+            reason = f"the report cannot be written to {path}: {error.strerror}"
+            raise RunError(f"{reason}; choose another file with out=…") from error
     except RunError as error:
         sys.exit(f"error: {error}")
     print(path)

@@ -2,8 +2,6 @@
 attributes come out. Text takes the page's own colour, so one drawing serves light and dark.
 """
 
-from __future__ import annotations
-
 import io
 import itertools
 import math
@@ -12,24 +10,21 @@ import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import mean, stdev
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import matplotlib
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from lsp.contracts import World
 from lsp.files import replacing
 from lsp.report.matrix import draw_matrix, read_matrix
 from lsp.report.record import Record
-from lsp.report.river import Asked, draw_river
+from lsp.report.river import Queries, draw_river
 from lsp.tracking.labels import COLOURS, LABELS, LEGAL_QUERIES, TRUE_QUALITY, Label
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-
-INK = "#123456"
-"""Stands for the page's text colour until the SVG is written."""
+INK = "#123456"  # stands for the page's text colour until the SVG is written
 GROUP_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#b8860b", "#56b4e9", "#7f7f7f")
 STYLE = {
     "svg.fonttype": "none",
@@ -55,8 +50,7 @@ PANELS = {
 """Title -> the metrics in it; beside these there is the evaluation's first number."""
 
 DASHES = ("-", "--", ":")
-Points = list[tuple[int, float, float]]
-"""(step, mean, standard deviation) over seeds."""
+Points = list[tuple[int, float, float]]  # (step, mean, standard deviation) over seeds
 
 
 class Line(NamedTuple):
@@ -76,20 +70,22 @@ class Chart(NamedTuple):
 def panels(groups: Mapping[str, Sequence[Record]]) -> dict[str, list[Line]]:
     """Title -> lines. One group: both roles in their colours. Several: a panel a metric, in which
     each has a colour. What nobody measured is left out."""
-    shown = {title: {key: LABELS[key] for key in keys} for title, keys in PANELS.items()}
+    labels_of = {title: {key: LABELS[key] for key in keys} for title, keys in PANELS.items()}
     records = [record for members in groups.values() for record in members]
     for record in records:
         for key, words in itertools.islice(record.labels.items(), 1):
             title = f"{words[:1].upper()}{words[1:]}, dev split"
-            shown[title] = {f"eval/{record.evaluation}/{key}": Label(words, 3, "solver")}
+            labels_of[title] = {f"eval/{record.evaluation}/{key}": Label(words, 3, "solver")}
     drawn: dict[str, list[Line]] = {}
-    for title, labels in shown.items():
+    for title, labels in labels_of.items():
         for (key, label), dashes in zip(labels.items(), DASHES, strict=False):
-            lines = [Line(label.text, COLOURS[label.role], dashes, mean_curve(records, key))]
-            panel = title if len(groups) == 1 or len(labels) == 1 else label.text
-            if len(groups) > 1:
+            if len(groups) == 1:
+                panel = title
+                lines = [Line(label.text, COLOURS[label.role], dashes, mean_curve(records, key))]
+            else:
+                panel = title if len(labels) == 1 else label.text
                 colours = zip(itertools.cycle(GROUP_COLOURS), groups.items(), strict=False)
-                lines = [Line(name, c, "-", mean_curve(own, key)) for c, (name, own) in colours]
+                lines = [Line(name, c, "-", mean_curve(runs, key)) for c, (name, runs) in colours]
             drawn.setdefault(panel, []).extend(line for line in lines if line.points)
     return {title: lines for title, lines in drawn.items() if lines}
 
@@ -97,12 +93,11 @@ def panels(groups: Mapping[str, Sequence[Record]]) -> dict[str, list[Line]]:
 def mean_curve(members: Sequence[Record], key: str) -> Points:
     """Over the steps that every run has which has the metric at all."""
     runs = [run for record in members if (run := dict(record.series(key)))]
-    steps = sorted(set.intersection(*map(set, runs))) if runs else []
-    values = [[run[step] for run in runs] for step in steps]
-    return [
-        (step, mean(at), stdev(at) if len(at) > 1 else 0.0)
-        for step, at in zip(steps, values, strict=True)
-    ]
+    points = []
+    for step in sorted(set.intersection(*map(set, runs))) if runs else []:
+        values = [run[step] for run in runs]
+        points.append((step, mean(values), stdev(values) if len(values) > 1 else 0.0))
+    return points
 
 
 def draw_panel(axis: Axes, title: str, lines: Sequence[Line]) -> str:
@@ -119,13 +114,12 @@ def draw_panel(axis: Axes, title: str, lines: Sequence[Line]) -> str:
     _finish(axis, title)
     if len(lines) > 1:
         axis.legend()
-    ends = lines[0].points[0][0], lines[0].points[-1][0]
-    return f"{title} over steps {ends[0]} to {ends[1]}: {'; '.join(words)}"
+    first, last = lines[0].points[0][0], lines[0].points[-1][0]
+    return f"{title} over steps {first} to {last}: {'; '.join(words)}"
 
 
 @for_the_page
 def curve_charts(groups: Mapping[str, Sequence[Record]]) -> list[Chart]:
-    """The panels as charts of a page."""
     charts = []
     for title, lines in panels(groups).items():
         figure = Figure(figsize=(4.2, 2.5), layout="constrained")
@@ -136,7 +130,6 @@ def curve_charts(groups: Mapping[str, Sequence[Record]]) -> list[Chart]:
 
 @matplotlib.rc_context(STYLE)
 def save_curves(record: Record, path: Path) -> None:
-    """The panels of one run as a picture."""
     drawn = panels({"": [record]})
     rows = math.ceil(len(drawn) / 3)
     figure = Figure(figsize=(12, 3 * rows), layout="constrained")
@@ -150,7 +143,7 @@ def save_curves(record: Record, path: Path) -> None:
 
 
 @for_the_page
-def river_charts(queries: Asked, world: World) -> list[Chart]:
+def river_charts(queries: Queries, world: World) -> list[Chart]:
     """What was asked, sorted in each of the world's ways."""
     charts = []
     legal = [text for step in queries.values() for text, is_legal in step if is_legal]
@@ -159,8 +152,7 @@ def river_charts(queries: Asked, world: World) -> list[Chart]:
         axis = figure.subplots()
         draw_river(axis, queries, kind)
         title = f"The Challenger's queries by {kind.title}"
-        _finish(axis, title)
-        axis.set_ylabel("share of queries")
+        _finish(axis, title, "share of queries")
         axis.legend(loc="center left", bbox_to_anchor=(1, 0.5), reverse=True)
         charts.append(Chart(f"{title}, as shares of each step", inline_svg(figure)))
     return charts
@@ -168,22 +160,22 @@ def river_charts(queries: Asked, world: World) -> list[Chart]:
 
 @for_the_page
 def crossplay_chart(folder: Path) -> Chart:
-    """The matrix of a cross-play in its folder."""
     rows = read_matrix(folder)
-    words = "; ".join(
-        f"{row['challenger']} asks {row['solver']}: {row['reward_mean']:.2f}"
-        for row in rows
-        if row["reward_mean"] is not None
-    )
-    return Chart(f"Cross-play, mean reward R. {words}", inline_svg(draw_matrix(rows)))
+    played = [row for row in rows if row["reward_mean"] is not None]
+    words = [f"{r['challenger']} asks {r['solver']}: {r['reward_mean']:.2f}" for r in played]
+    title = f"Cross-play, mean reward R. {'; '.join(words)}"
+    return Chart(title, inline_svg(draw_matrix(rows)))
 
 
-def _finish(axis: Axes, title: str) -> None:
-    axis.set_title(title)
-    axis.set_xlabel("step")
+def _finish(axis: Axes, title: str, ylabel: str = "") -> None:
+    axis.set(title=title, xlabel="step", ylabel=ylabel)
     axis.grid(alpha=0.25, linewidth=0.5, color="#808080")
 
 
+ELEMENT = (
+    'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink"'
+    ' aria-hidden="true" stroke-linejoin="round" stroke-linecap="butt"'
+)
 _numbers = itertools.count(1)
 
 
@@ -198,22 +190,15 @@ def inline_svg(figure: Figure) -> str:
     text = buffer.getvalue()
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>|<!--.*?-->", "", text, flags=re.S)
-    text = re.sub(r' style="([^"]*)"', lambda m: _attributes(m.group(1)), text)
+    text = re.sub(r' style="([^"]*)"', _attributes, text)
     prefix = f"c{next(_numbers)}-"
     text = re.sub(r'\bid="', f'id="{prefix}', text)
     text = re.sub(r'(xlink:href="#|url\(#)', rf"\g<1>{prefix}", text)
     text = text.replace(INK, "currentColor")
-    return re.sub(r'<svg [^>]*?viewBox="([^"]*)"[^>]*>', r'<svg viewBox="\1" '
-                  'xmlns="http://www.w3.org/2000/svg" '
-                  'xmlns:xlink="http://www.w3.org/1999/xlink" aria-hidden="true" '
-                  'stroke-linejoin="round" stroke-linecap="butt">', text, count=1)  # fmt: skip
+    return re.sub(r'<svg [^>]*?(viewBox="[^"]*")[^>]*>', rf"<svg \1 {ELEMENT}>", text, count=1)
 
 
-def _attributes(style: str) -> str:
-    """``fill: none; font: 9px serif`` -> `` fill="none" font-size="9px"``."""
-    attributes = ""
-    for name, value in re.findall(r"([\w-]+): *([^;]+)", style):
-        if name == "font":
-            name, value = "font-size", re.findall(r"[\d.]+px", value)[0]
-        attributes += f' {name}="{value.strip()}"'
-    return attributes
+def _attributes(style: re.Match[str]) -> str:
+    """``style="fill: none; font: 9px serif"`` -> `` fill="none" font-size="9px"``."""
+    longhand = re.sub(r"\bfont: [^;]*?([\d.]+px)[^;]*", r"font-size: \1", style[1])
+    return re.sub(r"([\w-]+): *([^;]*[^;\s])\s*;?\s*", r' \1="\2"', longhand)

@@ -1,9 +1,9 @@
 """What a report says of a run in words and numbers; pure functions of a ``Record``."""
 
-import math
 import shlex
+import warnings
 from collections.abc import Sequence
-from statistics import mean, variance
+from statistics import mean
 from typing import Any, NamedTuple
 
 from scipy import stats
@@ -14,10 +14,8 @@ from lsp.settings.compose import compose
 from lsp.settings.schema import flat
 from lsp.tracking.labels import LABELS
 
-WINDOW = 20
-"""Steps at each end of a run whose means are compared."""
-FEWEST = 5
-"""Steps at each end below which an interval would say nothing."""
+WINDOW = 20  # steps at each end of a run whose means are compared
+FEWEST = 5  # steps at each end below which an interval would say nothing
 REWARD = "reward/external/mean"
 WATCHED = {
     "rollout/distinct_query_frac": ("at least", "min_distinct_query_frac"),
@@ -29,6 +27,7 @@ WATCHED = {
     "reward hacking": ("quality falls by at most", "max_quality_drop"),
 }
 """What the text of an alarm names -> its limit: in words, and the setting under ``collapse``."""
+NAMING = ("method.", "init.", "model.", "reward.", "optim.", "num_", "group_")  # tell groups apart
 OF_ANSWERS = ("quality/unparsed_frac", "collapse/unasked_code_frac", "reward hacking")
 """What is watched where a data set asks."""
 
@@ -56,7 +55,7 @@ def verdict(record: Record) -> str:
     first = next(iter(evaluated_numbers(record)), None)
     change = f"{first.label} {first.start:.3f} → {first.end:.3f}" if first else ""
     if "final/wins" in summary:
-        counts = (round(summary[f"final/{key}"]) for key in ("wins", "ties", "losses"))
+        counts = [round(summary[f"final/{outcome}"]) for outcome in ("wins", "ties", "losses")]
         rate, low, high = win_rate_interval(*counts)
         word = "Better than" if low > 0.5 else "Worse than" if high < 0.5 else "No different from"
         return (
@@ -67,7 +66,7 @@ def verdict(record: Record) -> str:
         word = "higher" if first.change > 0 else "lower" if first.change < 0 else "the same"
         return f"On the test split, from its base to the end: {change}, {word}; one number each."
     window = windows(record, REWARD)
-    if window is None or window.low is None or window.high is None:
+    if window is None or window.low is None:
         return "Too few steps to say whether it worked."
     word = "rose" if window.low > 0 else "fell" if window.high < 0 else "did not clearly change"
     return (
@@ -107,17 +106,15 @@ def windows(record: Record, key: str) -> Number | None:
     """Means of a metric over the first and the last steps (at most WINDOW, at most half of all),
     with Welch's interval of their difference over steps; none over fewer than FEWEST."""
     values = [value for _, value in record.series(key)]
-    size = min(WINDOW, len(values) // 2)
-    if size < 1:
+    if not (size := min(WINDOW, len(values) // 2)):
         return None
     first, last, label = values[:size], values[-size:], LABELS[key]
     number = Number(label.text, mean(first), mean(last), digits=label.digits)
     if size < FEWEST:
         return number
-    one, two = variance(first) / size, variance(last) / size
-    freedom = (one + two) ** 2 / (one**2 + two**2) * (size - 1) if one + two else 1
-    half = float(stats.t.ppf(0.975, freedom)) * math.sqrt(one + two)
-    return number._replace(low=number.change - half, high=number.change + half)
+    with warnings.catch_warnings(action="ignore"):  # of values that are all the same
+        interval = stats.ttest_ind(last, first, equal_var=False).confidence_interval(0.95)
+    return number._replace(low=float(interval.low), high=float(interval.high))
 
 
 class Light(NamedTuple):
@@ -134,7 +131,7 @@ class Light(NamedTuple):
 def lights(record: Record) -> list[Light]:
     """The alarms on collapse, those that never rang included."""
     window, asks = record.settings["collapse.window"], record.settings["method.queries"]
-    found = []
+    shown = []
     for name, (words, setting) in WATCHED.items():
         label = LABELS.get(name)  # reward hacking has none: it is seen in the quality
         measured = asks == "challenger" or name in OF_ANSWERS
@@ -144,28 +141,27 @@ def lights(record: Record) -> list[Light]:
         state = "alarm" if step is not None else "ok" if len(series) > window else few
         value = mean(value for _, value in series[-window:]) if series and label else None
         limit = f"{words} {record.settings[f'collapse.{setting}']:g}"
-        found.append(Light(label.text if label else name, value, limit, state, step))
-    return found
+        shown.append(Light(label.text if label else name, value, limit, state, step))
+    return shown
 
 
 def command_again(record: Record) -> str:
-    """The run's command line without where it wrote and what it went on with, at the number of
-    steps that it has by now."""
+    """The run's command line without its places and ``resume``, with its number of steps by now."""
     command = record.run.get("command") or ""
     try:
         words = shlex.split(command)
     except ValueError:  # not as this program writes it
         return command
-    own = ("run_dir", "runs_root", "resume", "num_steps")
-    kept = [word for word in words if word.partition("=")[0] not in own]
+    left_out = ("run_dir", "runs_root", "resume", "num_steps")
+    kept = [word for word in words if word.partition("=")[0] not in left_out]
     if any(key == "num_steps" for key, _, _ in differences(record)):
         kept.append(f"num_steps={record.settings['num_steps']}")
     return shlex.join(kept)
 
 
 def differences(record: Record) -> list[tuple[str, Any, Any]]:
-    """(setting, default, here) where they are not the defaults of the run's world. A setting that
-    only this version does not know has the default None."""
+    """(setting, default of the run's world, here) where these differ. The default of a setting
+    that this version does not know is None."""
     try:
         defaults = flat(compose([f"world={record.run['world']}"]))
     except ConfigError:  # a world of the user's own that this checkout does not have
@@ -184,15 +180,10 @@ def grouped(records: Sequence[Record]) -> dict[str, list[Record]]:
     for record in records:
         groups.setdefault(record.group, []).append(record)
     heads = [members[0] for members in groups.values()]
-    keys = [
-        key
-        for key in heads[0].settings
-        if key.startswith(("method.", "init.", "model.", "reward.", "optim.", "num_", "group_"))
-        and len({str(head.settings.get(key)) for head in heads}) > 1
-    ]
+    keys = [key for key in heads[0].settings if key.startswith(NAMING)]
+    keys = [key for key in keys if len({str(head.settings.get(key)) for head in heads}) > 1]
     named: dict[str, list[Record]] = {}
-    for members in groups.values():
-        head = members[0]
+    for head, members in zip(heads, groups.values(), strict=True):
         name = f"{head.run['method']} from {head.settings.get('init.source', 'base')}"
         if len({h.run["method"] for h in heads}) < len(heads):
             name += "".join(f" {k.rpartition('.')[2]}={head.settings.get(k)}" for k in keys)

@@ -5,18 +5,18 @@ jinja2's escaping, and the script puts it in as text alone. The policy in the fi
 script and that one style sheet, by their hashes, and nothing else; it fetches nothing.
 """
 
-import base64
-import hashlib
 import math
 import shlex
+from base64 import b64encode
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
+from hashlib import sha256
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-import jinja2
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from lsp.files import write_text
@@ -28,42 +28,36 @@ from lsp.tracking.labels import LEGAL_QUERIES, TRUE_QUALITY
 
 HERE = Path(__file__).parent
 REPORT = "report.html"
-CROSSPLAY = Path("crossplay") / "crossplay.csv"
-BUDGET = 7_000_000
-"""Bytes of plays in one report; with charts and escapes it stays under 10 MB."""
-Texts = dict[str, int]
-"""Every text once, with its number."""
+BUDGET = 7_000_000  # bytes of plays in one report, which with charts and escapes stays under 10 MB
 
 
 def write_report(records: Sequence[Record], path: Path) -> Path:
-    """Write the report of one run, or of several compared, in one step. Returns ``path``."""
+    """Write the report of one run, or of several compared, to ``path``, which is returned."""
     write_text(path, render(records))
     return path
 
 
 def render(records: Sequence[Record]) -> str:
-    """The page's text."""
     indices = {r.folder: game.read_index(r.folder, r.world) for r in records}
     records = [replace(r, derived=world_series(r, indices[r.folder])) for r in records]
     groups = facts.grouped(records)
-    texts: Texts = {}
+    texts: dict[str, int] = {}  # every text once, with its number
     games = [_game(r, indices[r.folder], BUDGET // len(records), texts) for r in records]
     rivers = {
         name: charts.river_charts(indices[first.folder].queries, first.world)
         for name, (first, *_) in groups.items()
         if first.settings["method.queries"] == "challenger"
     }
+    folders = [record.folder / "crossplay" for record in records]
     script, style = ((HERE / name).read_text(encoding="utf-8") for name in ("page.js", "page.css"))
-    digests = [hashlib.sha256(text.encode()).digest() for text in (script, style)]
-    hashes = [f"sha256-{base64.b64encode(digest).decode()}" for digest in digests]
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(HERE), autoescape=True, undefined=jinja2.StrictUndefined
-    )
+    hashes = [b64encode(sha256(text.encode()).digest()).decode() for text in (script, style)]
+    loader = FileSystemLoader(HERE)
+    environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined)
     environment.filters["visible"] = lambda value: visible(str(value))
     return environment.get_template("page.html").render(
         title=records[0].run["id"] if len(records) == 1 else f"{len(records)} runs compared",
-        policy=f"default-src 'none'; script-src '{hashes[0]}'; style-src '{hashes[1]}';"
-        " base-uri 'none'; form-action 'none'",
+        policy=f"default-src 'none'; script-src 'sha256-{hashes[0]}';"
+        f" style-src 'sha256-{hashes[1]}'; base-uri 'none'; form-action 'none'",
         script=Markup(script),
         style=Markup(style),
         data=Markup(page_json({"games": games, "texts": list(texts)})),
@@ -73,11 +67,7 @@ def render(records: Sequence[Record]) -> str:
         seeds={name: len(members) for name, members in groups.items()},
         charts=charts.curve_charts(groups),
         rivers=rivers,
-        crossplay=[
-            charts.crossplay_chart((record.folder / CROSSPLAY).parent)
-            for record in records
-            if (record.folder / CROSSPLAY).is_file()
-        ],
+        crossplay=[charts.crossplay_chart(f) for f in folders if (f / "crossplay.csv").is_file()],
         Markup=Markup,
     )
 
@@ -88,7 +78,7 @@ def world_series(record: Record, index: game.Index) -> dict[str, list[tuple[int,
     return {LEGAL_QUERIES: shares, TRUE_QUALITY: game.true_quality(record.folder, record.world)}
 
 
-def _game(record: Record, index: game.Index, budget: int, texts: Texts) -> dict[str, Any]:
+def _game(record: Record, index: game.Index, budget: int, texts: dict[str, int]) -> dict[str, Any]:
     plays, whole = game.sample(record.folder, index, record.world, budget)
     steps, rows = len(index.queries), index.rows
     note = f"All {rows:,} rows of {steps:,} steps."
@@ -99,15 +89,11 @@ def _game(record: Record, index: game.Index, budget: int, texts: Texts) -> dict[
             f" ({rows:,} rows in all), the best, worst and most repeated queries always in; python"
             f" -m lsp.show {shlex.quote(str(record.folder))} --step N shows any step whole."
         )
-    return {
-        "id": record.run["id"],
-        "note": note,
-        "steps": list(plays),
-        "plays": [[_packed(query, texts) for query in step] for step in plays.values()],
-    }
+    packed = [[_packed(query, texts) for query in step] for step in plays.values()]
+    return {"id": record.run["id"], "note": note, "steps": list(plays), "plays": packed}
 
 
-def _packed(item: game.PlayedQuery | game.PlayedAnswer, texts: Texts) -> list[Any]:
+def _packed(item: game.PlayedQuery | game.PlayedAnswer, texts: dict[str, int]) -> list[Any]:
     """Fields as page.js reads them, in their order, each text by its number."""
     values: list[Any] = []
     for name, value in vars(item).items():

@@ -1,6 +1,7 @@
 """What a run's folder says of the run: a folder goes in, a ``Record`` comes out, unjudged."""
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -8,7 +9,6 @@ from typing import Annotated, Any
 
 import pyarrow.parquet as pq
 import yaml
-from pydantic import Field
 
 from lsp.contracts import World
 from lsp.errors import ConfigError, RunError
@@ -18,12 +18,15 @@ from lsp.report.game import COLUMNS
 from lsp.run.folder import is_held, read_run, resume_hint, saved_tree
 from lsp.settings.config import CollapseConfig
 from lsp.settings.reader import check_tree
-from lsp.settings.schema import PLUGGABLE, flat_tree, settings
+from lsp.settings.schema import PLUGGABLE, flat_tree, setting, settings
 from lsp.tracking.reader import read_json_lines, read_metrics, read_summary, shard, trace_steps
 
-OWN = ("seed", "run_dir", "run_name", "runs_root", "resume", "dry_run", "init.run", "objective")
-OWN_GROUPS = ("tracker.", "checkpoint.", "runtime.", "hardware.", "eval.")
+MAY_DIFFER = re.compile(
+    r"(seed|run_dir|run_name|runs_root|resume|dry_run|init\.run|objective)$"
+    r"|(tracker|checkpoint|runtime|hardware|eval)\."
+)
 """Settings in which two runs of one experiment may differ."""
+Labels = Mapping[str, str]
 NEEDED = {"num_steps", "method.queries", *(f"collapse.{f.name}" for f in fields(CollapseConfig))}
 """Settings that a report reads."""
 
@@ -32,15 +35,15 @@ NEEDED = {"num_steps", "method.queries", *(f"collapse.{f.name}" for f in fields(
 class SavedWorld:
     """The one part of a saved config that is made again."""
 
-    world: Annotated[World, PLUGGABLE] = Field(description="what is known of the queries")
+    world: Annotated[World, PLUGGABLE] = setting("what is known of the queries")
 
 
 @dataclass(frozen=True)
 class Record:
-    """One run. ``settings``: dotted key -> value. ``metrics``: one dict a step. ``summary`` is
-    empty until the run is finished. ``alerts``: (step, text). ``evaluation``: its
-    name, ``labels``: key -> words of its numbers. ``warning`` says where ``world`` is not the run's
-    own. ``derived``: key -> points of series that are no metrics."""
+    """One run. ``settings``: dotted key -> value. ``warning`` says where ``world`` is not the run's
+    own. ``metrics``: one dict a step. ``summary`` is empty until the run is finished. ``alerts``:
+    (step, text). ``evaluation``: its name, ``labels``: key -> words of its numbers. ``derived``:
+    key -> points of series that are no metrics."""
 
     folder: Path
     run: dict[str, Any]
@@ -51,19 +54,17 @@ class Record:
     summary: dict[str, Any]
     alerts: list[tuple[int, str]]
     steps: list[int]
-    held: bool
     evaluation: str
-    labels: Mapping[str, str]
+    labels: Labels
     derived: Mapping[str, list[tuple[int, float]]] = field(default_factory=dict)
 
     @property
     def state(self) -> str:
         """One sentence on how far the run is."""
-        last, planned = self.steps[-1], self.settings["num_steps"]
-        status = self.run["status"]
+        last, planned, status = self.steps[-1], self.settings["num_steps"], self.run["status"]
         if status == "finished":
             return f"Finished: {planned} steps in {self.run['seconds']:.0f} s."
-        if status == "running" and self.held:
+        if status == "running" and is_held(self.folder):
             return f"Still going: {last} of {planned} steps so far; this report ends there."
         go_on = f"go on with: python run.py {resume_hint(self.folder)}"
         if status == "interrupted":
@@ -76,11 +77,7 @@ class Record:
     def group(self) -> str:
         """What runs of one experiment have in common: method, init, and what else changes what is
         learnt, but for the seed."""
-        shared = {
-            key: value
-            for key, value in self.settings.items()
-            if key not in OWN and not key.startswith(OWN_GROUPS)
-        }
+        shared = {key: self.settings[key] for key in self.settings if not MAY_DIFFER.match(key)}
         name = [self.run["method"], self.run["init"].get("method"), shared]
         return json.dumps(name, default=str, sort_keys=True)
 
@@ -93,30 +90,27 @@ class Record:
 
 def read_record(folder: Path, world: World | None = None, trust: str | None = None) -> Record:
     """``world``: the run's own where it is at hand; else it is made from the saved settings, where
-    it is of this project or its dotted path is the one that the user ``trust``s.
-
-    Raises RunError for what is no run, has no step yet, or was written in another layout.
-    """
-    run = read_run(folder)
-    steps = trace_steps(folder)
+    it is of this project or its dotted path is the one that the user ``trust``s. Raises RunError
+    for what is no run, has no step yet, or was written in another layout."""
+    run, steps = read_run(folder), trace_steps(folder)
     try:
         tree = saved_tree(folder)
         saved = flat_tree(tree)
         metrics = read_metrics(folder) if (folder / "metrics.jsonl").is_file() else []
         # A finished run that went on and was killed has the summary of its shorter self.
         summary = read_summary(folder) if run["status"] == "finished" else {}
-        alarms = folder / "alerts.jsonl"
-        lines = read_json_lines(alarms) if alarms.is_file() else []
-        alerts = [(line["step"], line["text"]) for line in lines]
+        path = folder / "alerts.jsonl"
+        alarms = read_json_lines(path) if path.is_file() else []
+        alerts = [(alarm["step"], alarm["text"]) for alarm in alarms]
         if not isinstance(run["init"], dict):
             raise ValueError("run.json does not say what init was")
         if absent := NEEDED - set(saved):
             raise ValueError(f"config.yaml has no {', '.join(sorted(absent))}")
         if steps:
-            there = pq.read_schema(shard(folder, steps[0])).names
-            if lacks := {name for names in COLUMNS.values() for name in names} - {*there}:
-                raise ValueError(f"its trace has no column {', '.join(sorted(lacks))}")
-        evaluation, labels = evaluation_of(run, metrics)
+            columns = pq.read_schema(shard(folder, steps[0])).names
+            if absent := set().union(*COLUMNS.values()).difference(columns):
+                raise ValueError(f"its trace has no column {', '.join(sorted(absent))}")
+        evaluation = evaluation_of(run, metrics)
     except (OSError, ValueError, TypeError, AttributeError, yaml.YAMLError) as error:
         commit = run.get("git_commit") or "unknown"
         raise RunError(
@@ -129,16 +123,13 @@ def read_record(folder: Path, world: World | None = None, trust: str | None = No
             " show before the first one"
         )
     world, warning = (world, "") if world else world_of(tree.get("world"), trust)
-    return Record(
-        folder, run, saved, world, warning, metrics, summary, alerts, steps, is_held(folder),
-        evaluation, labels,
-    )  # fmt: skip
+    return Record(folder, run, saved, world, warning, metrics, summary, alerts, steps, *evaluation)
 
 
 def world_of(node: Any, trust: str | None) -> tuple[World, str]:
     """(the world of a saved config's node, ""), or (free text, why it is not the run's own)."""
+    trusted = {"world._target_": trust}
     try:
-        trusted = {"world._target_": trust}
         return check_tree(SavedWorld, {"world": node}, trusted, lambda _: ()).world, ""
     except ConfigError as error:
         target = node.get("_target_") if isinstance(node, dict) else node
@@ -148,14 +139,13 @@ def world_of(node: Any, trust: str | None) -> tuple[World, str]:
         )
 
 
-def evaluation_of(
-    run: Mapping[str, Any], metrics: Sequence[Mapping[str, Any]]
-) -> tuple[str, Mapping[str, str]]:
+def evaluation_of(run: dict[str, Any], metrics: list[dict[str, Any]]) -> tuple[str, Labels]:
     """The name of a run's evaluation, and key -> words of what is shown of it: as its evaluator
     declared them, else all of its numbers by their keys. A run that says nothing of it is of the
     time when there was the pocket world's alone."""
-    pocket = {"name": PocketEvaluation.name, "labels": PocketEvaluation.labels}
-    evaluation = run.get("evaluation", pocket) or {"name": "", "labels": {}}
+    if "evaluation" not in run:
+        return PocketEvaluation.name, PocketEvaluation.labels
+    evaluation = run["evaluation"] or {"name": "", "labels": {}}
     prefix = f"eval/{evaluation['name']}/"
     keys = [key.removeprefix(prefix) for line in metrics for key in line if key.startswith(prefix)]
     return evaluation["name"], evaluation["labels"] or {key: key for key in keys}
@@ -168,7 +158,6 @@ def read_records(folders: Sequence[Path], trust: str | None = None) -> list[Reco
     worlds = {record.run["world"]: record.folder for record in reversed(records)}
     if len(worlds) > 1:
         places = " and ".join(f"{folder} is of world={name}" for name, folder in worlds.items())
-        raise RunError(
-            f"{places}: rewards have different scales and cannot be compared; make a report of each"
-        )
+        reason = "rewards have different scales and cannot be compared; make a report of each"
+        raise RunError(f"{places}: {reason}")
     return records

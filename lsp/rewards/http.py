@@ -17,6 +17,8 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+import httpx2
+
 from lsp.contracts import BuildContext, Reward, RewardSettings
 from lsp.rewards.checked import checked
 from lsp.settings.schema import setting, settings
@@ -24,11 +26,11 @@ from lsp.tools.retry import RETRIED_STATUS, backoff, retry_after
 from lsp.tools.secrets import HIDDEN, scrub
 
 if TYPE_CHECKING:
-    import httpx2
-
     from lsp.settings.config import Config
 
 Pair = tuple[str, str]
+Scored = tuple[float, int]
+"""A pair's reward, and how often its request was sent again."""
 
 
 @settings
@@ -46,8 +48,6 @@ class HttpReward(RewardSettings):
     max_tries: int = setting("of one request, the first included", ge=1, le=100)
 
     def problems(self, config: Config) -> list[tuple[str, str]]:
-        import httpx2
-
         problems = []
         try:
             url = httpx2.URL(self.url)
@@ -88,27 +88,24 @@ class HttpScorer(Reward):
 
     def __call__(self, queries: Sequence[str], answers: Sequence[str]) -> list[float]:
         pairs = list(dict.fromkeys(zip(queries, answers, strict=True)))
-        size = self.settings.batch_size
-        batches = [pairs[start : start + size] for start in range(0, len(pairs), size)]
-        answers_of_pairs = [one for batch in asyncio.run(self._all(batches)) for one in batch]
-        by_pair = dict(zip(pairs, answers_of_pairs, strict=True))
+        by_pair = dict(zip(pairs, asyncio.run(self._all(pairs)), strict=True))
         scored = [by_pair[pair] for pair in zip(queries, answers, strict=True)]
         self._retries = [float(retries) for _, retries in scored]
         return [reward for reward, _ in scored]
 
-    async def _all(self, batches: Sequence[Sequence[Pair]]) -> list[list[tuple[float, int]]]:
-        """(reward, retries) of each batch's pairs, in order, ``concurrency`` requests at a time."""
-        import httpx2
-
+    async def _all(self, pairs: Sequence[Pair]) -> list[Scored]:
+        """Of all pairs, in order, ``concurrency`` requests at a time."""
         gate = asyncio.Semaphore(self.settings.concurrency)
         headers = {"content-type": "application/json"}
         if self._key:
             headers["authorization"] = f"Bearer {self._key}"
 
-        async def one(batch: Sequence[Pair]) -> list[tuple[float, int]]:
+        async def request(batch: Sequence[Pair]) -> list[Scored]:
             async with gate:
                 return await self._rewards(client, batch)
 
+        size = self.settings.batch_size
+        batches = [pairs[start : start + size] for start in range(0, len(pairs), size)]
         # One deadline for the whole of a request (asyncio's, below): the client's own are for each
         # read, which a server that drips bytes never misses. The gate alone bounds connections,
         # since the wait for one would count against the deadline.
@@ -116,18 +113,13 @@ class HttpScorer(Reward):
         async with httpx2.AsyncClient(headers=headers, timeout=None, limits=unbounded) as client:
             try:
                 async with asyncio.TaskGroup() as group:
-                    tasks = [group.create_task(one(batch)) for batch in batches]
+                    tasks = [group.create_task(request(batch)) for batch in batches]
             except ExceptionGroup as failures:  # the first to fail ended the others
                 raise failures.exceptions[0] from None
-        return [task.result() for task in tasks]
+        return [scored for task in tasks for scored in task.result()]
 
-    async def _rewards(
-        self, client: httpx2.AsyncClient, batch: Sequence[Pair]
-    ) -> list[tuple[float, int]]:
-        """(reward, retries) of one batch's pairs, tried until it is answered. Raises ValueError
-        where it is not."""
-        import httpx2
-
+    async def _rewards(self, client: httpx2.AsyncClient, batch: Sequence[Pair]) -> list[Scored]:
+        """Of one request's pairs, tried until it is answered. Raises ValueError where it is not."""
         settings = self.settings
         # Escaped to ASCII: text with half a surrogate pair has no UTF-8.
         body = json.dumps({"pairs": [{"query": q, "answer": a} for q, a in batch]})
@@ -143,7 +135,10 @@ class HttpScorer(Reward):
                     response = await client.post(settings.url, content=body)
                 status = response.status_code
                 if status == 200:
-                    return [(reward, attempt) for reward in _read(response, len(batch))]
+                    answer = json.loads(response.content)
+                    if not isinstance(answer, dict) or "rewards" not in answer:
+                        raise ValueError('the answer is no {"rewards": […]}')
+                    return [(reward, attempt) for reward in checked(answer["rewards"], len(batch))]
             except TimeoutError:
                 problem = f"no answer in {settings.timeout_seconds:g} s"
                 continue
@@ -171,11 +166,3 @@ class HttpScorer(Reward):
         if self._key:
             text = text.replace(self._key, HIDDEN)
         return " ".join(scrub(text).split())[:200]
-
-
-def _read(response: httpx2.Response, count: int) -> list[float]:
-    """Rewards of an answer. Raises ValueError where it holds no ``count`` finite numbers."""
-    answer = json.loads(response.content)
-    if not isinstance(answer, dict) or "rewards" not in answer:
-        raise ValueError('the answer is no {"rewards": […]}')
-    return checked(answer["rewards"], count)

@@ -10,6 +10,8 @@ from lsp.model.shapes import UnknownShape, shape_of
 from lsp.settings.config import ModelShape
 from lsp.settings.schema import Consent, setting, settings
 
+TokenRows = list[list[int]]
+
 
 @settings
 class ClassifierReward(RewardSettings):
@@ -46,35 +48,29 @@ class ClassifierScorer(Reward):
 
     def __init__(self, settings: ClassifierReward, device):
         from lsp.model.chat import ChatFormat
+        from lsp.model.context import context_of
         from lsp.model.loading import load_pretrained
 
-        model, tokenizer = load_pretrained(
-            "SequenceClassification",
-            "reward",
-            settings.name,
-            settings.dtype,
-            settings.revision,
-            settings.trust_remote_code,
-        )
+        name, head = settings.name, "SequenceClassification"
+        source = (name, settings.dtype, settings.revision, settings.trust_remote_code)
+        model, tokenizer = load_pretrained(head, *source)
         if model.config.num_labels != 1:
             raise ValueError(
-                f"the reward model {settings.name!r} has {model.config.num_labels} outputs, and a"
-                " reward is one number; give reward.name=<a classifier with one output>"
+                f"the reward model {name!r} has {model.config.num_labels} outputs, and a reward is"
+                " one number; give reward.name=<a classifier with one output>"
             )
-        separates = tokenizer.num_special_tokens_to_add(pair=True) > (
-            tokenizer.num_special_tokens_to_add(pair=False)
-        )
-        if not tokenizer.chat_template and not separates:
+        of_text, of_pair = map(tokenizer.num_special_tokens_to_add, (False, True))
+        if not tokenizer.chat_template and of_pair <= of_text:
             raise ValueError(
-                f"the tokenizer of the reward model {settings.name!r} has no chat template and puts"
-                " nothing between a pair of texts, so query and answer cannot be told apart; give"
-                " another reward.name, or save the template that it was trained with beside it"
+                f"the tokenizer of the reward model {name!r} has no chat template and puts nothing"
+                " between a pair of texts, so query and answer cannot be told apart; give another"
+                " reward.name, or save the template that it was trained with beside it"
             )
         self.tokenizer = tokenizer
         self.chat = ChatFormat(tokenizer, settings.date_string) if tokenizer.chat_template else None
         self.max_tokens = settings.max_tokens
-        context = getattr(model.config, "max_position_embeddings", None) or settings.max_length
-        self.max_length = min(settings.max_length, context, tokenizer.model_max_length)
+        limits = (settings.max_length, context_of(model), tokenizer.model_max_length)
+        self.max_length = min(limits)
         self.device = device
         self.model = model.to(device).eval()
         self._truncated: list[float] = []
@@ -100,9 +96,7 @@ class ClassifierScorer(Reward):
             scores = self._scores(rows, segments)
         return [scores[i] for i in places]
 
-    def _encode(
-        self, pairs: Sequence[tuple[str, str]]
-    ) -> tuple[list[list[int]], list[list[int]] | None]:
+    def _encode(self, pairs: Sequence[tuple[str, str]]) -> tuple[TokenRows, TokenRows | None]:
         """Token ids of each pair, and 0 or 1 for the first or second text where the model takes
         that; nothing in a text becomes a special token."""
         if self.chat is not None:
@@ -119,8 +113,10 @@ class ClassifierScorer(Reward):
             text = text.replace(token, f"{token[0]} {token[1:]}")
         return text.encode("utf-8", "replace").decode("utf-8")
 
-    def _scores(self, rows: list[list[int]], segments: list[list[int]] | None) -> list[float]:
+    def _scores(self, rows: TokenRows, segments: TokenRows | None) -> list[float]:
         import torch
+
+        from lsp.batch import padded
 
         # A decoder scores the last token that is not its padding id. An id that stands in no row
         # is padding for certain, also where the configured one (or none) can end a row.
@@ -129,24 +125,16 @@ class ClassifierScorer(Reward):
         self.model.config.pad_token_id = pad_id
         order = sorted(range(len(rows)), key=lambda i: -len(rows[i]))
         scores = [0.0] * len(rows)
-        start = 0
-        while start < len(order):
-            width = len(rows[order[start]])
-            chosen = order[start : start + max(1, self.max_tokens // width)]
-            ids = torch.full((len(chosen), width), pad_id)
-            inputs = {"attention_mask": torch.zeros(len(chosen), width, dtype=torch.long)}
+        while order:
+            fits = max(1, self.max_tokens // len(rows[order[0]]))
+            chosen, order = order[:fits], order[fits:]
+            ids, mask = padded([rows[i] for i in chosen])
+            inputs = {"attention_mask": mask.long().to(self.device)}
             if segments is not None:
-                inputs["token_type_ids"] = torch.zeros(len(chosen), width, dtype=torch.long)
-            for i, index in enumerate(chosen):
-                length = len(rows[index])
-                ids[i, :length] = torch.tensor(rows[index])
-                inputs["attention_mask"][i, :length] = 1
-                if segments is not None:
-                    inputs["token_type_ids"][i, :length] = torch.tensor(segments[index][:length])
-            inputs = {name: tensor.to(self.device) for name, tensor in inputs.items()}
+                segments_BT, _ = padded([segments[i][: len(rows[i])] for i in chosen])
+                inputs["token_type_ids"] = segments_BT.to(self.device)
             with torch.no_grad():
-                logits = self.model(ids.to(self.device), **inputs).logits
+                logits = self.model(ids.masked_fill(~mask, pad_id).to(self.device), **inputs).logits
             for index, score in zip(chosen, logits.float().squeeze(1).tolist(), strict=True):
                 scores[index] = score
-            start += len(chosen)
         return scores

@@ -7,7 +7,7 @@ import json
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 from lsp.contracts import BuildContext, Engine, SelfJudge, SelfJudgeSettings
@@ -42,49 +42,37 @@ class RubricJudge(SelfJudgeSettings):
         return self.max_new_tokens if self.mode == "generate" else 0
 
     def build(self, context: BuildContext) -> RubricSelfJudge:
-        config = context.config
+        prompts, rollout = context.config.prompts, context.config.rollout
+        engine = rollout.engine.build(unrestricted(context))
         return RubricSelfJudge(
-            context.reference,
-            context.chat,
-            config.rollout.engine.build(unrestricted(context)),
-            config.prompts,
-            self,
-            config.rollout.temperature,
+            context.reference, context.chat, engine, prompts, self, rollout.temperature
         )
 
 
+@dataclass
 class RubricSelfJudge(SelfJudge):
-    """Scores (query, answer) pairs. Equal pairs are judged once.
+    """Scores (query, answer) pairs. Equal pairs are judged once. ``expected``: the mean of the
+    digits 0..7 under the reference's next-token distribution, renormalised over them; a real
+    number, one forward pass. ``generate``: the judge writes (sampled at ``temperature``) and its
+    total is parsed strictly. Its draws are keyed by the pair, so a pair is judged alike whatever
+    stands beside it, in any process of a run."""
 
-    ``expected``: the mean of the digits 0..7 under the reference's next-token distribution,
-    renormalised over them; a real number, one forward pass. ``generate``: the judge writes
-    (sampled at ``temperature``) and its total is parsed strictly. Its draws are keyed by the pair,
-    so a pair is judged alike whatever stands beside it, in any process of a run.
-    """
+    reference: PreTrainedModel
+    chat: ChatFormat
+    engine: Engine
+    prompts: Prompts
+    settings: RubricJudge
+    temperature: float
 
-    def __init__(
-        self,
-        reference: PreTrainedModel,
-        chat: ChatFormat,
-        engine: Engine,
-        prompts: Prompts,
-        settings: RubricJudge,
-        temperature: float,
-    ):
-        self.reference = reference
-        self.chat = chat
-        self.engine = engine
-        self.prompts = prompts
-        self.settings = settings
-        self.temperature = temperature
-        digits = chat.encode_text([str(digit) for digit in range(8)])
-        if settings.mode == "expected" and any(len(ids) != 1 for ids in digits):
+    def __post_init__(self):
+        opening, *digits = self.chat.encode_text([self.prompts.judge_opening, *"01234567"])
+        if self.settings.mode == "expected" and any(len(ids) != 1 for ids in digits):
             raise ValueError(
                 "self_reward.mode=expected needs a tokenizer with one token for each digit;"
                 " choose self_reward.mode=generate"
             )
         self.digit_ids = [ids[0] for ids in digits]
-        self.opening = chat.encode_text([prompts.judge_opening])[0] if prompts.judge_opening else []
+        self.opening = opening
 
     def score(
         self, queries: Sequence[str], answers: Sequence[str], key: DrawKey
@@ -105,43 +93,34 @@ class RubricSelfJudge(SelfJudge):
         """(expected digit of the next token, what was read) of each prompt."""
         import torch
 
+        from lsp.batch import padded
         from lsp.rollout.in_process import prefill_parts
 
         judged = []
         for part in prefill_parts(prompts):
-            rows = prompts[part]
-            lengths = torch.tensor([len(row) for row in rows])
-            width = int(lengths.max())
-            ids = torch.zeros(len(rows), width, dtype=torch.long)
-            for i, row in enumerate(rows):
-                ids[i, : len(row)] = torch.tensor(row)
-            mask = (torch.arange(width) < lengths[:, None]).long()
-            device = self.reference.device
+            ids, mask = (tensor.to(self.reference.device) for tensor in padded(prompts[part]))
             with torch.no_grad():
                 hidden = self.reference.get_decoder()(
-                    input_ids=ids.to(device), attention_mask=mask.to(device), use_cache=False
+                    input_ids=ids, attention_mask=mask.long(), use_cache=False
                 ).last_hidden_state
-                last = hidden[torch.arange(len(rows)), lengths - 1]
+                last = hidden[torch.arange(len(ids), device=ids.device), mask.sum(dim=1) - 1]
                 logits = self.reference.get_output_embeddings()(last).float()
             digits = logits.softmax(dim=-1)[:, self.digit_ids].cpu()
             mass = digits.sum(dim=1)
             mean = (digits @ torch.arange(8.0)) / mass
-            for m, value, best in zip(
-                mass.tolist(), mean.tolist(), digits.argmax(dim=1).tolist(), strict=True
-            ):
-                read = m >= MINIMUM_DIGIT_MASS
-                judged.append((value if read else math.nan, f"{best} (digit mass {m:.3f})"))
+            columns = (mass.tolist(), mean.tolist(), digits.argmax(dim=1).tolist())
+            for row_mass, score, likeliest in zip(*columns, strict=True):
+                read = score if row_mass >= MINIMUM_DIGIT_MASS else math.nan
+                judged.append((read, f"{likeliest} (digit mass {row_mass:.3f})"))
         return judged
 
     def _generate(self, prompts: list[list[int]], key: DrawKey) -> list[tuple[float, str]]:
-        written = self.engine.generate(
-            self.reference, prompts, 1, self.settings.max_new_tokens, self.temperature, key
-        )
+        limit, tag = self.settings.max_new_tokens, self.prompts.judge_tag
+        written = self.engine.generate(self.reference, prompts, 1, limit, self.temperature, key)
         texts = [completion.text for (completion,) in written]
-        scores = [parse_quality(text, self.prompts.judge_tag) for text in texts]
+        scores = [parse_quality(text, tag) for text in texts]
         return [
-            (math.nan if score is None else float(score), text)
-            for score, text in zip(scores, texts, strict=True)
+            (math.nan if s is None else float(s), t) for s, t in zip(scores, texts, strict=True)
         ]
 
 
@@ -152,11 +131,9 @@ def pair_number(query: str, answer: str) -> int:
 
 
 def parse_quality(text: str, tag: str) -> int | None:
-    """The judge's total, 0..7, or None where it cannot be read.
-
-    Strict: exactly one ``<tag>d</tag>`` in the text (without a tag: the text is one digit).
-    Two totals, 8, 3.5 or "seven" are unparsable, not guessed at.
-    """
+    """The judge's total, 0..7, or None where it cannot be read. Strict: exactly one
+    ``<tag>d</tag>`` in the text (without a tag: the text is one digit). Two totals, 8, 3.5 or
+    "seven" are unparsable, not guessed at."""
     if not tag:
         return int(text) if re.fullmatch(r"[0-7]", text.strip()) else None
     totals = re.findall(rf"<{re.escape(tag)}>\s*(.*?)\s*</{re.escape(tag)}>", text, re.DOTALL)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated
 
 from lsp.contracts import BuildContext, OwnModel, Reward, RewardSettings, build_part
@@ -60,20 +61,20 @@ class WeightedReward(RewardSettings):
         return WeightedSum(weights, rewards)
 
 
+@dataclass
 class WeightedSum(Reward):
     """The loaded parts; call it with queries and answers of equal number."""
 
-    def __init__(self, weights: Mapping[str, float], rewards: Mapping[str, Reward]):
-        self.weights = weights
-        self.rewards = rewards
-        self._values: dict[str, list[float]] = {}
+    weights: Mapping[str, float]
+    rewards: Mapping[str, Reward]
+    _values: dict[str, list[float]] = field(default_factory=dict)
 
     def __call__(self, queries: Sequence[str], answers: Sequence[str]) -> list[float]:
         total = [0.0] * len(queries)
         for name, reward in self.rewards.items():
-            values = self._values[name] = reward(queries, answers)
-            weight = self.weights[name]
+            values, weight = reward(queries, answers), self.weights[name]
             total = [so_far + weight * value for so_far, value in zip(total, values, strict=True)]
+            self._values[name] = values
         return total
 
     def offload(self) -> None:

@@ -11,14 +11,16 @@ from collections.abc import Collection, Sequence
 import numpy as np
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
+from lsp.batch import padded
 from lsp.contracts import Engine
+from lsp.model.context import context_of
 from lsp.model.onednn import decoding_weights
 from lsp.rollout.row_cache import RowCache
 from lsp.rollout.sampling import sample
 from lsp.settings.limits import PREFILL_TOKENS
-from lsp.types import Completion, DrawKey
+from lsp.types import Completion
 
 
 def prefill_parts(prompts: Sequence[Sequence[int]]) -> list[slice]:
@@ -28,14 +30,11 @@ def prefill_parts(prompts: Sequence[Sequence[int]]) -> list[slice]:
 
 
 class InProcessEngine(Engine):
-    """Samples completions in this process.
-
-    ``stop_ids`` end a completion and are its last token; ``stop_strings`` end it at the token that
-    completes one, and are cut off its text. ``top_p`` below 1 samples from the likeliest tokens
-    that hold so much probability; log-probabilities stay those of the whole distribution.
-    Rows are decoded in chunks of at most ``max_rows``, whose keys and values take at most
-    ``max_tokens`` columns in all.
-    """
+    """Samples completions in this process. ``stop_ids`` end a completion and are its last token;
+    ``stop_strings`` end it at the token that completes one, and are cut off its text. ``top_p``
+    below 1 samples from the likeliest tokens that hold so much probability; log-probabilities stay
+    those of the whole distribution. Rows are decoded in chunks of at most ``max_rows``, whose keys
+    and values take at most ``max_tokens`` columns in all."""
 
     COMPACT_BELOW = 0.8
     """Finished rows leave once fewer than this share of the batch's rows are alive."""
@@ -68,22 +67,10 @@ class InProcessEngine(Engine):
         self.max_tokens = max_tokens
 
     @torch.no_grad()
-    def generate(
-        self,
-        model: PreTrainedModel,
-        prompts: Sequence[Sequence[int]],
-        samples: int,
-        max_new_tokens: int,
-        temperature: float,
-        key: DrawKey,
-    ) -> list[list[Completion]]:
-        """``samples`` completions of each prompt, [len(prompts)][samples].
-
-        ``temperature`` 0 takes the likeliest token. Log-probabilities are those of
-        softmax(logits / temperature) (of the plain logits at temperature 0). Raises ValueError for
-        a temperature below 0, no prompt tokens or no new ones, and where a prompt and its
-        completion exceed the model's context.
-        """
+    def generate(self, model, prompts, samples, max_new_tokens, temperature, key):
+        """See ``Engine.generate``. Log-probabilities are those of softmax(logits / temperature), of
+        the plain logits at temperature 0. Raises ValueError for a temperature below 0, no prompt
+        tokens or no new ones, and where prompt and completion exceed the model's context."""
         if not temperature >= 0:
             raise ValueError(f"temperature={temperature}: it is 0 (the likeliest token) or above")
         if max_new_tokens < 1 or samples < 1 or any(not len(prompt) for prompt in prompts):
@@ -91,44 +78,29 @@ class InProcessEngine(Engine):
                 f"{samples} samples of at most {max_new_tokens} tokens: there must be one or more"
                 " of both, after a prompt of one token or more"
             )
-        longest = max((len(prompt) for prompt in prompts), default=0)
-        context = getattr(model.config, "max_position_embeddings", None)
-        if context is not None and longest + max_new_tokens > context:
+        longest, context = max(map(len, prompts), default=0), context_of(model)
+        if longest + max_new_tokens > context:
             raise ValueError(
                 f"a prompt of {longest} tokens and {max_new_tokens} new ones exceed the model's"
                 f" context of {context}; lower rollout.max_new_tokens or shorten the prompts"
             )
-        rows = [index for index in range(len(prompts)) for _ in range(samples)]
+        rows = [tuple(prompt) for prompt in prompts for _ in range(samples)]
         at_once = min(self.max_rows, max(1, self.max_tokens // (longest + max_new_tokens)))
-        flat: list[Completion] = []
+        written: list[Completion] = []
         with decoding_weights(model, min(len(rows), at_once)):
             for start in range(0, len(rows), at_once):
                 chunk = rows[start : start + at_once]
-                flat += self._decode(
-                    model, [prompts[i] for i in chunk], start, max_new_tokens, temperature, key
-                )
-        return [flat[i : i + samples] for i in range(0, len(flat), samples)]
+                written += self._decode(model, chunk, start, max_new_tokens, temperature, key)
+        return [written[i : i + samples] for i in range(0, len(written), samples)]
 
-    def _decode(
-        self,
-        model: PreTrainedModel,
-        prompts: list[Sequence[int]],
-        first_row: int,
-        max_new_tokens: int,
-        temperature: float,
-        key: DrawKey,
-    ) -> list[Completion]:
-        """One chunk of rows. ``alive_B`` are the rows still in the batch."""
-        device = model.device
-        distinct = {prompt: i for i, prompt in enumerate(dict.fromkeys(map(tuple, prompts)))}
-        owner_B = torch.tensor([distinct[tuple(prompt)] for prompt in prompts], device=device)
-        width = max(map(len, distinct))
-        ids_KP = torch.zeros(len(distinct), width, dtype=torch.long)
-        real_KP = torch.zeros(len(distinct), width, dtype=torch.bool)
-        for prompt, i in distinct.items():
-            ids_KP[i, width - len(prompt) :] = torch.tensor(prompt)
-            real_KP[i, width - len(prompt) :] = True
-        ids_KP, real_KP = ids_KP.to(device), real_KP.to(device)
+    def _decode(self, model, prompts, first_row, max_new_tokens, temperature, key):
+        """Completions of one chunk of rows, prompts as tuples; ``first_row``: the number of its
+        first row. ``alive_B`` are the rows still in the batch."""
+        device, rows = model.device, len(prompts)
+        distinct = {prompt: i for i, prompt in enumerate(dict.fromkeys(prompts))}
+        owner_B = torch.tensor([distinct[prompt] for prompt in prompts], device=device)
+        ids_KP, real_KP = (tensor.to(device) for tensor in padded(list(distinct), left=True))
+        width = ids_KP.shape[1]
         # Padding attends to itself: a row of the softmax without any key would be undefined.
         causal = torch.ones(width, width, dtype=torch.bool, device=device).tril()
         mask = (causal & real_KP[:, None, :]) | torch.eye(width, dtype=torch.bool, device=device)
@@ -136,30 +108,26 @@ class InProcessEngine(Engine):
         cache = RowCache(width + max_new_tokens)
         logits_of: list[Tensor] = []
         for part in prefill_parts(list(distinct)):
-            prompt_cache = RowCache(width)
-            logits_of.append(
-                self._forward(model, ids_KP[part], mask[part, None], positions[part], prompt_cache)
-            )
-            rows = ((owner_B >= part.start) & (owner_B < part.stop)).nonzero()[:, 0]
-            cache.fill_from(prompt_cache, rows, owner_B[rows] - part.start, len(prompts))
+            prompt_cache, inputs = RowCache(width), (ids_KP[part], mask[part, None])
+            logits_of.append(self._forward(model, *inputs, positions[part], prompt_cache))
+            owned = ((owner_B >= part.start) & (owner_B < part.stop)).nonzero()[:, 0]
+            cache.fill_from(prompt_cache, owned, owner_B[owned] - part.start, rows)
         logits = torch.cat(logits_of)[owner_B]
 
-        uniform_BT = torch.from_numpy(
-            np.stack([key.uniforms(first_row + i, max_new_tokens) for i in range(len(prompts))])
-        ).to(device)
-        token_BT = torch.zeros(len(prompts), max_new_tokens, dtype=torch.long, device=device)
-        logprob_BT = torch.zeros(len(prompts), max_new_tokens, device=device)
-        length_B = torch.full((len(prompts),), max_new_tokens, device=device)
-        stopped_B = torch.zeros(len(prompts), dtype=torch.bool, device=device)
+        uniforms = [key.uniforms(first_row + i, max_new_tokens) for i in range(rows)]
+        uniform_BT = torch.from_numpy(np.stack(uniforms)).to(device)
+        token_BT = torch.zeros(rows, max_new_tokens, dtype=torch.long, device=device)
+        logprob_BT = torch.zeros(rows, max_new_tokens, device=device)
+        length_B = torch.full((rows,), max_new_tokens, device=device)
+        stopped_B = torch.zeros(rows, dtype=torch.bool, device=device)
         stop_ids = self.stop_ids.to(device)
-        alive_B = torch.arange(len(prompts), device=device)
-        key_mask = torch.ones(len(prompts), width + max_new_tokens, dtype=torch.bool, device=device)
+        alive_B = torch.arange(rows, device=device)
+        key_mask = torch.ones(rows, width + max_new_tokens, dtype=torch.bool, device=device)
         key_mask[:, :width] = real_KP[owner_B]
         next_position = real_KP.sum(1)[owner_B]
         for t in range(max_new_tokens):
             token, logprob = sample(logits, temperature, uniform_BT[alive_B, t], self.top_p)
-            token_BT[alive_B, t] = token
-            logprob_BT[alive_B, t] = logprob
+            token_BT[alive_B, t], logprob_BT[alive_B, t] = token, logprob
             ends = torch.isin(token, stop_ids)
             if self.stop_strings:
                 ends |= self._ends_in_stop_string(token_BT, alive_B, t).to(device)
@@ -201,15 +169,13 @@ class InProcessEngine(Engine):
         """Which of the rows in the batch have just completed a stop string, [alive]."""
         # A byte takes a token at most, and the first ones may be part of a character.
         reach = max(len(stop.encode()) for stop in self.stop_strings) + 4
-        tails = self.tokenizer.batch_decode(
-            token_BT[alive_B, max(0, t + 1 - reach) : t + 1].tolist()
-        )
+        last_tokens = token_BT[alive_B, max(0, t + 1 - reach) : t + 1]
+        tails = self.tokenizer.batch_decode(last_tokens.tolist())
         return torch.tensor([any(stop in tail for stop in self.stop_strings) for tail in tails])
 
     def _collect(self, token_BT, logprob_BT, length_B, stopped_B) -> list[Completion]:
-        lengths, stopped = length_B.tolist(), stopped_B.tolist()
+        lengths = length_B.tolist()
         tokens = [row[:n] for row, n in zip(token_BT.tolist(), lengths, strict=True)]
-        logprobs = [row[:n] for row, n in zip(logprob_BT.tolist(), lengths, strict=True)]
         # The end token is cut off before decoding; other special tokens stay visible as text.
         ends = set(self.stop_ids.tolist())
         bodies = [row[:-1] if row[-1] in ends else row for row in tokens]
@@ -217,7 +183,8 @@ class InProcessEngine(Engine):
         if self.stop_strings:
             first = re.compile("|".join(map(re.escape, self.stop_strings)))
             texts = [first.split(text, maxsplit=1)[0] for text in texts]
+        rows = zip(tokens, logprob_BT.tolist(), texts, stopped_B.tolist(), strict=True)
         return [
-            Completion(tuple(ids), tuple(scores), text, "stop" if end else "length")
-            for ids, scores, text, end in zip(tokens, logprobs, texts, stopped, strict=True)
+            Completion(tuple(ids), tuple(scores[: len(ids)]), text, "stop" if stops else "length")
+            for ids, scores, text, stops in rows
         ]

@@ -7,10 +7,8 @@ from transformers.cache_utils import Cache
 
 
 class RowCache(Cache):
-    """Keys and values of all layers, [rows, heads, columns, head_dim], allocated once.
-
-    A forward pass writes at columns ``length`` onwards; ``advance`` makes them count.
-    """
+    """Keys and values of all layers, [rows, heads, columns, head_dim], allocated once. A forward
+    pass writes at columns ``length`` onwards; ``advance`` makes them count."""
 
     def __init__(self, columns: int):
         super().__init__(layers=[])
@@ -21,15 +19,17 @@ class RowCache(Cache):
 
     def update(self, key_states, value_states, layer_idx, *args, **kwargs):
         """Write one layer's new columns; return everything written so far."""
-        if layer_idx == len(self.keys):
-            rows, heads, _, size = key_states.shape
-            self.keys.append(key_states.new_empty(rows, heads, self.columns, size))
-            self.values.append(value_states.new_empty(rows, heads, self.columns, size))
-        keys, values = self.keys[layer_idx], self.values[layer_idx]
         end = self.length + key_states.shape[2]
-        keys[:, :, self.length : end] = key_states
-        values[:, :, self.length : end] = value_states
-        return keys[:, :, :end], values[:, :, :end]
+        for buffers, states in ((self.keys, key_states), (self.values, value_states)):
+            self._buffer(buffers, layer_idx, states, len(states))[:, :, self.length : end] = states
+        return self.keys[layer_idx][:, :, :end], self.values[layer_idx][:, :, :end]
+
+    def _buffer(self, buffers: list[Tensor], layer: int, states: Tensor, rows: int) -> Tensor:
+        """A layer's keys or values of ``rows`` rows; its first ``states`` show the other sizes."""
+        if layer == len(buffers):
+            _, heads, _, size = states.shape
+            buffers.append(states.new_empty(rows, heads, self.columns, size))
+        return buffers[layer]
 
     def advance(self, columns: int) -> None:
         self.length += columns
@@ -41,17 +41,13 @@ class RowCache(Cache):
         """Begin ``rows`` (of ``count`` in all) with what ``prompts`` holds of their ``owners``."""
         for buffers, sources in ((self.keys, prompts.keys), (self.values, prompts.values)):
             for layer, source in enumerate(sources):
-                if layer == len(buffers):
-                    buffers.append(
-                        source.new_empty(count, source.shape[1], self.columns, source.shape[3])
-                    )
-                buffers[layer][rows, :, : prompts.length] = source[owners]
+                buffer = self._buffer(buffers, layer, source, count)
+                buffer[rows, :, : prompts.length] = source[owners]
         self.length = prompts.length
 
     def select(self, rows: Tensor) -> None:
         """Keep (or repeat) the given rows, in that order; only written columns are copied."""
         for buffers in (self.keys, self.values):
             for layer, old in enumerate(buffers):
-                new = old.new_empty(len(rows), *old.shape[1:])
-                new[:, :, : self.length] = old[rows, :, : self.length]
-                buffers[layer] = new
+                buffers[layer] = old.new_empty(len(rows), *old.shape[1:])
+                buffers[layer][:, :, : self.length] = old[rows, :, : self.length]

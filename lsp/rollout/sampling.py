@@ -10,28 +10,23 @@ def sample(
     logits_BV: Tensor, temperature: float, uniform_B: Tensor, top_p: float = 1.0
 ) -> tuple[Tensor, Tensor]:
     """One token a row by inverse CDF, and its log-probability under softmax(logits / temperature);
-    temperature 0: the likeliest.
-
-    The CDF is searched in two levels, block sums first, which reads the vocabulary once (2.7
-    CPU-ms for 32 rows of 32,000 against 8.7 for one level, and 5.5 for Gumbel noise alone;
-    docs/performance.md). Sums are in float64, so that reordered sums of the logits seldom change a
-    token.
-    """
+    temperature 0: the likeliest. The CDF is searched in two levels, block sums first, which reads
+    the vocabulary once (2.7 CPU-ms for 32 rows of 32,000 against 8.7 for one level, and 5.5 for
+    Gumbel noise alone; docs/performance.md). Sums are in float64, so that reordered sums of the
+    logits seldom change a token."""
     scaled = logits_BV if temperature in (0, 1) else logits_BV / temperature
     highest_B1 = scaled.amax(dim=-1, keepdim=True)
     weight_BV = (scaled - highest_B1).exp_()
+    total_B = weight_BV.sum(dim=-1, dtype=torch.float64)
     rows, vocabulary = weight_BV.shape
     if temperature == 0:
         token_B = scaled.argmax(dim=-1)
-        total_B = weight_BV.sum(dim=-1, dtype=torch.float64)
     else:
-        total_B = weight_BV.sum(dim=-1, dtype=torch.float64)
         if top_p < 1:
             weight_BV = _nucleus(weight_BV, top_p)
         block = 2 ** math.ceil(math.log2(vocabulary) / 2)
-        blocks_BKV = torch.nn.functional.pad(weight_BV, (0, -vocabulary % block)).view(
-            rows, -1, block
-        )
+        whole_blocks = torch.nn.functional.pad(weight_BV, (0, -vocabulary % block))
+        blocks_BKV = whole_blocks.view(rows, -1, block)
         outer_BK = blocks_BKV.sum(dim=-1, dtype=torch.float64).cumsum(dim=-1)
         threshold_B1 = uniform_B.unsqueeze(1) * outer_BK[:, -1:]
         chosen_B1 = _first_above(outer_BK, threshold_B1)
@@ -48,8 +43,8 @@ def sample(
 
 def _first_above(sums_BN: Tensor, threshold_B1: Tensor) -> Tensor:
     """Index of the first partial sum above the threshold, [B, 1]: an entry with weight."""
-    found_B1 = torch.searchsorted(sums_BN, threshold_B1, right=True)
-    return found_B1.clamp(max=sums_BN.shape[1] - 1)
+    index_B1 = torch.searchsorted(sums_BN, threshold_B1, right=True)
+    return index_B1.clamp(max=sums_BN.shape[1] - 1)
 
 
 def _nucleus(weight_BV: Tensor, top_p: float) -> Tensor:

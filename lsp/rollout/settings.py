@@ -19,15 +19,13 @@ class InProcess(EngineSettings):
     def build(self, context: BuildContext) -> InProcessEngine:
         from lsp.rollout.in_process import InProcessEngine
 
-        rollout = context.config.rollout
-        return InProcessEngine(
+        tokenizer, end_ids, rollout = (
             context.chat.tokenizer,
             context.end_ids,
-            rollout.max_rows,
-            rollout.stop,
-            rollout.top_p,
-            rollout.max_tokens,
+            context.config.rollout,
         )
+        limits = (rollout.max_rows, rollout.stop, rollout.top_p, rollout.max_tokens)
+        return InProcessEngine(tokenizer, end_ids, *limits)
 
 
 def unrestricted(context: BuildContext) -> BuildContext:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -43,45 +44,34 @@ def newest_checkpoint(run: Path) -> Path:
 
 
 def named_checkpoint(run: Path, name: str | None) -> Path:
-    """A run's checkpoint by its folder's name, the newest without one. Raises RunError where it is
-    not there or damaged."""
+    """A run's checkpoint by name, or the newest; RunError where it is missing or damaged."""
     folders = {folder.name: folder for folder in checkpoint_folders(run)}
     if not folders:
-        raise RunError(
-            f"the run {run} has no checkpoint; `python run.py {resume_hint(run)}` goes on with it"
-            " and saves one"
-        )
+        way_on = f"`python run.py {resume_hint(run)}` goes on with it and saves one"
+        raise RunError(f"the run {run} has no checkpoint; {way_on}")
     if name is not None and name not in folders:
         raise RunError(f"the run {run} has no checkpoint {name!r}; it has {', '.join(folders)}")
-    return verified(folders[name] if name is not None else list(folders.values())[-1])
+    return verified(folders[name or list(folders)[-1]])
 
 
 def verified(folder: Path) -> Path:
-    """The same folder once every file matches its hash; RunError names what is damaged and what
-    else there is."""
-    try:
+    """The same folder, each file matching its hash; RunError names the damage and the way out."""
+    files: dict[str, str] = {}
+    with suppress(ValueError, KeyError, TypeError):
         manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-        files = {**manifest["files"]}
-        if manifest["step"] != checkpoint_step(folder) or "model.safetensors" not in str(files):
-            files = {MANIFEST: None}
-    except (ValueError, KeyError, TypeError):
-        files = {MANIFEST: None}
-    damaged = [
-        name
-        for name, digest in files.items()
-        if not (folder / name).is_file() or sha256(folder / name) != digest
-    ]
+        if manifest["step"] == checkpoint_step(folder):
+            files = dict(manifest["files"])
+    paths = {name: folder / name for name in files}
+    damaged = [n for n, path in paths.items() if not path.is_file() or sha256(path) != files[n]]
+    if "model.safetensors" not in str(files):
+        damaged = [MANIFEST]
     if damaged:
         older = [p for p in checkpoint_folders(folder.parent.parent) if p.name < folder.name]
-        way_out = (
-            f"an older one is {older[-1]}: move {folder.name} away to fall back to it"
-            if older
-            else "there is no older one"
-        )
-        raise RunError(
-            f"the checkpoint {folder} is damaged: {', '.join(damaged)} missing or changed;"
-            f" {way_out}"
-        )
+        way_out = "there is no older one"
+        if older:
+            way_out = f"an older one is {older[-1]}: move {folder.name} away to fall back to it"
+        names = ", ".join(damaged)
+        raise RunError(f"the checkpoint {folder} is damaged: {names} missing or changed; {way_out}")
     return folder
 
 
@@ -146,8 +136,8 @@ def save_checkpoint(
     trainer = {**tensors.trainer, SIGNATURES: signatures}
     try:
         if lora_layers(model):
-            trained = {n: p.detach() for n, p in model.named_parameters() if p.requires_grad}
-            trainer |= {f"adapter/{name}": value for name, value in trained.items()}
+            parameters = model.named_parameters()
+            trainer |= {f"adapter/{n}": p.detach() for n, p in parameters if p.requires_grad}
             reference.save_pretrained(temporary, state_dict=merged_state(model))
         else:
             model.save_pretrained(temporary, state_dict=tensors.weights)
@@ -156,8 +146,8 @@ def save_checkpoint(
     except SafetensorError as error:  # how a full disk shows itself there
         raise OSError(str(error)) from error
     files = {path.name: sha256(path) for path in sorted(temporary.iterdir())}
-    state = {**state, "collapse": collapse}
-    write_json(temporary / MANIFEST, {"step": step, "state": state, "files": files})
+    manifest = {"step": step, "state": {**state, "collapse": collapse}, "files": files}
+    write_json(temporary / MANIFEST, manifest)
     for path in temporary.iterdir():
         sync(path)
     shutil.rmtree(final, ignore_errors=True)

@@ -54,11 +54,8 @@ def display_name(config: Config) -> str:
 def create_run(config: Config, record: dict[str, Any]) -> tuple[str, Path, IO[str]]:
     """Make the folder of a new run and hold it; (run id, folder, lock). ``record`` goes into its
     ``run.json`` with status ``starting`` until the run has begun; a folder that was left in that
-    state (a kill while loading) holds nothing and is taken over.
-
-    Raises RunError where something else is there, another process holds it, or nothing can be
-    written.
-    """
+    state (a kill while loading) holds nothing and is taken over. Raises RunError where something
+    else is there, another process holds it, or nothing can be written."""
     run_id = new_run_id(config)
     folder = Path(config.run_dir) if config.run_dir else Path(config.runs_root) / run_id
     _check_free(folder)
@@ -69,10 +66,8 @@ def create_run(config: Config, record: dict[str, Any]) -> tuple[str, Path, IO[st
         write_json(folder / RUN_FILE, {"id": run_id, "status": "starting", **record})
         save_config(config, folder)
     except OSError as error:
-        raise RunError(
-            f"cannot write to the run folder {folder}: {error.strerror}; choose another with"
-            " run_dir=… or runs_root=…"
-        ) from error
+        reason, fix = error.strerror, "choose another with run_dir=… or runs_root=…"
+        raise RunError(f"cannot write to the run folder {folder}: {reason}; {fix}") from error
     return run_id, folder, lock
 
 
@@ -84,21 +79,17 @@ def _check_free(folder: Path) -> None:
         names = {path.name for path in folder.iterdir()} - {".lock"}
         if not names or (RUN_FILE in names and read_run(folder).get("status") == "starting"):
             return
-    raise RunError(
-        f"run_dir={folder} exists and is not empty; give another run_dir, or go on with the"
-        f" run in it by {resume_hint(folder)}"
-    )
+    fix = f"give another run_dir, or go on with the run in it by {resume_hint(folder)}"
+    raise RunError(f"run_dir={folder} exists and is not empty; {fix}")
 
 
 def lock_run(folder: Path) -> IO[str]:
-    """Hold a run's folder for this process; the kernel lets go when the process ends, however it
-    ends. Raises RunError where another process holds it."""
+    """``lsp.files.lock`` of a run's folder. Raises RunError where another process holds it."""
     try:
         return lock(folder / ".lock", wait=False)
     except BlockingIOError as error:
-        raise RunError(
-            f"another process is writing to {folder}; wait for it, or choose another run_dir"
-        ) from error
+        fix = "wait for it, or choose another run_dir"
+        raise RunError(f"another process is writing to {folder}; {fix}") from error
 
 
 def is_held(folder: Path) -> bool:
@@ -107,7 +98,6 @@ def is_held(folder: Path) -> bool:
 
 
 def save_config(config: Config, folder: Path) -> None:
-    """Write a run's settings."""
     write_text(folder / "config.yaml", dump_config(config))
 
 
@@ -116,8 +106,7 @@ def dump_config(config: Config) -> str:
 
 
 def saved_tree(folder: Path) -> dict[str, Any]:
-    """A run's settings as plain values, in today's layout. Raises OSError, YAMLError or ValueError
-    where they cannot be read."""
+    """A run's settings in today's layout; OSError, YAMLError or ValueError where unreadable."""
     tree = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
     if not isinstance(tree, dict):
         raise ValueError("config.yaml holds no settings")
@@ -128,13 +117,12 @@ def read_run(folder: Path) -> dict[str, Any]:
     """A run's ``run.json``. Raises RunError where the folder is no run."""
     try:
         run = json.loads((folder / RUN_FILE).read_text(encoding="utf-8"))
-        if not set(run) >= RUN_KEYS:
-            raise ValueError(f"it lacks {', '.join(sorted(RUN_KEYS - set(run)))}")
+        if missing := RUN_KEYS - set(run):
+            raise ValueError(f"it lacks {', '.join(sorted(missing))}")
         return run
     except (OSError, ValueError, TypeError) as error:
-        raise RunError(
-            f"{folder} is no run folder: its {RUN_FILE} cannot be read; if it was one, move it away"
-        ) from error
+        reason = f"its {RUN_FILE} cannot be read; if it was one, move it away"
+        raise RunError(f"{folder} is no run folder: {reason}") from error
 
 
 def update_run(folder: Path, **values: Any) -> None:
@@ -162,9 +150,8 @@ def find_run(name: str, runs_root: str) -> Path:
 
 def runs(runs_root: str) -> Iterator[tuple[Path, dict[str, Any]]]:
     """All runs under a root, the newest first."""
-    all_runs = [
-        (path.parent, read_run(path.parent)) for path in Path(runs_root).glob(f"*/{RUN_FILE}")
-    ]
+    folders = [path.parent for path in Path(runs_root).glob(f"*/{RUN_FILE}")]
+    all_runs = [(folder, read_run(folder)) for folder in folders]
     yield from sorted(all_runs, key=lambda item: item[1]["started"], reverse=True)
 
 
@@ -179,9 +166,7 @@ def base_identity(config: Config) -> str:
 def weights_identity(folder: Path) -> str:
     """A folder's weights by hash."""
     digest = hashlib.sha256()
-    weights = [f for f in folder.iterdir() if f.suffix in (".safetensors", ".bin")]
-    for file in sorted(weights):
+    for file in sorted(f for f in folder.iterdir() if f.suffix in (".safetensors", ".bin")):
         with file.open("rb") as stream:
-            while block := stream.read(1 << 20):
-                digest.update(block)
+            hashlib.file_digest(stream, lambda: digest)
     return f"sha256:{digest.hexdigest()[:16]}"

@@ -1,7 +1,7 @@
 """``init=<base, a method, checkpoint>`` goes in, a model folder and its origin come out."""
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 from lsp.errors import RunError
@@ -26,10 +26,8 @@ class Init:
     @property
     def is_adapter(self) -> bool:
         """Whether ``source`` is an adapter, to be merged into ``model.name``."""
-        return _is_adapter(Path(self.source))
-
-    def record(self) -> dict[str, str | None]:
-        return asdict(self)
+        folder = Path(self.source)
+        return (folder / ADAPTER_CONFIG).is_file() and not (folder / "config.json").is_file()
 
 
 class NoEarlierRun(RunError):
@@ -55,11 +53,11 @@ def resolve_init(config: Config) -> Init:
 
 
 def _named(config: Config) -> Init:
-    name = config.init.run
-    folder = Path(name)
-    if _is_adapter(folder):
-        _fits_adapter(config, folder)
-        return Init(name, None, None, f"adapter {name} merged into {config.model.name}")
+    name, folder = config.init.run, Path(config.init.run)
+    adapter = Init(name, None, None, f"adapter {name} merged into {config.model.name}")
+    if adapter.is_adapter:
+        _check_adapter_base(config, folder)
+        return adapter
     if (folder / "config.json").is_file() and not (folder / RUN_FILE).is_file():
         owner = folder.parent.parent
         if not (owner / RUN_FILE).is_file():
@@ -73,27 +71,19 @@ def _named(config: Config) -> Init:
     run = read_run(run_folder)
     _same_base(config, run, name)
     if config.init.source not in ("checkpoint", run["method"]):
-        raise RunError(
-            f"init.run={name} is a run of {run['method']}, not of {config.init.source}; say"
-            " init=checkpoint with it"
-        )
+        reason = f"is a run of {run['method']}, not of {config.init.source}"
+        raise RunError(f"init.run={name} {reason}; say init=checkpoint with it")
     return _from_run(run_folder, run)
 
 
-def _is_adapter(folder: Path) -> bool:
-    files = (folder / ADAPTER_CONFIG, folder / "config.json")
-    return [file.is_file() for file in files] == [True, False]
-
-
-def _fits_adapter(config: Config, folder: Path) -> None:
+def _check_adapter_base(config: Config, folder: Path) -> None:
     """Raises RunError where the adapter says that it was trained on another base."""
     try:
         adapter = json.loads((folder / ADAPTER_CONFIG).read_text(encoding="utf-8"))
         base, revision = adapter.get("base_model_name_or_path"), adapter.get("revision")
     except (OSError, ValueError, AttributeError) as error:
-        raise RunError(
-            f"init.run={folder}: its {ADAPTER_CONFIG} cannot be read: {error}"
-        ) from error
+        reason = f"its {ADAPTER_CONFIG} cannot be read: {error}"
+        raise RunError(f"init.run={folder}: {reason}") from error
     model = config.model
     ours, theirs = local_model_folder(model.name), local_model_folder(base) if base else None
     same_folder = ours is not None and theirs is not None and ours.resolve() == theirs.resolve()
@@ -104,10 +94,8 @@ def _fits_adapter(config: Config, folder: Path) -> None:
             f" the same model, correct base_model_name_or_path in its {ADAPTER_CONFIG}"
         )
     if ours is None and revision is not None and revision != (model.revision or "main"):
-        raise RunError(
-            f"init.run={folder} is an adapter of revision {revision} of {model.name}; set"
-            f" model.revision={revision}"
-        )
+        reason = f"is an adapter of revision {revision} of {model.name}"
+        raise RunError(f"init.run={folder} {reason}; set model.revision={revision}")
 
 
 def _from_run(folder: Path, run: dict) -> Init:
@@ -118,8 +106,6 @@ def _from_run(folder: Path, run: dict) -> Init:
 
 def _same_base(config: Config, run: dict, name: str) -> None:
     if run["base"] != base_identity(config):
-        raise RunError(
-            f"init.run={name} was trained from another base (model.name={run['model']}) than this"
-            f" run's model.name={config.model.name}; set model.name={run['model']}, or take a run"
-            " of this base"
-        )
+        reason = f"was trained from another base (model.name={run['model']}) than this run's"
+        fix = f"set model.name={run['model']}, or take a run of this base"
+        raise RunError(f"init.run={name} {reason} model.name={config.model.name}; {fix}")

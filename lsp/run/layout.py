@@ -25,9 +25,9 @@ def in_todays_layout(tree: dict[str, Any]) -> dict[str, Any]:
         tree["self_reward"] = {"_target_": "lsp.rewards.self_reward.RubricJudge", **judge}
     if isinstance(rollout, dict) and "engine" not in rollout:
         rollout["engine"] = {"_target_": "lsp.rollout.settings.InProcess"}
-    if isinstance(tracker, dict) and isinstance(tree.get("optim"), dict):
-        if "role_gradients_every" in tracker:
-            tree["optim"]["role_gradients_every"] = tracker.pop("role_gradients_every")
+    key, optim = "role_gradients_every", tree.get("optim")
+    if isinstance(tracker, dict) and isinstance(optim, dict) and key in tracker:
+        optim[key] = tracker.pop(key)
     return tree
 
 

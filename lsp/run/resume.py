@@ -8,6 +8,7 @@ the rows that follow are those of a run that was never stopped.
 """
 
 import json
+import math
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -27,7 +28,7 @@ from lsp.settings.compose import CONF, written
 from lsp.settings.config import Config
 from lsp.settings.rules import config_rules, from_tree
 from lsp.settings.schema import flat, with_value
-from lsp.tracking.reader import trace_steps
+from lsp.tracking.reader import shard, trace_steps
 
 MAY_CHANGE_ON_RESUME = (
     "rollout.max_rows",
@@ -57,39 +58,32 @@ class Resumed:
 
 
 def find_resumed(config: Config, overrides: Sequence[str]) -> Resumed | None:
-    """The run that ``resume`` names; None where ``resume=auto`` has none to go on with.
-
-    Raises RunError where it cannot be found, differs, or its newest checkpoint is damaged.
-    """
-    if config.resume == "auto":
-        if config.run_dir is None:
-            raise RunError("resume=auto needs run_dir=…, to know which run to go on with")
-        if not (Path(config.run_dir) / RUN_FILE).is_file():
-            return None
-        folder = Path(config.run_dir)
-    else:
-        folder = find_run(config.resume, config.runs_root)
+    """The run that ``resume`` names; None where ``resume=auto`` has none to go on with. Raises
+    RunError where it cannot be found, differs, or its newest checkpoint is damaged."""
+    auto = config.resume == "auto"
+    if auto and config.run_dir is None:
+        raise RunError("resume=auto needs run_dir=…, to know which run to go on with")
+    if auto and not (Path(config.run_dir) / RUN_FILE).is_file():
+        return None
+    folder = Path(config.run_dir) if auto else find_run(config.resume, config.runs_root)
     run = read_run(folder)
     if run["status"] == "starting":
-        if config.resume == "auto":
+        if auto:
             return None
         raise RunError(f"the run {folder} never began; start it with run_dir={folder}")
-    before = saved_config(folder, written(overrides))
-    saved = _agreed(before, config, overrides, folder)
+    saved = saved_config(folder, written(overrides))
+    agreed = _agreed(saved, config, overrides, folder)
     checkpoints = checkpoint_folders(folder)
     checkpoint = verified(checkpoints[-1]) if checkpoints else None
     step = checkpoint_step(checkpoint) if checkpoint else 0
     whole = run["status"] == "finished" and (folder / "summary.json").is_file()
-    finished = whole and step >= saved.num_steps
-    spec = RunSpec(saved, run["id"], Init(**run["init"]), checkpoint, step)
-    return Resumed(spec, folder, finished, saved != before)
+    spec = RunSpec(agreed, run["id"], Init(**run["init"]), checkpoint, step)
+    return Resumed(spec, folder, whole and step >= agreed.num_steps, agreed != saved)
 
 
 def saved_config(folder: Path, trusted: Mapping[str, Any] = MappingProxyType({})) -> Config:
-    """The settings that a run was started with; ``trusted`` as in ``from_tree``.
-
-    Raises RunError where they cannot be used, or where its base model is another by now.
-    """
+    """The settings that a run was started with; ``trusted`` as in ``from_tree``. Raises RunError
+    where they cannot be used, or where its base model is another by now."""
     run = read_run(folder)
     try:
         saved = from_tree(saved_tree(folder), trusted)
@@ -101,28 +95,25 @@ def saved_config(folder: Path, trusted: Mapping[str, Any] = MappingProxyType({})
             f" or start a new run from its weights with init=checkpoint init.run={folder}"
         ) from error
     if run["base"] != base_identity(saved):
-        raise RunError(
-            f"the base model of {folder} ({saved.model.name}) has changed since the run began;"
-            " restore it, or start a new run"
-        )
+        base = f"the base model of {folder} ({saved.model.name})"
+        raise RunError(f"{base} has changed since the run began; restore it, or start a new run")
     return saved
 
 
 def _agreed(saved: Config, composed: Config, overrides: Sequence[str], folder: Path) -> Config:
     """The saved config, with what may change as given."""
-    ours, theirs = flat(saved), flat(composed)
+    old_values, new_values = flat(saved), flat(composed)
     differences = []
     for text in overrides:
         group, _, place = text.partition("=")[0].lstrip("+").partition("@")
         key = place or group
         if key in FREE_KEYS:
             continue
-        under = [k for k in {**ours, **theirs} if k == key or k.startswith(f"{key}.")]
-        for name in under or ([key] if (CONF / key).is_dir() else []):
-            old, new = ours.get(name), theirs.get(name)
-            if (name == "num_steps" and new >= old) or (
-                name in MAY_CHANGE_ON_RESUME and name in ours
-            ):
+        names = [n for n in old_values | new_values if n == key or n.startswith(f"{key}.")]
+        for name in names or ([key] if (CONF / key).is_dir() else []):
+            old, new = old_values.get(name), new_values.get(name)
+            may_change = name in MAY_CHANGE_ON_RESUME and name in old_values
+            if may_change or (name == "num_steps" and new >= old):
                 saved = with_value(saved, name, new)
             elif old != new:
                 differences.append(f"  {name}: the run has {old}, the command line says {new}")
@@ -142,19 +133,18 @@ def supersede(folder: Path, step: int) -> Path | None:
     """Move shards, metric lines and alarms past ``step`` to ``superseded-K/``; the folder, or
     None where there was nothing. With ``step`` 0 everything moves."""
     split = {name: _split(folder / name, step) for name in ("metrics.jsonl", "alerts.jsonl")}
-    shards = [s for s in trace_steps(folder) if s > step]
+    past_steps = [past for past in trace_steps(folder) if past > step]
     for leftover in (folder / "trace").glob(".*.tmp*"):
         leftover.unlink()
-    if not any(past for _, past in split.values()) and not shards:
+    if not past_steps and not any(lines for _, lines in split.values()):
         return None
     target = next_free(folder, "superseded")
     (target / "trace").mkdir(parents=True)
-    for s in shards:
-        name = f"step-{s:06d}.parquet"
-        shutil.move(folder / "trace" / name, target / "trace" / name)
-    for name, (kept, past) in split.items():
-        if past:
-            (target / name).write_text("".join(past), encoding="utf-8")
+    for past in past_steps:
+        shutil.move(shard(folder, past), shard(target, past))
+    for name, (kept, superseded) in split.items():
+        if superseded:
+            (target / name).write_text("".join(superseded), encoding="utf-8")
             write_text(folder / name, "".join(kept))
     return target
 
@@ -163,13 +153,13 @@ def _split(file: Path, step: int) -> tuple[list[str], list[str]]:
     """(lines up to ``step``, lines past it) of a file of JSON lines."""
     text = file.read_text(encoding="utf-8", errors="replace") if file.exists() else ""
     lines = text.splitlines(keepends=True)
-    kept = [line for line in lines if step and _line_step(line, step + 1) <= step]
+    kept = [line for line in lines if step and _line_step(line) <= step]
     return kept, lines[len(kept) :]
 
 
-def _line_step(line: str, otherwise: int) -> int:
+def _line_step(line: str) -> float:
     """A line's step; a line that a kill cut short belongs to what is superseded."""
     try:
         return json.loads(line)["step"]
     except (ValueError, KeyError, TypeError):
-        return otherwise
+        return math.inf

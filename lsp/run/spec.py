@@ -9,8 +9,7 @@ from lsp.settings.config import Config
 
 @dataclass(frozen=True)
 class RunSpec:
-    """A run that is to begin, or to go on from ``checkpoint`` (None: from its start) after
-    ``step`` steps."""
+    """A run to begin, or to go on from ``checkpoint`` (None: its start) after ``step`` steps."""
 
     config: Config
     run_id: str

@@ -18,7 +18,7 @@ def read_command(kind: type[Settings], arguments: Sequence[str]) -> tuple[list[s
     """(words that are names, the settings). Raises RunError with every unknown or unfit setting."""
     names = [text for text in arguments if is_name(text)]
     pairs = [text.partition("=") for text in arguments if not is_name(text)]
-    tree = {key: meant(value) for key, _, value in pairs}
+    tree = {key: parsed_value(value) for key, _, value in pairs}
     try:
         return names, check_tree(kind, tree, tree, lambda _: ())
     except ConfigError as error:
@@ -45,7 +45,7 @@ def is_name(text: str) -> bool:
     return "=" not in text or Path(text).exists()
 
 
-def meant(text: str) -> Any:
+def parsed_value(text: str) -> Any:
     """What a value is: as Hydra reads it, or as YAML where Hydra's grammar has no place for it (the
     path ``/tmp/é``, the list ``[a=b]``). Several values, ``1,2``, are one text."""
     try:

@@ -38,30 +38,22 @@ def compose_as(
 ) -> Settings:
     """``compose`` for any class of settings over any folder with a ``config.yaml``."""
     problems: list[Problem] = []
-    kept: list[Override] = []
-    for text in overrides:
-        override = _parse(_as_group(text, root), multirun, problems)
-        # Hydra's own settings (launcher, sweep folder) are for hydra.main, not for the run.
-        if override is not None and not override.key_or_group.startswith(("hydra.", "hydra/")):
-            kept.append(override)
-    groups = [o for o in kept if _is_group(o, root)]
-    values = [o for o in kept if not _is_group(o, root)]
+    parsed = [_parse(_as_group(text, root), multirun, problems) for text in overrides]
+    # Hydra's own settings (launcher, sweep folder) are for hydra.main, not for the run.
+    ours = [o for o in parsed if o and not o.key_or_group.startswith(("hydra.", "hydra/"))]
+    groups = [o for o in ours if (root / o.key_or_group).is_dir()]
+    values = [o for o in ours if o not in groups]
     groups = [o for o in groups if _group_exists(o, root, problems)]
     chosen = _compose(root, _lines(groups), problems)
-    if chosen is None:
-        raise ConfigError(problems)
     values = [o for o in values if _key_exists(o, chosen, problems)]
     tree = _compose(root, _lines([*groups, *values]), problems)
-    if tree is None:
-        raise ConfigError(problems)
-    config = None
     try:
         config = check_tree(kind, tree, written(_lines(values)), rules)
     except ConfigError as error:
-        problems += error.problems
+        raise ConfigError([*problems, *error.problems]) from error
     if isinstance(config, Config):
-        problems += _choice_problems(chosen, config)
-    if problems or config is None:
+        problems += _false_name(chosen["method"]["self_reward_weight"], config)
+    if problems:
         raise ConfigError(problems)
     return config
 
@@ -74,7 +66,6 @@ def _as_group(text: str, root: Path) -> str:
 
 
 def _lines(overrides: Sequence[Override]) -> list[str]:
-    """As they stood on the command line."""
     return [str(override.input_line) for override in overrides]
 
 
@@ -98,25 +89,21 @@ def _parse(text: str, multirun: bool, problems: list[Problem]) -> Override | Non
     if not override.key_or_group:
         problems.append(Problem(text, None, "names no setting", "write key=value"))
         return None
-    if override.is_sweep_override():
-        if not multirun:
-            fix = f"add -m for a run of each: python run.py -m {text}"
-            problems.append(Problem(override.key_or_group, text, "is several values", fix))
-            return None
+    if not override.is_sweep_override():
+        return override
+    if multirun:
         first = next(iter(override.sweep_string_iterator()))
         return OverridesParser.create().parse_override(f"{override.key_or_group}={first}")
-    return override
-
-
-def _is_group(override: Override, root: Path) -> bool:
-    return (root / override.key_or_group).is_dir()
+    fix = f"add -m for a run of each: python run.py -m {text}"
+    problems.append(Problem(override.key_or_group, text, "is several values", fix))
+    return None
 
 
 def _group_exists(override: Override, root: Path, problems: list[Problem]) -> bool:
     """Whether a group override names a file of ours."""
     group, choice = override.key_or_group, override.value()
-    names = sorted(p.relative_to(root / group).with_suffix("").as_posix()
-                   for p in (root / group).rglob("*.yaml"))  # fmt: skip
+    files = (root / group).rglob("*.yaml")
+    names = sorted(path.relative_to(root / group).with_suffix("").as_posix() for path in files)
     if choice in names:
         return True
     close = difflib.get_close_matches(str(choice), names, n=1)
@@ -147,14 +134,14 @@ def _key_exists(override: Override, tree: dict[str, Any], problems: list[Problem
 def _dotted(tree: dict[str, Any], prefix: str = "") -> list[str]:
     keys = []
     for key, value in tree.items():
-        keys.append(f"{prefix}{key}")
-        if isinstance(value, dict):
-            keys += _dotted(value, f"{prefix}{key}.")
+        inner = _dotted(value, f"{prefix}{key}.") if isinstance(value, dict) else []
+        keys += [f"{prefix}{key}", *inner]
     return keys
 
 
-def _compose(root: Path, overrides: list[str], problems: list[Problem]) -> dict[str, Any] | None:
-    """Hydra's composition as a plain tree; None where Hydra refuses, with its reason noted."""
+def _compose(root: Path, overrides: list[str], problems: list[Problem]) -> dict[str, Any]:
+    """Hydra's composition as a plain tree. Raises ConfigError where Hydra refuses, with its reason
+    after the ``problems`` that were there before."""
     try:
         if GlobalHydra.instance().is_initialized():
             node = hydra_compose("config", overrides)
@@ -164,20 +151,15 @@ def _compose(root: Path, overrides: list[str], problems: list[Problem]) -> dict[
         return cast("dict[str, Any]", OmegaConf.to_container(node, resolve=True))
     except (HydraException, OmegaConfBaseException) as error:
         reason = " ".join(str(error).split())
-        problems.append(Problem("command line", None, reason, "correct that setting"))
-        return None
+        problem = Problem("command line", None, reason, "correct that setting")
+        raise ConfigError([*problems, problem]) from error
 
 
-def _choice_problems(chosen: dict[str, Any], config: Config) -> list[Problem]:
+def _false_name(chosen_weight: float, config: Config) -> list[Problem]:
     """A method's file that no longer describes its values: the run would bear a false name.
-    ``chosen``: the tree of the chosen files, before single settings."""
-    if chosen["method"]["self_reward_weight"] != 0 and config.method.label == "lsp_zero":
-        return [
-            Problem(
-                "method.self_reward_weight",
-                config.method.self_reward_weight,
-                "LSP without its self-reward is LSP-Zero",
-                "say method=lsp_zero; a sweep over the weight starts from there too",
-            )
-        ]
-    return []
+    ``chosen_weight``: the self-reward's in the chosen files, before single settings."""
+    if chosen_weight == 0 or config.method.label != "lsp_zero":
+        return []
+    fix = "say method=lsp_zero; a sweep over the weight starts from there too"
+    reason = "LSP without its self-reward is LSP-Zero"
+    return [Problem("method.self_reward_weight", config.method.self_reward_weight, reason, fix)]

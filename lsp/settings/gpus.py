@@ -17,7 +17,6 @@ class Gpu:
     source: str
 
     def tflops(self, dtype: str) -> float:
-        """Peak of a ``model.dtype``."""
         return {"bfloat16": self.bfloat16, "float32": self.float32}[dtype]
 
 

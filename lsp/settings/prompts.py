@@ -38,11 +38,8 @@ class Prompts:
     )
 
     def challenger_messages(self) -> Messages:
-        text = fill(
-            self.challenger,
-            {"task": self.challenger_task, "template": self.challenger_template},
-        )
-        return [("user", text)]
+        values = {"task": self.challenger_task, "template": self.challenger_template}
+        return [("user", fill(self.challenger, values))]
 
     def solver_messages(self, query: str) -> Messages:
         system: Messages = [("system", self.solver)] if self.solver else []
@@ -56,9 +53,7 @@ class Prompts:
 
 def fill(template: str, values: Mapping[str, str]) -> str:
     """Replace each ``{name}`` in one pass: a value that contains ``{other}`` is not filled again.
-
-    Raises ValueError for a placeholder without a value.
-    """
+    Raises ValueError for a placeholder without a value."""
 
     def value_of(match: re.Match[str]) -> str:
         if match[1] not in values:

@@ -20,25 +20,19 @@ from pydantic import ValidationError
 from pydantic.dataclasses import is_pydantic_dataclass
 
 from lsp.errors import ConfigError, Problem
-from lsp.settings.schema import CODE, CONSENT, PLUGGABLE, Hint, Settings, hints_of, join
+from lsp.settings.schema import CODE, CONSENT, PLUGGABLE, Settings, hints_of, join
 
 TRUSTED_TARGETS = ("lsp.", "eval.")
 Rules = Callable[[Settings], Sequence[Problem]]
 """What settings demand of each other, once each of them is right by itself."""
+Tree = Mapping[str, Any]
 
 
-def check_tree(
-    kind: type[Settings],
-    tree: Mapping[str, Any],
-    trusted: Mapping[str, Any],
-    rules: Rules[Settings],
-) -> Settings:
-    """A composed, resolved tree -> settings. Raises ConfigError with every problem.
-
-    ``trusted``: dotted key -> value of what the user wrote on the command line; other code outside
-    this project is not imported. A value that does not fit has a stand-in, so that the rules
-    between settings can be looked at too.
-    """
+def check_tree(kind: type[Settings], tree: Tree, trusted: Tree, rules: Rules[Settings]) -> Settings:
+    """A composed, resolved tree -> settings. Raises ConfigError with every problem. ``trusted``:
+    dotted key -> value of what the user wrote on the command line; other code outside this project
+    is not imported. A value that does not fit has a stand-in, so that the rules between settings
+    can be looked at too."""
     problems: list[Problem] = []
     config = _Reader(trusted, problems).node(kind, tree, "")
     if config is not None:
@@ -58,18 +52,17 @@ def imported(path: str) -> Any:
 class _Reader:
     """Reads nodes of a tree; what is wrong goes into ``problems``."""
 
-    def __init__(self, trusted: Mapping[str, Any], problems: list[Problem]):
-        self.trusted = trusted
-        self.problems = problems
+    def __init__(self, trusted: Tree, problems: list[Problem]):
+        self.trusted, self.problems = trusted, problems
 
-    def problem(self, key: str, value: Any, reason: str, fix: str) -> None:
+    def problem(self, key: str, value: Any, reason: str, fix: str) -> Any:
+        """Note it; None, for what cannot be had."""
         self.problems.append(Problem(key, value, reason, fix))
 
     def node(self, kind: type, tree: Any, path: str) -> Any:
         """One class of settings; None where a part of it cannot be had at all."""
         if not isinstance(tree, Mapping):
-            self.problem(path, tree, "is one value", f"it is a group: {path}.<setting>=…")
-            return None
+            return self.problem(path, tree, "is one value", f"it is a group: {path}.<setting>=…")
         hints = hints_of(kind)
         values = {str(key): value for key, value in tree.items() if key != "_target_"}
         whole = True
@@ -79,7 +72,7 @@ class _Reader:
                 continue
             if PLUGGABLE in hint.marks:
                 values[name] = self.part(hint.kind, value, full)
-            elif hint.is_group:
+            elif hint.is_node:
                 values[name] = self.group(hint.kind, value, full)
             elif CODE in hint.marks and isinstance(value, str):
                 self.code(value, full)
@@ -89,46 +82,37 @@ class _Reader:
                 reason = "a config file cannot consent to run the code that came with a model"
                 fix = f"write {full}=true on the command line if you have read that code and"
                 self.problem(full, "true", reason, f"{fix} trust it")
-            whole = whole and (values[name] is not None or not self.is_read_apart(hint))
+            whole = whole and (values[name] is not None or not hint.is_node)
         try:
-            made = kind(**values)
+            node = kind(**values)
         except ValidationError as error:
-            made = self.stand_in(kind, values, path, error)
-        return made if whole else None
-
-    @staticmethod
-    def is_read_apart(hint: Hint) -> bool:
-        """Whether a field is a node that is read, and whose problems are noted, by itself."""
-        return hint.is_group or PLUGGABLE in hint.marks
+            node = self.stand_in(kind, values, path, error)
+        return node if whole else None
 
     def stand_in(
         self, kind: type, values: dict[str, Any], path: str, error: ValidationError
     ) -> Any:
         """The node with other values where its own do not fit, each of which is a problem."""
-        fields = {field.name: field for field in dataclasses.fields(kind)}
-        hints, missing, noted = hints_of(kind), False, set()
+        keys = {field.name: join(path, field.name) for field in dataclasses.fields(kind)}
+        hints, noted = hints_of(kind), set()
         for detail in error.errors():
             name = str(detail["loc"][0])
             full = join(path, name)
-            if name in noted or (
-                name in hints and self.is_read_apart(hints[name]) and name in values
-            ):
+            if name in noted or (name in hints and hints[name].is_node and name in values):
                 continue  # noted where that node was read
             noted.add(name)
-            if name not in fields:
-                known = [join(path, other) for other in fields]
-                self.problems.append(unknown_key(full, values.pop(name), known))
+            if name not in keys:
+                self.problems.append(unknown_key(full, values.pop(name), keys.values()))
             elif name not in values:
                 self.problem(full, None, "is missing", f"give {full}=…")
-                missing = True
             else:
                 self.problem(full, *_described(full, values[name], hints[name].kind, detail))
                 values[name] = _fitting(hints[name].kind, detail)
-        if missing:
-            return None
         try:
             return kind(**values)
-        except ValidationError:  # a stand-in does not fit either; what is wrong is noted
+        except (
+            ValidationError
+        ):  # one is missing, or a stand-in does not fit; what is wrong is noted
             return None
 
     def group(self, kind: Any, tree: Any, path: str) -> Any:
@@ -137,8 +121,7 @@ class _Reader:
             return self.node(kind, tree, path)
         if not isinstance(tree, Mapping):
             fix = f"give each a name: {path}.<name>.<setting>=…"
-            self.problem(path, "null" if tree is None else tree, "is no group", fix)
-            return None
+            return self.problem(path, "null" if tree is None else tree, "is no group", fix)
         for name in tree:
             if not re.fullmatch(r"[A-Za-z_][\w-]*", str(name)):
                 fix = "take letters, digits, - and _, a letter first"
@@ -154,16 +137,14 @@ class _Reader:
             group = path if path.startswith("rollout") else path.partition(".")[0]
             choice = f"{path}=<name>" if group == path else f"+{group}@{path}=<name>"
             fix = f"choose a file of conf/{group.replace('.', '/')}: {choice}"
-            self.problem(path, tree, "is no component", fix)
-            return None
+            return self.problem(path, tree, "is no component", fix)
         kind = self.code(target, f"{path}._target_", target.startswith(TRUSTED_TARGETS))
         if kind is None:
             return None
-        if lack := broken_contract(kind, contract):
+        if reason := broken_contract(kind, contract):
             place = contract.__module__.replace(".", "/")
             fix = f"mend the class; {place}.py says what {contract.__name__} must have"
-            self.problem(f"{path}._target_", target, lack, fix)
-            return None
+            return self.problem(f"{path}._target_", target, reason, fix)
         return self.node(kind, tree, path)
 
     def code(self, target: str, path: str, ours: bool = False) -> Any:
@@ -172,39 +153,34 @@ class _Reader:
         if not ours and self.trusted.get(path) != target:
             fix = f"write {path}={target} on the command line if you trust it"
             reason = "code outside lsp and eval is not run from a config file"
-            self.problem(path, target, reason, fix)
-            return None
+            return self.problem(path, target, reason, fix)
         try:
             named = imported(target)
         except Exception as error:  # a module of somebody else's may raise anything
-            self.problem(path, target, f"cannot be imported ({error})", "correct the path")
-            return None
+            reason = f"cannot be imported ({error})"
+            return self.problem(path, target, reason, "correct the path")
         if not callable(named):
-            self.problem(path, target, "cannot be called", "name a function")
-            return None
+            return self.problem(path, target, "cannot be called", "name a function")
         return named
 
 
 def broken_contract(kind: Any, contract: type) -> str:
-    """Why a class cannot serve as a part of a contract, for instance for want of a method that what
-    it builds must have; empty where it can. It is a class of settings, whose ``build`` says in its
-    annotation what it returns."""
+    """Why a class cannot serve as a part of a contract; empty where it can. It is a class of
+    settings, and the annotation of its ``build`` says what it returns."""
     if not (isinstance(kind, type) and is_pydantic_dataclass(kind)):
         return "is no class of settings (lsp.settings.schema.settings)"
     if not issubclass(kind, contract):
         return f"does not inherit {contract.__module__}.{contract.__name__}"
-    if lacks := getattr(kind, "__abstractmethods__", None):
-        return f"lacks {', '.join(sorted(lacks))}"
-    if not hasattr(contract, "build"):
+    if missing := getattr(kind, "__abstractmethods__", None):
+        return f"lacks {', '.join(sorted(missing))}"
+    required, built = _returned(contract), _returned(kind)
+    if required is None or built is None or built is required:  # which of them is open
         return ""
-    wanted, built = _returned(contract), _returned(kind)
-    if wanted is None or built is None or built is wanted:  # which of them is open
-        return ""
-    if not issubclass(built, wanted):
-        needs = f"{wanted.__module__}.{wanted.__name__}"
-        return f"builds a {built.__name__}, which does not inherit {needs}"
-    if lacks := getattr(built, "__abstractmethods__", None):
-        return f"builds a {built.__name__}, which lacks {', '.join(sorted(lacks))}"
+    if not issubclass(built, required):
+        name = f"{required.__module__}.{required.__name__}"
+        return f"builds a {built.__name__}, which does not inherit {name}"
+    if missing := getattr(built, "__abstractmethods__", None):
+        return f"builds a {built.__name__}, which lacks {', '.join(sorted(missing))}"
     return ""
 
 
@@ -212,7 +188,7 @@ def _returned(kind: Any) -> type | None:
     """The class that ``build`` says it returns, where it says one that can be looked at."""
     try:
         hint = typing.get_type_hints(kind.build).get("return")
-    except NameError:  # a name that only a type checker imports
+    except (AttributeError, NameError):  # no build, or a name that only a type checker imports
         return None
     options = [o for o in (typing.get_args(hint) or (hint,)) if o is not types.NoneType]
     return options[0] if len(options) == 1 and isinstance(options[0], type) else None
@@ -257,52 +233,42 @@ def _fitting(kind: Any, detail: Any) -> Any:
     return stand_ins.get(kind, ())
 
 
-TRANSLATIONS = {
-    "num_generations": "group_size",
-    "n_samples_per_prompt": "group_size",
-    "max_steps": "num_steps",
-    "total_steps": "num_steps",
-    "output_dir": "run_dir",
-    "kl_coef": "method.beta",
-    "beta": "method.beta",
-    "kl_estimator": "method.kl_estimator",
-    "alpha": "method.challenger_weight",
-    "challenger_weight": "method.challenger_weight",
-    "self_reward_weight": "method.self_reward_weight",
-    "lr": "optim.lr",
-    "learning_rate": "optim.lr",
-    "max_grad_norm": "optim.max_grad_norm",
-    "temperature": "rollout.temperature",
-    "max_completion_length": "rollout.max_new_tokens",
-    "max_new_tokens": "rollout.max_new_tokens",
-    "resume_from_checkpoint": "resume",
-    "save_steps": "checkpoint.every",
-    "eval_steps": "eval.every",
-    "batch_size": "num_queries × group_size",
-    "per_device_train_batch_size": "num_queries × group_size",
+OTHER_NAMES = {
+    "group_size": ("num_generations", "n_samples_per_prompt"),
+    "num_steps": ("max_steps", "total_steps"),
+    "run_dir": ("output_dir",),
+    "resume": ("resume_from_checkpoint",),
+    "method.beta": ("kl_coef", "beta"),
+    "method.kl_estimator": ("kl_estimator",),
+    "method.challenger_weight": ("alpha", "challenger_weight"),
+    "method.self_reward_weight": ("self_reward_weight",),
+    "optim.lr": ("lr", "learning_rate"),
+    "optim.max_grad_norm": ("max_grad_norm",),
+    "rollout.temperature": ("temperature",),
+    "rollout.max_new_tokens": ("max_completion_length", "max_new_tokens"),
+    "checkpoint.every": ("save_steps",),
+    "eval.every": ("eval_steps",),
+    "num_queries × group_size": ("batch_size", "per_device_train_batch_size"),
 }
-"""Names that other trainers give to our settings: refused with a translation, never aliases."""
+"""Setting -> names that other trainers give it: refused with a translation, never aliases."""
 
 MOVED = {"tracker.role_gradients_every": "optim.role_gradients_every"}
 """Keys of earlier versions."""
 
 
-def unknown_key(key: str, value: Any, known: Collection[str]) -> Problem:
-    """The problem of a key that does not exist, with the best way out that can be told."""
-    name = key.rpartition(".")[2]
+def unknown_key(key: str, value: Any, keys: Collection[str]) -> Problem:
+    """The problem of a key that is not among ``keys``, with the best way out there is."""
+    parent, _, name = key.rpartition(".")
     if key in MOVED:
         return Problem(key, value, "has moved", f"write {MOVED[key]}={value}")
-    if name in TRANSLATIONS and TRANSLATIONS[name] != key:
-        ours = TRANSLATIONS[name]
+    ours = next((ours for ours, others in OTHER_NAMES.items() if name in others), key)
+    if ours != key:
+        fix = f"its name here is {ours}: write {ours}={'…' if value is None else value}"
         if "×" in ours:
             fix = f"rows a step are {ours}: set those two"
-        else:
-            fix = f"its name here is {ours}: write {ours}={'…' if value is None else value}"
         return Problem(key, value, "is another trainer's name", fix)
-    close = difflib.get_close_matches(key, known, n=1) or difflib.get_close_matches(
-        name, [k.rpartition(".")[2] for k in known], n=1
-    )
-    parent = key.rpartition(".")[0]
-    siblings = sorted(k for k in known if k.rpartition(".")[0] == parent) or sorted(known)
+    names = [other.rpartition(".")[2] for other in keys]
+    close = difflib.get_close_matches(key, keys, 1) or difflib.get_close_matches(name, names, 1)
+    siblings = sorted(k for k in keys if k.rpartition(".")[0] == parent) or sorted(keys)
     fix = f"did you mean {close[0]}" if close else f"known here: {', '.join(siblings)}"
     return Problem(key, value, "no such setting", fix)

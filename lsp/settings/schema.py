@@ -34,8 +34,8 @@ def settings(kind: type[Settings]) -> type[Settings]:
     rules = ConfigDict(
         strict=True, extra="forbid", allow_inf_nan=False, arbitrary_types_allowed=True
     )
-    made = pydantic.dataclasses.dataclass(kind, frozen=True, kw_only=True, config=rules)
-    return typing.cast("type[Settings]", made)
+    dataclass = pydantic.dataclasses.dataclass(frozen=True, kw_only=True, config=rules)
+    return typing.cast("type[Settings]", dataclass(kind))
 
 
 def to_tree(value: Any) -> Any:
@@ -76,7 +76,6 @@ def with_value(config: Settings, key: str, value: Any) -> Settings:
 
 
 def join(path: str, name: str) -> str:
-    """A dotted key."""
     return f"{path}.{name}" if path else name
 
 
@@ -88,9 +87,10 @@ class Hint(typing.NamedTuple):
     marks: tuple[Any, ...]
 
     @property
-    def is_group(self) -> bool:
-        """Whether it is a node of its own: settings inside settings."""
-        return dataclasses.is_dataclass(self.kind) or typing.get_origin(self.kind) is dict
+    def is_node(self) -> bool:
+        """Whether it is read by itself: a part, or settings inside settings."""
+        is_group = dataclasses.is_dataclass(self.kind) or typing.get_origin(self.kind) is dict
+        return is_group or PLUGGABLE in self.marks
 
 
 def hints_of(kind: type) -> dict[str, Hint]:
@@ -99,8 +99,8 @@ def hints_of(kind: type) -> dict[str, Hint]:
     for name, hint in typing.get_type_hints(kind, include_extras=True).items():
         marks: tuple[Any, ...] = ()
         if typing.get_origin(hint) is Annotated:
-            hint, *rest = typing.get_args(hint)
-            marks = tuple(mark for mark in rest if isinstance(mark, str))
+            hint, *extras = typing.get_args(hint)
+            marks = tuple(mark for mark in extras if isinstance(mark, str))
         options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
         plain = next((o for o in options if o is not types.NoneType), hint)
         hints[name] = Hint(plain, types.NoneType in options, marks)

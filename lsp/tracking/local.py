@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 
 from lsp.contracts import Rows, Tracker
 from lsp.files import finite, replacing, write_json
+from lsp.tracking.reader import shard
 from lsp.tracking.rows import SCHEMA
 
 
@@ -18,24 +19,16 @@ class LocalTracker(Tracker):
 
     def __init__(self, folder: Path):
         self.folder = folder
-        self.trace = folder / "trace"
-        self.trace.mkdir(exist_ok=True)
+        (folder / "trace").mkdir(exist_ok=True)
         self._metrics = (folder / "metrics.jsonl").open("a", encoding="utf-8")
 
     def log(self, step: int, metrics: dict[str, float], rows: Rows) -> None:
         if rows:
-            self._write_shard(step, rows)
+            columns = {name: [_utf8(row[name]) for row in rows] for name in SCHEMA.names}
+            with replacing(shard(self.folder, step)) as temporary:
+                pq.write_table(pa.table(columns, schema=SCHEMA), temporary, compression="zstd")
         self._metrics.write(json.dumps({"step": step, **finite(metrics)}) + "\n")
         self._metrics.flush()
-
-    def _write_shard(self, step: int, rows: Rows) -> None:
-        columns = {
-            field.name: pa.array([_utf8(row[field.name]) for row in rows], type=field.type)
-            for field in SCHEMA
-        }
-        final = self.trace / f"step-{step:06d}.parquet"
-        with replacing(final) as temporary:
-            pq.write_table(pa.table(columns, schema=SCHEMA), temporary, compression="zstd")
 
     def checkpoint(self, folder: Path, step: int) -> None:
         """It lies in the run's folder already."""

@@ -23,7 +23,7 @@ def shard(run: Path, step: int) -> Path:
 def read_trace(
     run: Path, steps: Sequence[int] | None = None, columns: Sequence[str] | None = None
 ) -> list[dict[str, Any]]:
-    """Trace rows in the order of steps; all steps and columns unless told otherwise."""
+    """Trace rows in the order of steps; all steps and columns by default."""
     rows: list[dict[str, Any]] = []
     for step in trace_steps(run) if steps is None else steps:
         rows += pq.read_table(shard(run, step), columns=columns and list(columns)).to_pylist()

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
-from torch import Tensor
+import torch
 
 from lsp.types import Completion, Play, Query, Role, RowKey
 
@@ -34,15 +34,19 @@ class Pair:
     j: int | None
 
     @property
+    def source(self) -> str:
+        return "dataset" if self.query.status == "dataset" else "challenger"
+
+    @property
     def answer(self) -> Completion | None:
         return None if self.i is None or self.j is None else self.play.answers[self.i][self.j]
 
     def number(self, name: str) -> Any:
         """The play's ``name_Q`` or ``name_QG`` at this pair."""
-        values = self.numbers[name]
-        if self.i is None or name.endswith("_Q"):
-            return None if self.i is None else values[self.i]
-        return values[self.i][self.j]
+        if self.i is None:
+            return None
+        value = self.numbers[name][self.i]
+        return value if name.endswith("_Q") else value[self.j]
 
     def challenger_number(self, name: str) -> Any:
         """Null where a data set asked."""
@@ -72,16 +76,13 @@ class Pair:
         return "unread" if self.quality is None else "read"
 
     def measure(self, role: Role, which: int) -> float | None:
-        """Mean KL (0) or entropy (1) of a role's completion; null where it took no part in the
-        update."""
+        """Mean KL (0) or entropy (1) of a role's completion; null where it was not trained on."""
         prompt, completion = self.query.prompt_ids, self.query.completion
         if role == "solver":
             prompt = () if self.i is None else self.play.solver_prompt_ids[self.i]
             completion = self.answer
-        if completion is None:
-            return None
-        measured = self.measured.get((role, prompt, completion.ids))
-        return None if measured is None else measured[which]
+        values = completion and self.measured.get((role, prompt, completion.ids))
+        return values[which] if values else None
 
 
 TEXT, WHOLE, NUMBER = pa.string(), pa.int32(), pa.float32()
@@ -90,7 +91,7 @@ COLUMNS: dict[str, tuple[pa.DataType, Callable[[Pair], Any]]] = {
     "step": (WHOLE, lambda p: p.step),
     "query_id": (TEXT, lambda p: p.query.query_id),
     "answer_id": (TEXT, lambda p: p.answer and f"{p.query.query_id}-a{p.j:03d}"),
-    "source": (TEXT, lambda p: "dataset" if p.query.status == "dataset" else "challenger"),
+    "source": (TEXT, lambda p: p.source),
     "query": (TEXT, lambda p: p.query.text),
     "answer": (TEXT, lambda p: p.answer and p.answer.text),
     "reward": (NUMBER, lambda p: p.number("reward_QG")),
@@ -103,10 +104,7 @@ COLUMNS: dict[str, tuple[pa.DataType, Callable[[Pair], Any]]] = {
     "query_value": (NUMBER, lambda p: p.number("query_value_Q")),
     "challenger_reward": (NUMBER, lambda p: p.challenger_number("challenger_reward_Q")),
     "challenger_advantage": (NUMBER, lambda p: p.challenger_number("challenger_advantage_Q")),
-    "query_finish_reason": (
-        TEXT,
-        lambda p: "stop" if p.query.status == "dataset" else p.query.status,
-    ),
+    "query_finish_reason": (TEXT, lambda p: "stop" if p.source == "dataset" else p.query.status),
     "answer_finish_reason": (TEXT, lambda p: p.answer and p.answer.finish_reason),
     "query_tokens": (WHOLE, lambda p: p.query.completion and len(p.query.completion.ids)),
     "answer_tokens": (WHOLE, lambda p: p.answer and len(p.answer.ids)),
@@ -123,15 +121,14 @@ SCHEMA = pa.schema([(name, kind) for name, (kind, _) in COLUMNS.items()])
 def trace_rows(
     run_id: str, step: int, queries: Sequence[Query], play: Play, measured: Measured
 ) -> list[dict[str, Any]]:
-    """Every (query, answer) pair of the step, and one row for each query that was not played.
-    Nothing is left out: ``query_finish_reason`` says why a query was not played."""
-    place = {query.query_id: i for i, query in enumerate(play.queries)}
-    tensors = {name: value for name, value in vars(play).items() if isinstance(value, Tensor)}
-    tensors |= {f"{name}/detail": value for name, value in play.reward_details.items()}
-    numbers = {name: tensor.tolist() for name, tensor in tensors.items()}
+    """Every (query, answer) pair of the step, and one row for each query that was not played, whose
+    ``query_finish_reason`` is the reason."""
+    positions = {query.query_id: i for i, query in enumerate(play.queries)}
+    numbers = {name: value.tolist() for name, value in vars(play).items() if torch.is_tensor(value)}
+    numbers |= {f"{name}/detail": value.tolist() for name, value in play.reward_details.items()}
     pairs = []
     for query in queries:
-        i = place.get(query.query_id)
+        i = positions.get(query.query_id)
         answers = [None] if i is None else range(len(play.answers[i]))
         pairs += [Pair(run_id, step, query, play, numbers, measured, i, j) for j in answers]
     return [{name: fill(pair) for name, (_, fill) in COLUMNS.items()} for pair in pairs]

@@ -1,8 +1,7 @@
 """Steps come from the loop, and go to the run's folder and to one other tracker, each by a thread.
 
-The loop hands over scalars and a function that makes the step's rows, and goes on; making the rows
-and writing the shard happen in the tracking thread, talking to W&B in another, so that a server
-that hangs holds nothing up. Queues are bounded. An error of the local files (a full disk) is raised
+The loop hands over scalars and a function that makes the step's rows, and goes on: a server that
+hangs holds nothing up. Queues are bounded. An error of the local files (a full disk) is raised
 again in the loop at its next call: a run never loses its record silently. An error of the other
 tracker never ends a run: it is printed once, and that tracker is left out.
 """
@@ -11,6 +10,7 @@ import queue
 import sys
 import threading
 from collections.abc import Callable
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -53,36 +53,26 @@ class Worker:
 
     def end(self, seconds: float | None = None) -> bool:
         """Let it finish what it has; False where that takes longer than ``seconds``."""
-        if seconds is None:
-            self.queue.put(None)
-        else:
-            try:
-                self.queue.put(None, timeout=seconds)
-            except queue.Full:
-                return False
+        try:
+            self.queue.put(None, timeout=seconds)
+        except queue.Full:
+            return False
         self.thread.join(seconds)
         return not self.thread.is_alive()
 
 
 class Trackers:
-    """``local`` must not fail and is waited for. ``other`` may fail, and may be slow: it has a
-    thread of its own, and where it cannot keep up, or is not done ``patience`` seconds after the
-    run, that is said and the run goes on (or ends) without it."""
+    """``local`` must not fail and is waited for. ``other`` may fail or be slow: where it cannot
+    keep up, or is not done ``patience`` seconds after the run, it is left out with a warning."""
 
     def __init__(self, local: Tracker, other: Tracker | None = None, patience: float = 60.0):
-        self._local = local
-        self._other = other
-        self._patience = patience
+        self._local, self._other, self._patience = local, other, patience
         self._local_worker = Worker("tracking")
         self._other_worker = Worker("tracking-other") if other else None
 
     def log(self, step: int, metrics: dict[str, float], make_rows: Callable[[], Rows]) -> None:
-        def record() -> None:
-            rows = make_rows()
-            self._local.log(step, metrics, rows)
-            self._hand_on(lambda tracker: tracker.log(step, metrics, rows))
-
-        self._put(record)
+        rows = cache(make_rows)  # made in the tracking thread
+        self._each(lambda tracker: tracker.log(step, metrics, rows()))
 
     def checkpoint(self, folder: Path, step: int) -> None:
         self._each(lambda tracker: tracker.checkpoint(folder, step))
@@ -96,8 +86,7 @@ class Trackers:
         self._raise_error()
 
     def finish(self, summary: dict[str, Any]) -> None:
-        """The last call; returns when the folder is complete and the other tracker is done, or
-        has had its time."""
+        """The last call: waits for the whole folder, and ``patience`` for the other tracker."""
         self._each(lambda tracker: tracker.finish(summary))
         self._local_worker.end()
         self._raise_error()
@@ -105,39 +94,28 @@ class Trackers:
             self._leave_out(TimeoutError(f"not done {self._patience:g} s after the run"))
 
     def _each(self, call: Callable[[Tracker], None]) -> None:
-        def both() -> None:
-            call(self._local)
-            self._hand_on(call)
-
-        self._put(both)
-
-    def _put(self, task: Callable[[], None]) -> None:
         self._raise_error()
-        self._local_worker.queue.put(task)
+        self._local_worker.queue.put(partial(self._in_the_local_thread, call))
 
     def _raise_error(self) -> None:
-        error = self._local_worker.error
-        if error is not None:
+        if error := self._local_worker.error:
             raise OSError(f"the record of the run: {error}") from error
 
-    def _hand_on(self, call: Callable[[Tracker], None]) -> None:
-        """Give a call to the other tracker's thread; never wait for it."""
-        tracker, worker = self._other, self._other_worker
-        if tracker is None or worker is None:
-            return
-
-        def attempt() -> None:
-            if self._other is None:
-                return
-            try:
-                call(tracker)
-            except Exception as error:  # a run never dies because W&B did; printed, not hidden
-                self._leave_out(error)
-
+    def _in_the_local_thread(self, call: Callable[[Tracker], None]) -> None:
+        """The other tracker's thread gets the call afterwards, and is never waited for."""
+        call(self._local)
         try:
-            worker.queue.put_nowait(attempt)
+            if self._other_worker:
+                self._other_worker.queue.put_nowait(partial(self._in_the_other_thread, call))
         except queue.Full:
-            self._leave_out(TimeoutError(f"{worker.QUEUE_SIZE} calls behind"))
+            self._leave_out(TimeoutError(f"{Worker.QUEUE_SIZE} calls behind"))
+
+    def _in_the_other_thread(self, call: Callable[[Tracker], None]) -> None:
+        try:
+            if tracker := self._other:
+                call(tracker)
+        except Exception as error:  # a run never dies because W&B did; printed, not hidden
+            self._leave_out(error)
 
     def _leave_out(self, error: Exception) -> None:
         if self._other is None:

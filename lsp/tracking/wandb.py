@@ -16,7 +16,7 @@ from lsp.contracts import BuildContext, Rows, RunIdentity, Tracker, TrackerSetti
 from lsp.errors import RunError
 from lsp.settings.config import Config
 from lsp.settings.schema import flat, setting, settings
-from lsp.tracking.reader import read_metrics
+from lsp.tracking.reader import read_metrics, shard, trace_steps
 
 SAMPLE_ROWS = 64
 WANDB_MODES = ("online", "offline", "disabled")
@@ -46,19 +46,19 @@ class WandbTracker(TrackerSettings):
     finish_seconds: int = setting("how long the end of a run waits for W&B", ge=1, le=86_400)
 
     def resolved_mode(self) -> tuple[str, str]:
-        """(mode, why). ``disabled`` only where WANDB_MODE says so."""
+        """(mode, its reason). ``disabled`` only where WANDB_MODE says so."""
         if self.mode != "auto":
             return self.mode, "tracker.mode"
         mode = os.environ.get("WANDB_MODE")
-        if mode:
-            if mode not in WANDB_MODES:
-                raise RunError(f"WANDB_MODE={mode} is no mode; use one of {', '.join(WANDB_MODES)}")
-            return mode, "WANDB_MODE"
-        return ("online", "a key was found") if has_key() else ("offline", "no key was found")
+        if not mode:
+            return ("online", "a key was found") if has_key() else ("offline", "no key was found")
+        if mode not in WANDB_MODES:
+            raise RunError(f"WANDB_MODE={mode} is no mode; use one of {', '.join(WANDB_MODES)}")
+        return mode, "WANDB_MODE"
 
     def announcement(self) -> str:
-        mode, why = self.resolved_mode()
-        return f"W&B: {mode} ({why}), project {self.project}"
+        mode, reason = self.resolved_mode()
+        return f"W&B: {mode} ({reason}), project {self.project}"
 
     def build(self, context: BuildContext) -> WandbLogger | None:
         mode, _ = self.resolved_mode()
@@ -75,7 +75,7 @@ def has_key() -> bool:
 
 
 def keep_in_run_folder(folder: Path) -> None:
-    """W&B stages artifacts outside the run folder unless told otherwise, and an offline run that
+    """W&B stages artifacts outside the run folder by default, and an offline run that
     is moved then syncs without them."""
     os.environ["WANDB_DIR"] = str(folder.resolve())
     for variable in ("WANDB_DATA_DIR", "WANDB_CACHE_DIR", "WANDB_ARTIFACT_DIR"):
@@ -89,8 +89,8 @@ class WandbLogger(Tracker):
         keep_in_run_folder(run.folder)
         import wandb
 
-        self.settings = settings
-        self.identity = run
+        self.wandb = wandb
+        self.settings, self.identity = settings, run
         self.advice = f"Send what is missing with `python -m lsp.sync {run.folder}`."
         self.mode, _ = settings.resolved_mode()
         method = config.method
@@ -143,56 +143,39 @@ class WandbLogger(Tracker):
                 self.run.log({"train/step": values.pop("step"), **values})
 
     def log(self, step: int, metrics: dict[str, float], rows: Rows) -> None:
-        import wandb
-
         values: dict[str, Any] = {"train/step": step, **metrics}
         for column in HISTOGRAMS:
-            numbers = [row[column] for row in rows if row.get(column) is not None]
-            if numbers:
-                values[f"histogram/{column}"] = wandb.Histogram(numbers)
-        every = self.settings.tables
-        if rows and (every == "all" or (every == "sample" and self._artifact_is_due(step))):
-            values["trace"] = trace_table(rows, None if every == "all" else SAMPLE_ROWS)
+            if numbers := [row[column] for row in rows if row.get(column) is not None]:
+                values[f"histogram/{column}"] = self.wandb.Histogram(numbers)
+        tables = self.settings.tables
+        artifact_is_due = step > 0 and step % self.settings.artifact_every == 0
+        if rows and (tables == "all" or (tables == "sample" and artifact_is_due)):
+            values["trace"] = trace_table(rows, None if tables == "all" else SAMPLE_ROWS)
         self.run.log(values)
-        if self._artifact_is_due(step):
+        if artifact_is_due:
             self._send_shards(step)
 
-    def _artifact_is_due(self, step: int) -> bool:
-        return step > 0 and step % self.settings.artifact_every == 0
-
-    def _send_shards(self, step: int) -> None:
-        """The shards since the last artifact, as a new version of the run's trace."""
-        import wandb
-
-        folder = self.identity.folder / "trace"
-        shards = [
-            path
-            for path in sorted(folder.glob("step-*.parquet"))
-            if self._sent_step < int(path.stem[5:]) <= step
-        ]
-        if not shards:
+    def _send_shards(self, last: int) -> None:
+        """The shards since the last artifact up to step ``last``, as a new version of the trace."""
+        folder, name = self.identity.folder, trace_artifact(self.identity.run_id)
+        steps = [step for step in trace_steps(folder) if self._sent_step < step <= last]
+        if not steps:
             return
-        artifact = wandb.Artifact(
-            trace_artifact(self.identity.run_id),
-            type="trace",
-            metadata={"first_step": int(shards[0].stem[5:]), "last_step": int(shards[-1].stem[5:])},
-        )
-        for path in shards:
-            artifact.add_file(str(path), name=path.name)
+        metadata = {"first_step": steps[0], "last_step": steps[-1]}
+        artifact = self.wandb.Artifact(name, type="trace", metadata=metadata)
+        for step in steps:
+            artifact.add_file(str(shard(folder, step)))
         self.run.log_artifact(artifact)
-        self._sent_step = step
+        self._sent_step = last
 
     def checkpoint(self, folder: Path, step: int) -> None:
         """The model of a checkpoint (not the optimizer), under the run's name."""
-        import wandb
-
-        artifact = wandb.Artifact(
-            model_artifact(self.identity.run_id), type="model", metadata={"step": step}
-        )
+        name = model_artifact(self.identity.run_id)
+        artifact = self.wandb.Artifact(name, type="model", metadata={"step": step})
         try:
             for path in sorted(folder.iterdir()):
                 if path.name != "trainer.safetensors":
-                    artifact.add_file(str(path), name=path.name)
+                    artifact.add_file(str(path))
         except FileNotFoundError:  # checkpoint.keep let go of it before its turn came
             print(f"note: W&B has no model of step {step}: it was not kept", file=sys.stderr)
             return
@@ -239,16 +222,14 @@ def use_lineage(wandb_run: Any, run: RunIdentity) -> None:
     """Say what the run started from: the run before it, or the base model. Needs a server."""
     import wandb
 
-    if run.init_run_id is not None:
+    if init := run.init_run_id:
         try:
-            wandb_run.use_artifact(f"{model_artifact(run.init_run_id)}:latest", type="model")
+            wandb_run.use_artifact(f"{model_artifact(init)}:latest", type="model")
             return
         except wandb.errors.Error as error:
-            print(
-                f"warning: W&B has no model of the run {run.init_run_id} that this one starts from"
-                f" ({error}); `python -m lsp.sync` of that run sends it",
-                file=sys.stderr,
-            )
+            reason = f"W&B has no model of the run {init} that this one starts from ({error})"
+            fix = "`python -m lsp.sync` of that run sends it"
+            print(f"warning: {reason}; {fix}", file=sys.stderr)
     base = wandb.Artifact("base", type="model", metadata={"identity": run.base})
     with base.new_file("base.json") as stream:
         stream.write(run.base)

@@ -10,7 +10,7 @@ from eval.compare import compare, read_evaluation
 from eval.compare import main as compare_main
 from eval.judge import Pair
 from eval.settings import read_settings
-from eval.verifier import NotAPocketTask, VerifierJudge
+from eval.verifier import VerifierJudge
 from lsp.errors import RunError
 
 
@@ -36,7 +36,7 @@ def test_the_verifier_by_hand():
 
     assert preference("ab", "ba") == 2.0 and preference("ba", "ab") == 1.0
     assert preference("ab", "ab") == preference("x", "") == 1.5
-    with pytest.raises(NotAPocketTask, match="knows the pocket world's tasks only, and 'hello'"):
+    with pytest.raises(RunError, match="knows the pocket world's tasks only, and 'hello'"):
         VerifierJudge().verdict(Pair(0, "s", "hello", "a", "b"), True)
 
 

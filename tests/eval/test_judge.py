@@ -11,8 +11,7 @@ from pathlib import Path
 import pytest
 
 from eval.cache import VerdictCache, content_key
-from eval.judge import GIVE_UP, ChatClient, ChatJudge, JudgeRefuses
-from eval.reading import preference_of
+from eval.judge import GIVE_UP, ChatClient, ChatJudge, JudgeRefuses, preference_of
 from eval.spending import BudgetReached, Prices, Spending
 from eval.template import OWN
 from eval.types import Pair

@@ -57,9 +57,7 @@ def test_averages_weigh_each_family_and_length_alike():
     assert skill.accuracy() == pytest.approx((0.5 + 0.25 + 0.75) / 3)
     assert skill.accuracy(length=2) == 0.5
     assert skill.accuracy(family="copy") == pytest.approx(0.375)
-    assert skill.accuracy(min_length=2) == 0.5
     assert skill.greedy_accuracy() == pytest.approx((0.5 + 1 + 1) / 3)
-    assert (skill.lengths(), skill.families()) == ([1, 2], ["copy", "sort"])
 
 
 def test_wins_and_losses_are_where_only_one_is_right():

@@ -57,9 +57,9 @@ def test_repeats_are_marked(run, add_step):
     again = read_trace(run, [1])[0]["query"]
     add_step(run, 4, [dict(query_id=f"q{i}", query=again, answer="a") for i in range(3)])
     index = read_index(run, WORLD)
-    (first, *_) = read_plays(run, 4, WORLD, index.asked)
+    (first, *_) = read_plays(run, 4, WORLD, index.uses)
     assert (first.same_step, first.first_step) == (3, 1)
-    assert index.asked[again][0] >= 4
+    assert index.uses[again][0] >= 4
 
 
 def test_a_sample_holds_the_best_the_worst_and_the_most_repeated(run, add_step):

@@ -82,7 +82,7 @@ def test_low_digit_mass_is_unread(players, llama_folder):
     """A random model puts its probability elsewhere."""
     config = compose(["tracker=none", f"model.name={llama_folder}"])
     other = load_players(config, resolve_init(config))
-    scores, texts = other.judge.score(["copy a"], ["a"], KEY)
+    scores, texts = other.self_judge.score(["copy a"], ["a"], KEY)
     assert math.isnan(scores[0]) and "digit mass 0." in texts[0]
 
 

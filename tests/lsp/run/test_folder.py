@@ -78,7 +78,7 @@ def test_a_new_folder_holds_its_settings_and_says_that_it_starts(tmp_path):
 
 
 def test_of_many_that_start_at_once_in_one_folder_one_begins(tmp_path):
-    """A queue that starts a job twice: the others are refused, and nothing of the one is touched."""
+    """A queue that starts a job twice: the others are refused, and the one is not touched."""
     config = compose([f"run_dir={tmp_path / 'run'}"])
     barrier, made, refused = threading.Barrier(8), [], []
 

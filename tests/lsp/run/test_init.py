@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import asdict
 
 import pytest
 
@@ -22,7 +23,7 @@ def init_of(*overrides):
 
 def test_the_base_is_the_model_itself():
     assert init_of() == Init("pocket", None, None, "base model pocket")
-    assert Init("a", "b", "c", "d").record() == {
+    assert asdict(Init("a", "b", "c", "d")) == {
         "source": "a",
         "run_id": "b",
         "method": "c",
@@ -51,11 +52,13 @@ def test_init_grpo_makes_a_run_first_in_the_pocket_world_and_then_takes_it(tmp_p
 
 
 def test_where_an_earlier_run_takes_hours_none_is_made(llama_folder, tmp_path):
-    given = ["world=paper", f"model.name={llama_folder}", f"runs_root={tmp_path}", "init=grpo",
-             "method.log_quality=false", "rollout.max_new_tokens=8", "rollout.max_query_tokens=8"]  # fmt: skip
+    overrides = [
+        "world=paper", f"model.name={llama_folder}", f"runs_root={tmp_path}", "init=grpo",
+        "method.log_quality=false", "rollout.max_new_tokens=8", "rollout.max_query_tokens=8",
+    ]  # fmt: skip
     said = "python run.py method=grpo world=paper`, or name one with init.run="
     with pytest.raises(RunError, match=said):
-        start(given)
+        start(overrides)
     assert not list(tmp_path.iterdir())
 
 

@@ -12,7 +12,6 @@ from lsp.run.resume import find_resumed, saved_config, supersede
 from lsp.settings.compose import compose
 from lsp.tracking.reader import read_metrics, trace_steps
 
-
 pytestmark = pytest.mark.usefixtures("without_pictures")
 
 

@@ -4,7 +4,7 @@ import pytest
 from pydantic import Field
 
 from lsp.errors import RunError
-from lsp.settings.command import meant, read_command, read_settings, split_settings
+from lsp.settings.command import parsed_value, read_command, read_settings, split_settings
 from lsp.settings.schema import settings
 
 
@@ -50,4 +50,4 @@ def test_settings_of_others_are_left_to_them():
      ("/tmp/é", "/tmp/é"), ("[a=b]", ["a=b"]), ("1,2", "1,2"), ("'3'", "3")],
 )  # fmt: skip
 def test_what_a_value_is(text, value):
-    assert meant(text) == value
+    assert parsed_value(text) == value

@@ -1,4 +1,4 @@
-"""From a command line to settings: files compose, the command line wins, mistakes of both are told."""
+"""From a command line to settings: files compose, the command line wins, mistakes are told."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""What settings demand of each other, what is allowed and probably not meant, and secrets in them."""
+"""What settings demand of each other, what is probably not meant, and secrets in them."""
 
 import pytest
 

@@ -82,8 +82,8 @@ def test_hints_are_taken_apart():
 
     hints = hints_of(Marked)
     assert hints["reward"] == Hint(PocketVerifier, True, (PLUGGABLE,))
-    assert hints["path"].kind is str and not hints["path"].is_group
-    assert hints["parts"].is_group and not hints["parts"].optional
+    assert hints["path"].kind is str and not hints["path"].is_node
+    assert hints["parts"].is_node and not hints["parts"].optional
 
 
 def classes(kind, found=None):
