@@ -180,9 +180,12 @@ def save(folder: Path, results: dict[str, Any], judged: Judged) -> None:
     ``earlier-K/``, so nothing is lost."""
     try:
         old = json.loads((folder / "results.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        old = results
-    if any(old.get(key) != results.get(key) for key in IDENTITY):
+        differs = any(old.get(key) != results.get(key) for key in IDENTITY)
+    except FileNotFoundError:
+        differs = False
+    except (OSError, ValueError, AttributeError):  # what cannot be read is not thrown away
+        differs = True
+    if differs:
         earlier = next_free(folder, "earlier")
         earlier.mkdir()
         for name in ("results.json", "pairs.jsonl", "verdicts.jsonl"):

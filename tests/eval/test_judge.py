@@ -38,7 +38,7 @@ def config_of(server, **changes):
         "concurrency": 16,
         "requests_per_minute": 10**6,
         "max_usd": None,
-        "timeout_seconds": 1.0,
+        "timeout_seconds": 600.0,
         "max_tries": 12,
         "max_tokens": 1,
         "max_tokens_name": "max_tokens",
@@ -112,7 +112,8 @@ def test_a_repeated_evaluation_makes_no_call(judge_server, tmp_path):
 
 def test_all_verdicts_arrive_though_a_third_of_the_calls_fail(judge_server, tmp_path):
     server = judge_server(fault_rate=0.3)
-    judge, verdicts = judge_all(server, VerdictCache(tmp_path / "v.sqlite"), pairs_of(60))
+    cache = VerdictCache(tmp_path / "v.sqlite")
+    judge, verdicts = judge_all(server, cache, pairs_of(60), timeout_seconds=1.0)
     assert len(verdicts) == 120 and all(v.preference is not None for v in verdicts)
     assert len({(v.index, v.model_first) for v in verdicts}) == 120
     for verdict in verdicts:
@@ -226,7 +227,11 @@ def test_retry_after(text, seconds):
 def test_all_1610_verdicts_arrive_though_a_third_of_the_calls_fail(judge_server, tmp_path):
     server = judge_server(fault_rate=0.3)
     judge, verdicts = judge_all(
-        server, VerdictCache(tmp_path / "v.sqlite"), pairs_of(805), concurrency=64
+        server,
+        VerdictCache(tmp_path / "v.sqlite"),
+        pairs_of(805),
+        concurrency=64,
+        timeout_seconds=1.0,
     )
     assert len({(v.index, v.model_first) for v in verdicts}) == 1610 == len(verdicts)
     for verdict in verdicts:

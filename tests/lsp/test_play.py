@@ -178,7 +178,7 @@ def test_a_checkpoint_is_chosen_by_name(run, talk, capsys):
 def play_py(*arguments, typed=b""):
     return subprocess.run(
         [sys.executable, "-m", "lsp.play", *map(str, arguments)],
-        cwd=ROOT, env=ENVIRONMENT, input=typed, capture_output=True, timeout=120,
+        cwd=ROOT, env=ENVIRONMENT, input=typed, capture_output=True, timeout=900,
     )  # fmt: skip
 
 
@@ -210,7 +210,7 @@ def test_errors_come_before_anything_loads(run, tmp_path):
         said = result.stderr.decode()
         assert result.returncode == 1 and result.stdout == b""
         assert said.startswith("error: ") and says in said and said.count("\n") == 1
-    subprocess.run([sys.executable, "-c", REFUSED], cwd=ROOT, check=True, timeout=60)
+    subprocess.run([sys.executable, "-c", REFUSED], cwd=ROOT, check=True, timeout=900)
 
 
 @pytest.mark.parametrize("leave", [b"\x04", b"\x03", b"/quit\r"])

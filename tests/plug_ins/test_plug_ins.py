@@ -352,7 +352,11 @@ def test_what_breaks_its_contract_is_refused_when_settings_are_read(
     install, planned, source, reason
 ):
     install(
-        "rewards", "half", f"{HEAD}\n\n@settings\n{source}", "reward", "_target_: lsp.rewards.half.Half\n"
+        "rewards",
+        "half",
+        f"{HEAD}\n\n@settings\n{source}",
+        "reward",
+        "_target_: lsp.rewards.half.Half\n",
     )
     with pytest.raises(ConfigError) as caught:
         planned("reward=half")
