@@ -12,18 +12,17 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
+from lsp.errors import ConfigError, Interrupted, RunError
 from lsp.loop.launch import objective_of
 from lsp.model.processes import Processes
-from lsp.errors import Interrupted, RunError
 from lsp.settings.compose import compose
-from lsp.errors import ConfigError
 
 FAILED: list[str] = []
 
 
 @hydra.main(version_base=None, config_path="conf", config_name="config")
 def hydra_main(cfg: DictConfig) -> float | None:
-    """One job of a multirun: ours are the overrides, composed and checked by ``lsp.settings.compose``. A
+    """One job of a multirun, whose overrides are composed and checked as those of a single run. A
     job that cannot run is reported, and the others go on."""
     overrides = list(HydraConfig.get().overrides.task)
     try:

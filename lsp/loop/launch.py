@@ -212,7 +212,7 @@ def run(spec: RunSpec, folder: Path, lock: IO[str]) -> dict[str, Any]:
         if not is_collective_failure(error):
             raise
         recorder.fail()
-        reason = "another process of the run has ended, and says why"
+        reason = "another process of the run has ended, and reports why"
         raise RunError(f"{reason}; {way_on}") from error
     except OSError as error:
         raise RunError(f"the run could not be written: {error}; {kept}") from error

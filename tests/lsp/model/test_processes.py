@@ -244,7 +244,7 @@ def test_a_process_that_dies_ends_the_job_with_its_error(small, tmp_path):
     err = error_of(job)
     assert "the second process is out of luck" in err
     assert [line["step"] for line in read_metrics(tmp_path / "run")] == [0, 1]
-    assert "error: another process of the run has ended, and says why; go on with" in err
+    assert "error: another process of the run has ended, and reports why; go on with" in err
     assert read_run(tmp_path / "run")["status"] == "failed"
     assert (tmp_path / "run" / "report.html").is_file()
 
