@@ -16,12 +16,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from lsp.contracts import RunIdentity
 from lsp.errors import RunError
 from lsp.run.checkpoint import checkpoint_folders, checkpoint_step
-from lsp.run.folder import find_run, read_run
+from lsp.run.folder import find_run, read_run, saved_tree
 from lsp.tracking.reader import read_metrics
 from lsp.tracking.wandb import (
     has_key,
@@ -48,7 +46,7 @@ def main(arguments: Sequence[str]) -> None:
 def sync(folder: Path) -> list[str]:
     """Send one run; what is missing on the server afterwards, as text."""
     run = read_run(folder)
-    tracker = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))["tracker"]
+    tracker = saved_tree(folder)["tracker"]
     if "project" not in tracker:
         raise RunError(f"{folder} was run with tracker=none: there is nothing of W&B to send")
     import wandb
@@ -57,29 +55,36 @@ def sync(folder: Path) -> list[str]:
         raise RunError("no W&B key: set WANDB_API_KEY, or run `wandb login`")
     keep_in_run_folder(folder)
     os.environ["WANDB_MODE"] = "online"
-    send([*sorted((folder / "wandb").glob("offline-run-*")), *(folder / "wandb").glob("run-*")])
-    with wandb.init(
-        project=tracker["project"],
-        entity=tracker["entity"],
-        id=run["id"],
-        resume="must",
-        mode="online",
-        dir=str(folder),
-        settings=wandb.Settings(silent=True, console="off", x_disable_meta=True, disable_git=True),
-    ) as wandb_run:  # an offline run cannot say what it started from
-        identity = RunIdentity(run["id"], folder, "", run["base"], run["init"]["run_id"])
-        use_lineage(wandb_run, identity)
+    parts = (folder / "wandb").glob("offline-run-*")
+    output = send([*sorted(parts), *(folder / "wandb").glob("run-*")])
+    quiet = wandb.Settings(silent=True, console="off", x_disable_meta=True, disable_git=True)
+    try:
+        with wandb.init(
+            project=tracker["project"],
+            entity=tracker["entity"],
+            id=run["id"],
+            resume="must",
+            mode="online",
+            dir=str(folder),
+            settings=quiet,
+        ) as wandb_run:  # an offline run cannot say what it started from
+            identity = RunIdentity(run["id"], folder, "", run["base"], run["init"]["run_id"])
+            use_lineage(wandb_run, identity)
+    except wandb.errors.Error as error:
+        raise RunError(f"W&B does not have {run['id']} ({error}); wandb sync: {output}") from error
     path = "/".join(filter(None, (tracker["entity"], tracker["project"], run["id"])))
     return check(wandb.Api(timeout=60).run(path), folder, run["id"])
 
 
-def send(parts: Sequence[Path]) -> None:
-    """A resumed run has several parts of one id: given together, they become one history."""
+def send(parts: Sequence[Path]) -> str:
+    """What ``wandb sync`` printed. A resumed run has several parts of one id: given together, they
+    become one history."""
     command = [sys.executable, "-m", "wandb", "sync", "--include-synced", *map(str, parts)]
     result = subprocess.run(command, capture_output=True, text=True)
+    output = (result.stdout + result.stderr).strip()[-1000:]
     if result.returncode:
-        output = (result.stdout + result.stderr).strip()
-        raise RunError(f"wandb sync failed: {output[-1000:]}")
+        raise RunError(f"wandb sync failed: {output}")
+    return output
 
 
 def check(remote: Any, folder: Path, run_id: str) -> list[str]:

@@ -15,8 +15,13 @@ ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.usefixtures("without_pictures")
 
 
-def offline_run(small, folder):
+@pytest.fixture
+def offline_run(small, tmp_path, capsys):
+    """A run that W&B's client took whole, offline."""
+    folder = tmp_path / "run"
     start([*small, f"run_dir={folder}", "tracker.mode=offline"])
+    assert "warning" not in capsys.readouterr().err
+    return folder
 
 
 def sync(stub, folder):
@@ -28,10 +33,9 @@ def sync(stub, folder):
 
 
 def test_an_offline_run_is_sent_whole_and_checked_and_lost_files_are_found_out(
-    small, tmp_path, wandb_stub
+    offline_run, tmp_path, wandb_stub
 ):
-    folder = tmp_path / "run"
-    offline_run(small, folder)
+    folder = offline_run
     assert not wandb_stub.runs
     result = sync(wandb_stub, folder)
     assert result.returncode == 0, result.stdout + result.stderr
@@ -49,9 +53,8 @@ def test_an_offline_run_is_sent_whole_and_checked_and_lost_files_are_found_out(
     assert "Traceback" not in result.stderr
 
 
-def test_an_offline_run_of_several_parts_is_sent_as_one(small, tmp_path, wandb_stub):
-    folder = tmp_path / "run"
-    offline_run(small, folder)
+def test_an_offline_run_of_several_parts_is_sent_as_one(offline_run, tmp_path, wandb_stub):
+    folder = offline_run
     start([f"resume={folder}", "num_steps=5"])
     assert len(list((folder / "wandb").glob("offline-run-*"))) == 2
     result = sync(wandb_stub, folder)

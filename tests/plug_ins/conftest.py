@@ -47,7 +47,7 @@ def two_small_steps(small, overrides):
 
 @pytest.fixture
 def two_steps(small, tmp_path, capsys):
-    """``two_steps("reward=brevity")``: (folder, summary, what was printed) of a run of two steps."""
+    """``two_steps("reward=brevity")``: (folder, summary, printed text) of a run of two steps."""
 
     def run(*overrides):
         folder = tmp_path / "run"
