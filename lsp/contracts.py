@@ -2,11 +2,11 @@
 
     conf/<group>/<name>.yaml --settings are read--> PartSettings --build(context)--> the part
 
-A part is one file and one yaml. The yaml's ``_target_`` names a class of settings: fields of
-``lsp.settings.schema.settings`` that inherits one of the ``…Settings`` below. What it declares is
-read before anything heavy loads: settings are checked (``problems``), the plan counts it. A class
-that lacks a method is refused there, by name. ``build`` is called once for each part, in every
-process of a run, and its result is held to its contract at once.
+A part is one file and one yaml. The yaml's ``_target_`` names a class that is declared with
+``@settings`` (lsp/settings/schema.py) and inherits one of the ``…Settings`` below. What it declares
+is read before anything heavy loads: settings are checked (``problems``), the plan counts it. A
+class that lacks a method is refused there, by name. ``build`` is called once for each part, in
+every process of a run, and its result is held to its contract at once.
 
 | part      | group in conf/     | built from the context's                 | called by      |
 |-----------|--------------------|------------------------------------------|----------------|

@@ -1,15 +1,19 @@
 """Settings that an earlier version saved are read as today's; today's stay as they are."""
 
+import shutil
 from copy import deepcopy
 
 import pytest
+import yaml
 
+from lsp.loop.launch import start
 from lsp.run.folder import saved_tree
 from lsp.run.layout import MOVED_TARGETS, in_todays_layout
 from lsp.settings.compose import compose
 from lsp.settings.reader import imported
 from lsp.settings.rules import from_tree
 from lsp.settings.schema import to_tree
+from lsp.tracking.reader import read_trace
 
 
 def as_saved_before(tree):
@@ -101,3 +105,17 @@ def test_a_saved_file_is_read_through_it_and_stays_as_it_was(tmp_path):
         "num_steps": 3,
     }
     assert (tmp_path / "config.yaml").read_text() == "world: pocket\nnum_steps: 3\n"
+
+
+@pytest.mark.usefixtures("without_pictures")
+def test_a_run_that_an_earlier_version_saved_goes_on_with_the_same_rows(interrupted_run, tmp_path):
+    traces = []
+    for layout in (to_tree, as_saved_before):
+        folder = shutil.copytree(interrupted_run[0], tmp_path / layout.__name__)
+        settings = layout(saved_tree(folder))
+        (folder / "config.yaml").write_text(yaml.safe_dump(settings), encoding="utf-8")
+        assert start([f"resume={folder}"])["steps"] == 5
+        traces.append(read_trace(folder))
+    assert traces[0] == traces[1] and [row["step"] for row in traces[0]][-1] == 5
+    before = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
+    assert before["world"] == "pocket"  # what the earlier version wrote is left as it is
