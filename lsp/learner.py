@@ -247,7 +247,14 @@ class Learner:
             self._measure(batch, scores, ref, kl_C.detach(), stats)
 
     @torch.no_grad()
-    def _measure(self, batch: MicroBatch, scores, ref, kl_C, stats: UpdateStats) -> None:
+    def _measure(
+        self,
+        batch: MicroBatch,
+        scores: TokenScores,
+        ref: TokenScores,
+        kl_C: torch.Tensor,
+        stats: UpdateStats,
+    ) -> None:
         """Per-row sums once, then plain floats."""
         method = self.config.method
         pair = scores.logprobs_C, ref.logprobs_C

@@ -11,7 +11,7 @@ from collections.abc import Collection, Sequence
 import numpy as np
 import torch
 from torch import Tensor
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from lsp.batch import padded
 from lsp.contracts import Engine
@@ -20,7 +20,7 @@ from lsp.model.onednn import decoding_weights
 from lsp.rollout.row_cache import RowCache
 from lsp.rollout.sampling import sample
 from lsp.settings.limits import PREFILL_TOKENS
-from lsp.types import Completion
+from lsp.types import Completion, DrawKey
 
 
 def prefill_parts(prompts: Sequence[Sequence[int]]) -> list[slice]:
@@ -67,7 +67,15 @@ class InProcessEngine(Engine):
         self.max_tokens = max_tokens
 
     @torch.no_grad()
-    def generate(self, model, prompts, samples, max_new_tokens, temperature, key):
+    def generate(
+        self,
+        model: PreTrainedModel,
+        prompts: Sequence[Sequence[int]],
+        samples: int,
+        max_new_tokens: int,
+        temperature: float,
+        key: DrawKey,
+    ) -> list[list[Completion]]:
         """See ``Engine.generate``. Log-probabilities are those of softmax(logits / temperature), of
         the plain logits at temperature 0. Raises ValueError for a temperature below 0, no prompt
         tokens or no new ones, and where prompt and completion exceed the model's context."""
@@ -93,7 +101,15 @@ class InProcessEngine(Engine):
                 written += self._decode(model, chunk, start, max_new_tokens, temperature, key)
         return [written[i : i + samples] for i in range(0, len(written), samples)]
 
-    def _decode(self, model, prompts, first_row, max_new_tokens, temperature, key):
+    def _decode(
+        self,
+        model: PreTrainedModel,
+        prompts: Sequence[tuple[int, ...]],
+        first_row: int,
+        max_new_tokens: int,
+        temperature: float,
+        key: DrawKey,
+    ) -> list[Completion]:
         """Completions of one chunk of rows, prompts as tuples; ``first_row``: the number of its
         first row. ``alive_B`` are the rows still in the batch."""
         device, rows = model.device, len(prompts)
