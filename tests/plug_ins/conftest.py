@@ -11,6 +11,12 @@ import pytest
 from lsp.loop.launch import start
 
 CONF = Path(__file__).parents[2] / "conf"
+HEAD = """
+from collections.abc import Sequence
+
+from lsp.contracts import *
+from lsp.settings.schema import setting, settings
+"""
 
 
 @pytest.fixture
@@ -25,7 +31,7 @@ def install(tmp_path, monkeypatch):
     def put(room, name, source, group, yaml):
         folder = tmp_path / "rooms" / room
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / f"{name}.py").write_text(dedent(source), encoding="utf-8")
+        (folder / f"{name}.py").write_text(HEAD + dedent(source), encoding="utf-8")
         package = importlib.import_module(f"lsp.{room}")
         monkeypatch.setattr(package, "__path__", [*package.__path__, str(folder)])
         (conf / group / f"{name}.yaml").write_text(dedent(yaml), encoding="utf-8")

@@ -5,15 +5,7 @@ import json
 
 import pytest
 
-from lsp.errors import ConfigError
 from lsp.tracking.reader import read_metrics, read_trace
-
-HEAD = """
-from collections.abc import Sequence
-
-from lsp.contracts import *
-from lsp.settings.schema import setting, settings
-"""
 
 
 def report_of(folder):
@@ -24,8 +16,7 @@ def test_queries(install, two_steps, planned):
     install(
         "queries",
         "alphabet",
-        HEAD
-        + '''
+        '''
 @settings
 class Alphabet(QueriesSettings):
     """One query a letter."""
@@ -49,8 +40,7 @@ def test_a_reward_with_a_model_of_its_own(install, two_steps, planned):
     install(
         "rewards",
         "confidence",
-        HEAD
-        + '''
+        '''
 from lsp.model.shapes import shape_of
 
 
@@ -99,8 +89,7 @@ def test_an_engine(install, two_steps, planned):
     install(
         "rollout",
         "parrot",
-        HEAD
-        + '''
+        '''
 from lsp.types import Completion
 
 
@@ -138,8 +127,7 @@ def test_a_self_judge(install, two_steps, planned):
     install(
         "rewards",
         "length_judge",
-        HEAD
-        + '''
+        '''
 @settings
 class LengthJudge(SelfJudgeSettings, SelfJudge):
     """The longer the better, 7 at most."""
@@ -168,8 +156,7 @@ def test_an_evaluator(install, two_steps, planned):
     install(
         "pocket",
         "layers",
-        HEAD
-        + '''
+        '''
 @settings
 class LayersEvaluation(EvaluatorSettings, Evaluator):
     """The size of a model's first weight on each split."""
@@ -203,8 +190,7 @@ def test_a_tracker(install, two_steps):
     install(
         "tracking",
         "notebook",
-        HEAD
-        + '''
+        '''
 import json
 from pathlib import Path
 
@@ -257,109 +243,3 @@ class NotebookTracker(Tracker):
         ["checkpoint", 2],
         ["finish", "finished"],
     ]
-
-
-WORLD = (
-    HEAD
-    + '''
-@settings
-class VowelWorld(World):
-    """Queries that name a vowel; the answer is that vowel."""
-
-    name = "vowels"
-
-    def is_legal(self, query):
-        return query in ("a", "e", "i")
-
-    def right_answer(self, query):
-        return query if self.is_legal(query) else None
-
-    def kinds(self, queries):
-        return [QueryKinds("vowel", ["a", "e", "i"], lambda query: query)]
-
-
-@settings
-class Vowels(QueriesSettings):
-    """The three of them."""
-
-    def build(self, context: BuildContext) -> Sequence[str]:
-        return ["a", "e", "i"]
-
-
-@settings
-class SameVowel(RewardSettings, Reward):
-    """1 for the right answer."""
-
-    range = (0.0, 1.0)
-
-    def build(self, context: BuildContext) -> Reward:
-        return self
-
-    def __call__(self, queries, answers):
-        return [float(query == answer) for query, answer in zip(queries, answers, strict=True)]
-'''
-)
-WORLD_YAML = """
-# @package _global_
-defaults:
-  - /model: pocket
-  - /prompts: pocket
-  - /self_reward: rubric
-  - /eval: none
-
-world:
-  _target_: lsp.pocket.vowels.VowelWorld
-data:
-  _target_: lsp.pocket.vowels.Vowels
-reward:
-  _target_: lsp.pocket.vowels.SameVowel
-"""
-
-
-def test_a_whole_world(install, small, tmp_path, capsys):
-    from lsp.loop.launch import start
-
-    install("pocket", "vowels", WORLD, "world", WORLD_YAML)
-    own = [t for t in small if not t.startswith(("eval.", "num_steps"))]
-    own += ["world=vowels", "method=grpo", "tracker=none", "num_steps=2"]
-    start([*own, "dry_run=true"])
-    assert "lsp.pocket.vowels.VowelWorld" in capsys.readouterr().out
-    folder = tmp_path / "run"
-    start([*own, f"run_dir={folder}"])
-    assert json.loads((folder / "run.json").read_text())["world"] == "vowels"
-    rows = read_trace(folder)
-    assert {row["query"] for row in rows} == {"a", "e", "i"}
-    assert all(row["reward"] == (row["query"] == row["answer"]) for row in rows)
-    assert "vowels" in report_of(folder)
-
-
-BROKEN = {
-    "a reward without a call": (
-        "class Half(RewardSettings):\n    def build(self, context: BuildContext) -> 'HalfReward':\n"
-        "        return HalfReward()\n\n\nclass HalfReward(Reward):\n    pass\n",
-        "builds a HalfReward, which lacks __call__",
-    ),
-    "no build": ("class Half(RewardSettings):\n    pass\n", "lacks build"),
-    "another contract": (
-        "class Half(QueriesSettings):\n    def build(self, context):\n        return ['a']\n",
-        "does not inherit lsp.contracts.RewardSettings",
-    ),
-}
-
-
-@pytest.mark.parametrize("source, reason", BROKEN.values(), ids=BROKEN)
-def test_what_breaks_its_contract_is_refused_when_settings_are_read(
-    install, planned, source, reason
-):
-    install(
-        "rewards",
-        "half",
-        f"{HEAD}\n\n@settings\n{source}",
-        "reward",
-        "_target_: lsp.rewards.half.Half\n",
-    )
-    with pytest.raises(ConfigError) as caught:
-        planned("reward=half")
-    (problem,) = caught.value.problems
-    assert problem.key == "reward._target_" and problem.reason == reason
-    assert "lsp/contracts.py says what RewardSettings must have" in problem.fix
