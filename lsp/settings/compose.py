@@ -46,7 +46,7 @@ def compose_as(
     groups = [o for o in groups if _group_exists(o, root, problems)]
     chosen = _compose(root, _lines(groups), problems)
     values = [o for o in values if _key_exists(o, chosen, problems)]
-    tree = _compose(root, _lines([*groups, *values]), problems)
+    tree = _compose(root, _lines([*groups, *values]), problems) if values else chosen
     try:
         config = check_tree(kind, tree, written(_lines(values)), rules)
     except ConfigError as error:
@@ -108,7 +108,8 @@ def _group_exists(override: Override, root: Path, problems: list[Problem]) -> bo
         return True
     close = difflib.get_close_matches(str(choice), names, n=1)
     fix = f"did you mean {group}={close[0]}" if close else f"choose one of {', '.join(names)}"
-    problems.append(Problem(group, choice, f"there is no conf/{group}/{choice}.yaml", fix))
+    folder = f"{'' if root == CONF else 'conf/'}{root.name}/{group}"
+    problems.append(Problem(group, choice, f"there is no {folder}/{choice}.yaml", fix))
     return False
 
 

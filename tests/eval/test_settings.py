@@ -1,6 +1,9 @@
 """The command line of ``python -m eval``: what its words mean."""
 
+import pytest
+
 from eval.settings import in_todays_words, read_settings
+from lsp.errors import ConfigError
 
 
 def test_the_earlier_spelling_of_the_benchmark_is_read_and_said(capsys):
@@ -16,3 +19,12 @@ def test_the_earlier_spelling_of_the_benchmark_is_read_and_said(capsys):
     config = read_settings(["run=a.json", "eval=pocket", "eval.per_cell=3"])
     assert (config.benchmark.name, config.benchmark.per_cell) == ("pocket", 3)
     assert capsys.readouterr().err.startswith("eval=pocket eval.per_cell=3 is read as")
+
+
+def test_a_benchmark_that_is_not_there_is_named_with_its_folder():
+    with pytest.raises(ConfigError) as caught:
+        read_settings(["run=a.json", "benchmark=pockett"])
+    assert str(caught.value.problems[0]) == (
+        "benchmark=pockett: there is no conf/evaluate/benchmark/pockett.yaml. Did you mean"
+        " benchmark=pocket."
+    )
