@@ -8,19 +8,26 @@ from pathlib import Path
 
 import pytest
 
-from lsp.loop.launch import start
 from lsp.sync import main
 
 ROOT = Path(__file__).parents[2]
-pytestmark = pytest.mark.usefixtures("without_pictures")
+
+
+def play(*arguments):
+    """A run in a process of its own, as a user's is: W&B's client keeps state for its process."""
+    result = subprocess.run(
+        [sys.executable, "run.py", *arguments],
+        cwd=ROOT, capture_output=True, text=True, timeout=900,
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    assert "warning" not in result.stderr
 
 
 @pytest.fixture
-def offline_run(small, tmp_path, capsys):
+def offline_run(small, tmp_path):
     """A run that W&B's client took whole, offline."""
     folder = tmp_path / "run"
-    start([*small, f"run_dir={folder}", "tracker.mode=offline"])
-    assert "warning" not in capsys.readouterr().err
+    play(*small, f"run_dir={folder}", "tracker.mode=offline")
     return folder
 
 
@@ -55,7 +62,7 @@ def test_an_offline_run_is_sent_whole_and_checked_and_lost_files_are_found_out(
 
 def test_an_offline_run_of_several_parts_is_sent_as_one(offline_run, tmp_path, wandb_stub):
     folder = offline_run
-    start([f"resume={folder}", "num_steps=5"])
+    play(f"resume={folder}", "num_steps=5")
     assert len(list((folder / "wandb").glob("offline-run-*"))) == 2
     result = sync(wandb_stub, folder)
     assert result.returncode == 0, result.stdout + result.stderr
