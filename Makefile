@@ -57,4 +57,5 @@ $(READY): constraints.txt pyproject.toml
 	@touch $@
 
 clean:  ## remove the virtual environment and caches (runs under outputs/ stay)
-	rm -rf $(VENV) .pytest_cache .hypothesis .ruff_cache *.egg-info
+	rm -rf $(VENV) *.egg-info .pytest_cache .hypothesis .ruff_cache .mypy_cache \
+	  .grimp_cache .import_linter_cache
