@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shlex
 import shutil
@@ -51,12 +52,20 @@ OF_ONE_RUN = (
 def start(overrides: Sequence[str]) -> dict[str, Any] | None:
     """Run what a command line asks for; the summary, or None for a dry run. Raises ConfigError or
     RunError, whose texts are for the user, before anything heavy loads."""
-    processes = Processes.from_environment()
+    return start_as(_read(overrides), overrides)
+
+
+def _read(overrides: Sequence[str]) -> Config:
     try:
-        config = compose(overrides)
+        return compose(overrides)
     except ConfigError:
-        processes.wait_for_rank_0_error()
+        Processes.from_environment().wait_for_rank_0_error()
         raise
+
+
+def start_as(config: Config, overrides: Sequence[str]) -> dict[str, Any] | None:
+    """``start`` for overrides that were read."""
+    processes = Processes.from_environment()
     if not processes.is_first:
         if not config.dry_run:
             follow(processes)
@@ -122,10 +131,21 @@ def load(spec: RunSpec, processes: Processes) -> tuple[Players, Learner, dict[st
     torch.manual_seed(config.seed)
     players = load_players(config, spec.init, spec.checkpoint, processes)
     learner = Learner(players, config)
-    if spec.checkpoint is None:
-        return players, learner, None
-    state = load_training_state(spec.checkpoint, players.policy, learner.named, learner.optimizer)
+    state = None
+    if spec.checkpoint is not None:
+        state = load_training_state(
+            spec.checkpoint, players.policy, learner.named, learner.optimizer
+        )
+    _leave_out_of_collections()
     return players, learner, state
+
+
+def _leave_out_of_collections() -> None:
+    """What is loaded by now stays: Python's garbage collector looks at a million objects of
+    libraries no more, each time that it runs (docs/performance.md). An earlier run's go first."""
+    gc.unfreeze()
+    gc.collect()
+    gc.freeze()
 
 
 def begin(config: Config, overrides: Sequence[str]) -> dict[str, Any]:
@@ -257,8 +277,8 @@ def _make_earlier_run(config: Config, overrides: Sequence[str]) -> Init:
 
 def objective_of(overrides: Sequence[str]) -> float | None:
     """``start``, and of its summary the metric that a sweeper wants."""
-    summary = start(overrides)
-    objective = compose(overrides).objective
-    if summary is None or objective is None:
+    config = _read(overrides)
+    summary = start_as(config, overrides)
+    if summary is None or config.objective is None:
         return None
-    return summary.get(f"last/{objective}")
+    return summary.get(f"last/{config.objective}")

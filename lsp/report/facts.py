@@ -3,6 +3,7 @@
 import shlex
 import warnings
 from collections.abc import Sequence
+from functools import cache
 from statistics import mean
 from typing import Any, NamedTuple
 
@@ -162,15 +163,21 @@ def command_again(record: Record) -> str:
 def differences(record: Record) -> list[tuple[str, Any, Any]]:
     """(setting, default of the run's world, here) where these differ. The default of a setting
     that this version does not know is None."""
-    try:
-        defaults = flat(compose([f"world={record.run['world']}"]))
-    except ConfigError:  # a world of the user's own that this checkout does not have
-        defaults = {}
+    defaults = defaults_of(record.run["world"])
     return [
         (key, defaults.get(key), value)
         for key, value in record.settings.items()
         if key not in ("run_dir", "resume", "dry_run") and value != defaults.get(key)
     ]
+
+
+@cache
+def defaults_of(world: str) -> dict[str, Any]:
+    """Dotted setting -> its default in a world; none for a world that this checkout lacks."""
+    try:
+        return flat(compose([f"world={world}"]))
+    except ConfigError:
+        return {}
 
 
 def grouped(records: Sequence[Record]) -> dict[str, list[Record]]:
