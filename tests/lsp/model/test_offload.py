@@ -12,7 +12,6 @@ from lsp.model.offload import on_device
 from lsp.players import Players, load_players
 from lsp.run.init import resolve_init
 from lsp.settings.compose import compose
-from lsp.tracking.reader import read_trace
 
 pytestmark = pytest.mark.usefixtures("without_pictures")
 
@@ -117,10 +116,9 @@ def seen(monkeypatch):
 
 
 @pytest.mark.parametrize("method", ["lsp", "frozen_challenger"])
-def test_what_has_nothing_to_do_is_away(shape, seen, tmp_path, method):
+def test_what_has_nothing_to_do_is_away(shape, seen, train_in_memory, method):
     places, sent = seen
-    run = tmp_path / "run"
-    start([*shape, f"method={method}", "hardware.offload=true", f"run_dir={run}"])
+    _, rows = train_in_memory([*shape, f"method={method}", "hardware.offload=true"])
     players = places.pop("players")
     frozen = method == "frozen_challenger"
     asks = {("queries", "visiting")} if frozen else set()
@@ -131,15 +129,13 @@ def test_what_has_nothing_to_do_is_away(shape, seen, tmp_path, method):
     assert ("update", "visiting") not in places["policy"]
     assert players.reference in sent and players.reward.model in sent
     assert players.policy not in sent
-    other = tmp_path / "other"
-    start([*shape, f"method={method}", f"run_dir={other}"])
-    rows, plain = ([{**r, "run_id": ""} for r in read_trace(f)] for f in (run, other))
+    _, plain = train_in_memory([*shape, f"method={method}"])
     assert rows == plain and any(row["answer"] for row in rows)
 
 
-def test_under_lora_the_reference_shares_and_stays(shape, seen, tmp_path):
+def test_under_lora_the_reference_shares_and_stays(shape, seen, train_in_memory):
     places, sent = seen
-    start([*shape, "hardware.offload=true", "model.lora.rank=4", f"run_dir={tmp_path / 'run'}"])
+    train_in_memory([*shape, "hardware.offload=true", "model.lora.rank=4"])
     players = places.pop("players")
     assert players.reference not in sent and players.reward.model in sent
     shared = {p.data_ptr() for p in players.policy.parameters()}
