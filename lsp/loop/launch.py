@@ -52,7 +52,7 @@ OF_ONE_RUN = (
 def start(overrides: Sequence[str]) -> dict[str, Any] | None:
     """Run what a command line asks for; the summary, or None for a dry run. Raises ConfigError or
     RunError, whose texts are for the user, before anything heavy loads."""
-    return start_as(_read(overrides), overrides)
+    return _start(_read(overrides), overrides)
 
 
 def _read(overrides: Sequence[str]) -> Config:
@@ -63,7 +63,7 @@ def _read(overrides: Sequence[str]) -> Config:
         raise
 
 
-def start_as(config: Config, overrides: Sequence[str]) -> dict[str, Any] | None:
+def _start(config: Config, overrides: Sequence[str]) -> dict[str, Any] | None:
     """``start`` for overrides that were read."""
     processes = Processes.from_environment()
     if not processes.is_first:
@@ -278,7 +278,7 @@ def _make_earlier_run(config: Config, overrides: Sequence[str]) -> Init:
 def objective_of(overrides: Sequence[str]) -> float | None:
     """``start``, and of its summary the metric that a sweeper wants."""
     config = _read(overrides)
-    summary = start_as(config, overrides)
+    summary = _start(config, overrides)
     if summary is None or config.objective is None:
         return None
     return summary.get(f"last/{config.objective}")
