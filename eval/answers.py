@@ -5,7 +5,7 @@ Answers are written once, and gone on with after a kill.
 
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -48,6 +48,7 @@ class Sampling:
     dtype: str
     device: str
     date_string: str | None
+    template_kwargs: Mapping[str, Any]
     seed: int
 
 
@@ -241,12 +242,13 @@ def _generated(
         find_artifact(side.artifact).download(root=side.model)
     dtype, device = sampling.dtype, choose_device(sampling.device)
     model, tokenizer = load_model(side.model, dtype, device, side.revision, side.trust_remote_code)
-    engine = InProcessEngine(tokenizer, end_token_ids(model, tokenizer), sampling.max_rows)
-    chat, limit = ChatFormat(tokenizer, sampling.date_string), sampling.max_new_tokens
+    chat = ChatFormat(tokenizer, sampling.date_string, sampling.template_kwargs)
+    engine = InProcessEngine(tokenizer, end_token_ids(model, chat), sampling.max_rows)
+    limit = sampling.max_new_tokens
     for start in range(0, len(instructions), sampling.max_rows):
         chunk = instructions[start : start + sampling.max_rows]
         prompts = chat.encode([[("user", instruction.text)] for instruction in chunk])
         key = DrawKey(sampling.seed, chunk[0].index, "evaluation")
         written = engine.generate(model, prompts, 1, limit, sampling.temperature, key)
         for instruction, (completion,) in zip(chunk, written, strict=True):
-            yield instruction, completion.text
+            yield instruction, chat.answer_of(completion.text)

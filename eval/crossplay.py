@@ -39,7 +39,10 @@ from lsp.settings.config import Config
 from lsp.settings.schema import flat, setting, settings
 
 BASE, DATA = "base", "data"
-ALIKE = ("world", "prompts", "data", "reward", "rollout", "model.dtype", "model.date_string")
+ALIKE = (
+    *("world", "prompts", "data", "reward", "rollout"),
+    *("model.dtype", "model.date_string", "model.template_kwargs"),
+)
 """Settings, or groups of them, that all runs of a matrix share."""
 Rows = list[dict[str, Any]]
 
@@ -270,8 +273,8 @@ def load_player(player: Player, config: Config) -> tuple:
     source = verified(player.checkpoint) if player.checkpoint else settings.name
     code = settings.revision, settings.trust_remote_code
     model, tokenizer = load_model(source, settings.dtype, device, *code)
-    chat = ChatFormat(tokenizer, settings.date_string)
-    end_ids = frozenset(end_token_ids(model, tokenizer))
+    chat = ChatFormat(tokenizer, settings.date_string, settings.template_kwargs)
+    end_ids = end_token_ids(model, chat)
     context = BuildContext(config, device, chat=chat, end_ids=end_ids)
     return model, chat, build_part(config.rollout.engine, context)
 

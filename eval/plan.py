@@ -62,8 +62,16 @@ def make_plan(config: EvaluateConfig) -> Plan:
         another run finds the base's again and a changed model does not."""
         if side.file is not None:
             ready_answers(side.file, instructions)
-        limits = benchmark.temperature, benchmark.max_new_tokens, config.max_rows
-        sampling = Sampling(*limits, config.dtype, config.device, config.date_string, seed)
+        sampling = Sampling(
+            benchmark.temperature,
+            benchmark.max_new_tokens,
+            config.max_rows,
+            config.dtype,
+            config.device,
+            config.date_string,
+            config.template_kwargs,
+            seed,
+        )
         name = digest([side.identity, vars(sampling), [i.text for i in instructions]])
         side = replace(side, trust_remote_code=config.trust_remote_code)
         return Answers(side, sampling, side.file or where / f"answers-{name}.jsonl")

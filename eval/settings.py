@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from eval.contracts import JudgeSettings, MeasurementSettings
 from lsp.errors import Problem
 from lsp.settings.compose import CONF, compose_as
-from lsp.settings.schema import PLUGGABLE, Consent, setting, settings
+from lsp.settings.schema import PLUGGABLE, Consent, Plain, setting, settings
 
 EVALUATE = CONF / "evaluate"
 
@@ -28,6 +28,9 @@ class EvaluateConfig:
     dtype: Literal["float32", "bfloat16"] = setting("of the weights that answer")
     device: str = setting("where they compute: auto, cpu or cuda")
     date_string: str | None = setting("the date in chat templates; null: their own")
+    template_kwargs: Plain = setting(
+        "what chat templates are told beside the conversation, enable_thinking say"
+    )
     trust_remote_code: Consent = setting("run Python files that came with a model")
     max_rows: int = setting("rows decoded at once", ge=1, le=65_536)
 

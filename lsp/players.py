@@ -9,7 +9,7 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from lsp.contracts import BuildContext, Engine, Reward, SelfJudge, build_part
-from lsp.model.chat import ChatFormat
+from lsp.model.chat import ChatFormat, take_template
 from lsp.model.context import check_context
 from lsp.model.device import check_offload, choose_device
 from lsp.model.language_model import end_token_ids, frozen_copy, load_model
@@ -112,6 +112,7 @@ def load_players(
     policy, tokenizer = _load(config, config.model.name if init.is_adapter else init.source, device)
     if init.is_adapter:
         merge_adapter(policy, Path(init.source))
+        take_template(tokenizer, Path(init.source))
     if checkpoint and not rank:  # a resumed run's adapters come with its optimizer's state
         reference = policy.requires_grad_(False)
         policy, _ = _load(config, checkpoint, device)
@@ -123,8 +124,8 @@ def load_players(
         reference.to("cpu")
     if config.hardware.parallel == "fsdp" and processes.size > 1:
         shard_layers(policy, processes)
-    chat = ChatFormat(tokenizer, config.model.date_string)
-    end_ids = frozenset(end_token_ids(policy, tokenizer))
+    chat = ChatFormat(tokenizer, config.model.date_string, config.model.template_kwargs)
+    end_ids = end_token_ids(policy, chat)
     context = BuildContext(config, device, chat=chat, end_ids=end_ids, reference=reference)
     engine = build_part(config.rollout.engine, context)
     self_judge = build_part(config.self_reward, context)

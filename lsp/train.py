@@ -136,7 +136,8 @@ def answer_and_score(
     with clock.phase("answers"):
         groups = players.answers(prompts, step, first)
     query_texts = [query.text for query in queries for _ in range(size)]
-    answer_texts = [answer.text for group in groups for answer in group]
+    # Rewards and judge read what a reader would: an answer without the reasoning before it.
+    answer_texts = [players.chat.answer_of(answer.text) for group in groups for answer in group]
     with clock.phase("reward"):
         reward = players.reward(query_texts, answer_texts)
         details = players.reward.details()

@@ -7,6 +7,7 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from lsp.batch import pad
+from lsp.model.chat import ChatFormat
 from lsp.model.loading import load_pretrained
 from lsp.model.logprobs import completion_scores
 from lsp.model.onednn import use_onednn
@@ -87,8 +88,9 @@ def frozen_copy(model: PreTrainedModel, shared: bool = False) -> PreTrainedModel
     return copy.deepcopy(model, tensors if shared else None).eval().requires_grad_(False)
 
 
-def end_token_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> set[int]:
-    """Every id that ends a turn: the tokenizer's, and those of the generation config."""
+def end_token_ids(model: PreTrainedModel, chat: ChatFormat) -> frozenset[int]:
+    """Every id that ends a turn: the tokenizer's, the chat template's, and those of the generation
+    config."""
     configured = model.generation_config.eos_token_id
     several = configured if isinstance(configured, list) else [configured]
-    return {tokenizer.eos_token_id, *several} - {None}
+    return chat.turn_end_ids | (frozenset(several) - {None})

@@ -8,7 +8,7 @@ from typing import Literal
 from lsp.contracts import BuildContext, OwnModel, Reward, RewardSettings
 from lsp.model.shapes import UnknownShape, shape_of
 from lsp.settings.config import ModelShape
-from lsp.settings.schema import Consent, setting, settings
+from lsp.settings.schema import Consent, Plain, setting, settings
 
 TokenRows = list[list[int]]
 
@@ -25,7 +25,10 @@ class ClassifierReward(RewardSettings):
     revision: str | None = setting("branch, tag or commit of a Hub id; null: main")
     trust_remote_code: Consent = setting("run Python files that came with it")
     dtype: Literal["float32", "bfloat16"] = setting("of its weights")
-    date_string: str | None = setting("pins the date that its chat template inserts")
+    date_string: str | None = setting("the day that its chat template is told")
+    template_kwargs: Plain = setting(
+        "what its chat template is told beside the conversation", default_factory=dict
+    )
     max_length: int = setting(
         "tokens of a pair; what is longer is cut and marked truncated", ge=8, le=2**20
     )
@@ -67,7 +70,10 @@ class ClassifierScorer(Reward):
                 " reward.name, or save the template that it was trained with beside it"
             )
         self.tokenizer = tokenizer
-        self.chat = ChatFormat(tokenizer, settings.date_string) if tokenizer.chat_template else None
+        self.chat = None
+        if tokenizer.chat_template:
+            self.chat = ChatFormat(tokenizer, settings.date_string, settings.template_kwargs)
+            self.chat.pieces(("user", "assistant"))  # one that refuses it says so now
         self.max_tokens = settings.max_tokens
         limits = (settings.max_length, context_of(model), tokenizer.model_max_length)
         self.max_length = min(limits)

@@ -18,7 +18,7 @@ from lsp.contracts import (
     World,
 )
 from lsp.settings.prompts import Prompts
-from lsp.settings.schema import PLUGGABLE, Consent, setting, settings
+from lsp.settings.schema import PLUGGABLE, Consent, Plain, setting, settings
 
 EXACT_KL_VOCABULARY = 8192
 """The largest vocabulary for ``kl_estimator=exact``, which keeps [tokens, V] distributions."""
@@ -76,7 +76,11 @@ class ModelConfig:
         "of the weights; bfloat16 ones are trained through masters in fp32"
     )
     date_string: str | None = setting(
-        "pins the date that some chat templates insert; null: the template's own"
+        "the day that chat templates are told; null: their own, 26 Jul 2024 where they ask a clock"
+    )
+    template_kwargs: Plain = setting(
+        "what its chat template is told beside the conversation, enable_thinking say",
+        default_factory=dict,
     )
     lora: LoraSettings = setting("adapters instead of all weights")
     shape: ModelShape | None = setting(

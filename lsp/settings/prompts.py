@@ -11,7 +11,8 @@ from typing import Literal
 
 from lsp.settings.schema import setting, settings
 
-ChatRole = Literal["system", "user", "assistant"]
+ChatRole = Literal["system", "user", "assistant", "opening"]
+"""``opening``: how the assistant's turn begins, in a last message that the model goes on with."""
 Messages = list[tuple[ChatRole, str]]
 """A conversation: (who speaks, what)."""
 

@@ -20,7 +20,7 @@ from pydantic import ValidationError
 from pydantic.dataclasses import is_pydantic_dataclass
 
 from lsp.errors import ConfigError, Problem
-from lsp.settings.schema import CODE, CONSENT, PLUGGABLE, Settings, hints_of, join
+from lsp.settings.schema import CODE, CONSENT, PLUGGABLE, Plain, Settings, hints_of, join
 
 TRUSTED_TARGETS = ("lsp.", "eval.")
 Rules = Callable[[Settings], Sequence[Problem]]
@@ -127,6 +127,12 @@ class _Reader:
                 fix = "take letters, digits, - and _, a letter first"
                 self.problem(f"{path}.{name}", None, f"{name} cannot be a name here", fix)
         member = typing.get_args(kind)[1]
+        if kind == Plain:
+            for name, value in tree.items():
+                if not isinstance(value, bool | int | float | str):
+                    fix = f"write {path}.{name}=<value>"
+                    self.problem(f"{path}.{name}", value, "must be one number, text or true", fix)
+            return dict(tree)
         nodes = {name: self.node(member, item, f"{path}.{name}") for name, item in tree.items()}
         return None if None in nodes.values() else nodes
 

@@ -20,11 +20,13 @@ CODE = "names a Python function, which is imported from the command line alone"
 CONSENT = "lets code of others run, which the command line alone can allow"
 Code = Annotated[str, CODE]
 Consent = Annotated[bool, CONSENT]
+Plain = dict[str, bool | int | float | str]
+"""Values by names of the user's."""
 
 
 def setting(description: str, **limits: Any) -> Any:
     """A field, by its line in docs/settings.md and pydantic's limits (``ge``, ``gt``, ``le``,
-    ``lt``, ``default``)."""
+    ``lt``, ``default``, ``default_factory``)."""
     return Field(description=description, **limits)
 
 

@@ -21,7 +21,7 @@ from lsp.errors import RunError
 def test_killed_answers_go_on(small_run, data, tmp_path):
     instructions = read_instructions(str(data))
     side = resolve_side(str(small_run[0]), "outputs")
-    sampling = Sampling(0.01, 8, 4, "float32", "cpu", None, 0)
+    sampling = Sampling(0.01, 8, 4, "float32", "cpu", None, {}, 0)
     path = tmp_path / "answers.jsonl"
     whole = write_answers(side, instructions, sampling, path)
     lines = path.read_text().splitlines(keepends=True)
@@ -72,7 +72,7 @@ def test_a_base_that_is_gone_or_changed_is_one_error(small_run, tmp_path, model)
 def test_a_kill_while_the_model_loads_loses_no_answer(small_run, data, tmp_path, monkeypatch):
     instructions = read_instructions(str(data))
     side = resolve_side(str(small_run[0]), "outputs")
-    sampling = Sampling(0.01, 8, 4, "float32", "cpu", None, 0)
+    sampling = Sampling(0.01, 8, 4, "float32", "cpu", None, {}, 0)
     path = tmp_path / "answers.jsonl"
     write_answers(side, instructions, sampling, path)
     lines = path.read_text().splitlines(keepends=True)
