@@ -216,7 +216,7 @@ class CrossPlay:
                 raise RunError(f"{error}; data=false plays without the data set") from error
             queries = [Query("", t, "dataset") for t in step_queries(texts, count, seed, 0)]
         else:
-            model, chat, engine = load_player(player, config)
+            model, chat, _, engine = load_player(player, config)
             key, rollout = DrawKey(seed, 0, "cross-play challenger"), config.rollout
             queries = challenger_queries(model, engine, chat, config.prompts, rollout, count, key)
         is_legal = config.world.is_legal
@@ -234,14 +234,14 @@ class CrossPlay:
         self.played += 1
         if not texts:
             return []
-        model, chat, engine = load()
+        model, chat, engine, _ = load()
         samples, config = self.settings.samples, self.config
         prompts = chat.encode([config.prompts.solver_messages(text) for text in texts])
         key = DrawKey(self.settings.seed, 0, "cross-play solver")
-        limit, temperature = config.rollout.max_new_tokens, config.rollout.temperature
+        limit, temperature = config.rollout.max_new_tokens, config.rollout.temperature_of("solver")
         groups = engine.generate(model, prompts, samples, limit, temperature, key)
         rows = [
-            {"text": text, "answers": [completion.text for completion in group]}
+            {"text": text, "answers": [chat.answer_of(completion.text) for completion in group]}
             for text, group in zip(texts, groups, strict=True)
         ]
         pairs = [(row["text"], answer) for row in rows for answer in row["answers"]]
@@ -258,12 +258,14 @@ class CrossPlay:
 
 
 def load_player(player: Player, config: Config) -> tuple:
-    """(model, chat format, engine). Raises ValueError or, for a damaged checkpoint, RunError."""
+    """(model, chat format, engine, the Challenger's engine). Raises ValueError or, for a damaged
+    checkpoint, RunError."""
     import torch
 
     from lsp.model.chat import ChatFormat
     from lsp.model.device import choose_device
     from lsp.model.language_model import end_token_ids, load_model
+    from lsp.rollout.settings import challenger_engine
 
     print(f"loading {player.name}", file=sys.stderr, flush=True)
     gc.collect()  # the model before this one may be a part of a cycle
@@ -276,7 +278,8 @@ def load_player(player: Player, config: Config) -> tuple:
     chat = ChatFormat(tokenizer, settings.date_string, settings.template_kwargs)
     end_ids = end_token_ids(model, chat)
     context = BuildContext(config, device, chat=chat, end_ids=end_ids)
-    return model, chat, build_part(config.rollout.engine, context)
+    engine = build_part(config.rollout.engine, context)
+    return model, chat, engine, challenger_engine(context, engine)
 
 
 def mean_and_error(values: Sequence[float]) -> tuple[float | None, float | None]:

@@ -33,11 +33,13 @@ def training_rows(
         if not (method.mask_truncated_answers and answer.finish_reason == "length")
     ]
     challenger = []
-    if method.trains_challenger and len(play.queries) >= 2:
+    if method.trains_challenger and len(play.queries) + len(play.invalid) >= 2:
+        asked = [*play.queries, *play.invalid]
         advantages_Q = play.challenger_advantage_Q.tolist()
+        advantages_Q += [play.invalid_advantage] * len(play.invalid)
         challenger = [
             (query.prompt_ids, query.completion, advantage)
-            for query, advantage in zip(play.queries, advantages_Q, strict=True)
+            for query, advantage in zip(asked, advantages_Q, strict=True)
             if query.completion is not None
         ]
     roles: tuple[tuple[Role, list[Entry], int, int, float], ...] = (

@@ -72,6 +72,23 @@ def challenger_reward(
     return term_Q + self_reward_weight * torch.where(quality_Q.isnan(), over_queries, quality_Q)
 
 
+def invalid_query_reward(challenger_reward_Q: Tensor, penalty: float) -> float:
+    """What a query earns that could not be played: the least that one of the played earned, less
+    ``penalty``. 0 is R-Zero's rule (arXiv 2508.05004: an ill-formed question gets the lowest
+    reward); above it Absolute Zero's (arXiv 2505.03335: less than any valid one gets)."""
+    return challenger_reward_Q.min().item() - penalty
+
+
+def auto_weight(reward_QG: Tensor, quality_QG: Tensor, ratio: float) -> float | None:
+    """The w with which w std(R_Q) / std(R) is ``ratio`` over all answers that have a self-score
+    (ddof 1); None where either does not vary, so that nothing can be told."""
+    read_QG = ~quality_QG.isnan()
+    if read_QG.sum() < 2:
+        return None
+    reward_std, quality_std = (x[read_QG].std().item() for x in (reward_QG, quality_QG))
+    return ratio * reward_std / quality_std if reward_std > 0 and quality_std > 0 else None
+
+
 def solver_advantage(solver_reward_QG: Tensor, divide_by_std: bool = False) -> Tensor:
     """A_Sol: the reward minus its group's mean. [Q, G].
 

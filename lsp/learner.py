@@ -191,7 +191,7 @@ class Learner:
     def _reference(self, batch: MicroBatch) -> TokenScores:
         """The reference's scores; whole distributions with them for the exact KL alone."""
         exact = self.config.method.kl_estimator == "exact"
-        temperature = self.config.rollout.temperature
+        temperature = self.config.rollout.temperature_of(batch.rows[0].role)
         return completion_scores(self.players.reference, batch, temperature, exact)
 
     @torch.no_grad()
@@ -217,7 +217,8 @@ class Learner:
         return before
 
     def _backward(self, batch: MicroBatch, ref: TokenScores, stats: UpdateStats) -> None:
-        method, temperature = self.config.method, self.config.rollout.temperature
+        method, role = self.config.method, batch.rows[0].role
+        temperature = self.config.rollout.temperature_of(role)
         policy, device = self.players.policy, ref.logprobs_C.device
         weights = [[row.policy_weight, row.kl_weight] for row in batch.rows]
         policy_weight_C, kl_weight_C = torch.tensor(weights, device=device)[batch.row_C].unbind(1)

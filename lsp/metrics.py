@@ -8,9 +8,7 @@ from torch import Tensor
 from lsp.types import Play, Query
 
 
-def play_metrics(
-    queries: Sequence[Query], play: Play, self_reward_weight: float
-) -> dict[str, float]:
+def play_metrics(queries: Sequence[Query], play: Play) -> dict[str, float]:
     """Scalars of one play. ``_frac`` are shares in [0, 1]; lengths are tokens."""
     answers = [answer for group in play.answers for answer in group]
     count = len(queries)
@@ -40,23 +38,28 @@ def play_metrics(
     if play.queries[0].completion is not None:
         values |= spread("reward/challenger", play.challenger_reward_Q)
         values |= spread("advantage/challenger", play.challenger_advantage_Q)
+    if play.invalid:
+        values["reward/challenger/invalid"] = play.invalid_reward
     if play.quality_text:
-        values |= quality_metrics(play, self_reward_weight)
+        values |= quality_metrics(play)
     return values
 
 
-def quality_metrics(play: Play, self_reward_weight: float) -> dict[str, float]:
-    """The self-reward: its mean (0..7), the share unread, and w std(R_Q) / std(R), which says
-    how loud it is beside the external reward."""
+def quality_metrics(play: Play) -> dict[str, float]:
+    """The self-reward: its mean (0..7), the share unread, its weight w, and w std(R_Q) / std(R),
+    which says how loud it is beside the external reward."""
+    weight = play.self_reward_weight
     read = play.quality_QG[~play.quality_QG.isnan()]
     values = {"quality/unparsed_frac": 1 - read.numel() / play.quality_QG.numel()}
+    if weight is not None:
+        values["quality/weight"] = weight
     if read.numel():
         values["quality/mean"] = read.mean().item()
     if read.numel() > 1:
         values["quality/std"] = read.std().item()
         reward_std = play.reward_QG.std().item()
-        if reward_std > 0:
-            ratio = self_reward_weight * values["quality/std"] / reward_std
+        if reward_std > 0 and weight is not None:
+            ratio = weight * values["quality/std"] / reward_std
             values["quality/weighted_std_ratio"] = ratio
     return values
 
@@ -67,7 +70,7 @@ def spread(name: str, tensor: Tensor) -> dict[str, float]:
     return {f"{name}/mean": tensor.mean().item(), f"{name}/std": std}
 
 
-def empty_play() -> Play:
-    """The play of a step in which no query could be played."""
+def empty_play(weight: float | None = None) -> Play:
+    """The play of a step in which no query could be played; ``weight``: the self-reward's."""
     none = torch.zeros(0, 1)
-    return Play([], [], [], none, {}, none, [], none, none, *(torch.zeros(0),) * 3)
+    return Play([], [], [], none, {}, none, [], none, none, *(torch.zeros(0),) * 3, weight)

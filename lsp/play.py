@@ -91,7 +91,8 @@ class Table:
             players.engine.generate(model, prompts, 1, limit, self.temperature, key)[0][0]
             for model in (self.base, players.policy)
         ]
-        queries, texts = [query] * 2, [completion.text for completion in completions]
+        queries = [query] * 2
+        texts = [players.chat.answer_of(completion.text) for completion in completions]
         rewards = players.reward(queries, texts)
         qualities, _ = players.self_judge.score(queries, texts, DrawKey(self.seed, turn, "judge"))
         return [
@@ -165,11 +166,14 @@ def talk(table: Table) -> None:
             print(f"{visible(text, 40)} is no command; there are {', '.join(COMMANDS)}")
         elif text:
             turn += 1
-            query, well_formed = parse_query(text, table.players.prompts.template_tags)
+            prompts = table.players.prompts
+            query, well_formed = parse_query(
+                text, prompts.template_tags, prompts.challenger_template
+            )
             if well_formed and query:
                 play(table, query, turn)
             else:
-                print("not played: it is empty, or holds a tag of the Challenger's template")
+                print("not played: it is empty, or not what the Challenger's template allows")
 
 
 def lines() -> Iterator[str]:

@@ -19,6 +19,7 @@ from lsp.model.processes import ALONE, Processes
 from lsp.model.sharding import shard_layers
 from lsp.queries.challenger import challenger_queries
 from lsp.queries.dataset import step_queries
+from lsp.rollout.settings import challenger_engine
 from lsp.run.init import Init
 from lsp.settings.config import Config
 from lsp.settings.prompts import Prompts
@@ -31,8 +32,9 @@ ModelAndTokenizer = tuple[PreTrainedModel, PreTrainedTokenizerBase]
 @dataclass(frozen=True)
 class Players:
     """The policy and what surrounds it. ``device``: where models compute, also those that wait
-    elsewhere. ``left_out``: queries of the data set that are not in ``dataset``, since they are too
-    long for the context. Methods draw with keys made from (seed, step, role)."""
+    elsewhere. ``asking``: the engine that writes queries. ``left_out``: queries of the data set
+    that are not in ``dataset``, since they are too long for the context. Methods draw with keys
+    made from (seed, step, role)."""
 
     config: Config
     device: torch.device
@@ -40,6 +42,7 @@ class Players:
     reference: PreTrainedModel
     chat: ChatFormat
     engine: Engine
+    asking: Engine
     self_judge: SelfJudge
     reward: Reward
     dataset: Sequence[str]
@@ -68,14 +71,14 @@ class Players:
         """``count`` queries from a model as Challenger, numbered as ``key`` says."""
         with on_device(model, self.device):
             return challenger_queries(
-                model, self.engine, self.chat, self.prompts, self.config.rollout, count, key
+                model, self.asking, self.chat, self.prompts, self.config.rollout, count, key
             )
 
     def answers(self, prompts: TokenRows, step: int, first: int = 0) -> list[list[Completion]]:
         """G answers of the policy to each prompt; ``first``: the number of the first prompt among
         the step's."""
         rollout, size = self.config.rollout, self.config.group_size
-        limit, temperature = rollout.max_new_tokens, rollout.temperature
+        limit, temperature = rollout.max_new_tokens, rollout.temperature_of("solver")
         rows = range(first * size, (first + len(prompts)) * size)
         key = DrawKey(self.config.seed, step, "solver", rows)
         return self.engine.generate(self.policy, prompts, size, limit, temperature, key)
@@ -128,13 +131,14 @@ def load_players(
     end_ids = end_token_ids(policy, chat)
     context = BuildContext(config, device, chat=chat, end_ids=end_ids, reference=reference)
     engine = build_part(config.rollout.engine, context)
+    asking = challenger_engine(context, engine)
     self_judge = build_part(config.self_reward, context)
     queries = build_part(config.data, context) if config.method.queries == "dataset" else ()
     dataset, left_out = check_context(policy, chat, config, queries)
     reward = build_part(config.reward, context)
     if offload:
         reward.offload()
-    parts = (chat, engine, self_judge, reward, dataset, left_out)
+    parts = (chat, engine, asking, self_judge, reward, dataset, left_out)
     return Players(config, device, policy, reference, *parts, processes)
 
 

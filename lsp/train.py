@@ -40,12 +40,14 @@ def train(spec: RunSpec, players: Players, learner: Learner, recorder: Recorder)
     """Play and learn for ``num_steps``; returns the summary that is also on disk."""
     config = spec.config
     recorder.begin()
+    weight = spec.self_reward_weight
     for step in range(spec.step + 1, config.num_steps + 1):
         clock = Clock(partial(recorder.enter, step))
         with whole(players.policy):
             with clock.phase("queries"):
                 queries = players.step_queries(step)
-            play = play_queries(players, config, queries, step, clock)
+            play = play_queries(players, config, queries, step, clock, weight)
+        weight = play.self_reward_weight
         rows = training_rows(
             play,
             config.method,
@@ -56,7 +58,7 @@ def train(spec: RunSpec, players: Players, learner: Learner, recorder: Recorder)
         with clock.phase("update"):
             stats = learner.update(rows, step)
         metrics = {
-            **play_metrics(queries, play, config.method.self_reward_weight),
+            **play_metrics(queries, play),
             **stats.metrics(),
             **clock.laps,
         }
@@ -68,13 +70,20 @@ def train(spec: RunSpec, players: Players, learner: Learner, recorder: Recorder)
 
 
 def play_queries(
-    players: Players, config: Config, queries: list[Query], step: int, clock: Clock
+    players: Players,
+    config: Config,
+    queries: list[Query],
+    step: int,
+    clock: Clock,
+    weight: float | None = None,
 ) -> Play:
-    """Answers, rewards and advantages of a step's queries (those that can be played)."""
+    """Answers, rewards and advantages of a step's queries (those that can be played). ``weight``:
+    the self-reward's where an earlier play has told it; None: the settings', or this play's."""
     method = config.method
+    weight = method.fixed_weight if weight is None else weight
     played = [query for query in queries if query.played]
     if not played:
-        return empty_play()
+        return empty_play(weight)
     prompts = players.chat.encode([players.prompts.solver_messages(q.text) for q in played])
     part = players.processes.part_of(len(played))
     scored = answer_and_score(players, config, played[part], prompts[part], step, part.start, clock)
@@ -82,14 +91,23 @@ def play_queries(
 
     reward_QG = torch.tensor([one.reward for one in answered], dtype=torch.float32)
     quality_QG = torch.tensor([one.quality for one in answered], dtype=torch.float32)
-    solver_reward_QG = game.solver_reward(reward_QG, quality_QG, method.self_reward_weight)
+    if weight is None:
+        weight = game.auto_weight(reward_QG, quality_QG, method.self_reward_ratio)
+    solver_reward_QG = game.solver_reward(reward_QG, quality_QG, weight or 0.0)
     challenger_reward_Q = game.challenger_reward(
         reward_QG,
         quality_QG,
-        method.self_reward_weight,
+        weight or 0.0,
         method.challenger_reward,
         config.reward.range,
     )
+    invalid = [query for query in queries if not query.played]
+    if method.invalid_query == "unplayed":
+        invalid = []
+    penalty = method.invalid_query_penalty if method.invalid_query == "penalty" else 0.0
+    invalid_reward = game.invalid_query_reward(challenger_reward_Q, penalty)
+    earned = torch.cat([challenger_reward_Q, torch.full((len(invalid),), invalid_reward)])
+    advantages = game.challenger_advantage(earned)
     return Play(
         queries=played,
         answers=[one.answers for one in answered],
@@ -105,7 +123,11 @@ def play_queries(
         solver_advantage_QG=game.solver_advantage(solver_reward_QG, method.divide_by_std),
         query_value_Q=game.query_value(reward_QG),
         challenger_reward_Q=challenger_reward_Q,
-        challenger_advantage_Q=game.challenger_advantage(challenger_reward_Q),
+        challenger_advantage_Q=advantages[: len(played)],
+        self_reward_weight=weight,
+        invalid=invalid,
+        invalid_reward=invalid_reward,
+        invalid_advantage=advantages[-1].item(),
     )
 
 

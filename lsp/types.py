@@ -67,7 +67,7 @@ class Query:
 
     ``status`` is how it ended: ``stop``; ``length``, ``empty`` or ``malformed``, which are
     recorded and not played; or ``dataset``. ``completion`` is the Challenger's, for its loss;
-    None where a data set asked.
+    None where a data set asked. ``seed`` is what it was to be about, where the Challenger was told.
 
     Example: ``Query("s000003-q05", "sort cba", "stop", prompt_ids, completion)``.
     """
@@ -77,6 +77,7 @@ class Query:
     status: QueryStatus
     prompt_ids: tuple[int, ...] = ()
     completion: Completion | None = None
+    seed: str = ""
 
     @property
     def played(self) -> bool:
@@ -90,7 +91,9 @@ class Play:
     Row i of each ``_QG`` tensor belongs to ``queries[i]``. ``reward_details`` is what the reward
     tells beside its number (a part of a sum, say), by name, [Q, G] each. ``quality_QG`` is NaN
     where a self-score could not be read, and all NaN where none was asked for; ``quality_text`` is
-    what the judge wrote.
+    what the judge wrote. ``self_reward_weight`` is the w in force; None where it is to be told by
+    the first play, and this one tells nothing. ``invalid`` queries were not played and bear loss
+    all the same, each with ``invalid_reward`` and ``invalid_advantage``.
     """
 
     queries: list[Query]
@@ -105,6 +108,10 @@ class Play:
     query_value_Q: Tensor
     challenger_reward_Q: Tensor
     challenger_advantage_Q: Tensor
+    self_reward_weight: float | None = None
+    invalid: Sequence[Query] = ()
+    invalid_reward: float = 0.0
+    invalid_advantage: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -101,6 +101,9 @@ class CollapseDetector:
         texts = [query.text for query in play.queries]
         answers = [[answer.text for answer in group] for group in play.answers]
         values = {"collapse/unasked_code_frac": unasked_code_frac(texts, answers)}
+        if answers:
+            said = [answer.ids for group in play.answers for answer in group]
+            values["collapse/answer_distinct_2"] = distinct_ngram_frac(said)
         written = [query for query in queries if query.completion is not None]
         if written:
             ids = [query.completion.ids for query in written]

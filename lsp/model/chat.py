@@ -11,7 +11,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -99,7 +99,7 @@ class ChatFormat:
         texts = [_utf8(text) for text in texts]
         return self.tokenizer(texts, add_special_tokens=False, split_special_tokens=True).input_ids
 
-    @property
+    @cached_property
     def turn_end_ids(self) -> frozenset[int]:
         """What ends a turn of the assistant's: the tokenizer's end token, and the token that the
         template puts after an answer (``<|im_end|>``, where eos is another)."""
@@ -111,6 +111,12 @@ class ChatFormat:
         if mark := self._added.match(after.lstrip()):
             found.add(self.tokenizer.convert_tokens_to_ids(mark[0]))
         return frozenset(found - {None})
+
+    @property
+    def end_id(self) -> int:
+        """The token that the model ends an answer with: the template's, else eos."""
+        others = self.turn_end_ids - {self.tokenizer.eos_token_id}
+        return min(others, default=self.tokenizer.eos_token_id)
 
     def answer_of(self, text: str) -> str:
         """What a reader gets of a completion: where it begins with reasoning (``<think>``, or the

@@ -21,7 +21,7 @@ def check_context(
     if not method.scores_quality:
         del needed["the judge"]
     if challenged:
-        (prompt,) = chat.encode([prompts.challenger_messages()])
+        (prompt,) = chat.encode([prompts.longest_challenger_messages()])
         needed = {"the Challenger": len(prompt) + rollout.max_query_tokens, **needed}
         for who, tokens in beyond_context(model, needed).items():
             raise ValueError(

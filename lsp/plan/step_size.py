@@ -107,7 +107,9 @@ def estimated_lengths(config: Config) -> Lengths:
     """From the prompts' characters and the limits; queries of a data set are taken to be as long as
     the Challenger's may be."""
     prompts, query = config.prompts, config.rollout.max_query_tokens
-    texts = (prompts.challenger_messages()[0][1], prompts.solver, prompts.judge)
+    asked = "".join(text for _, text in prompts.longest_challenger_messages())
+    judge = "".join(text for _, text in prompts.judge_messages("", ""))
+    texts = (asked, prompts.solver, judge)
     challenger, solver, judge = (
         TEMPLATE_TOKENS + math.ceil(len(text) / CHARACTERS_PER_TOKEN) for text in texts
     )

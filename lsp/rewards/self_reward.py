@@ -12,13 +12,15 @@ from typing import TYPE_CHECKING, Literal
 
 from lsp.contracts import BuildContext, Engine, SelfJudge, SelfJudgeSettings
 from lsp.rollout.settings import unrestricted
-from lsp.settings.prompts import Prompts
+from lsp.settings.limits import PREFILL_TOKENS
+from lsp.settings.prompts import Messages, Prompts
 from lsp.settings.schema import setting, settings
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from lsp.model.chat import ChatFormat
+    from lsp.settings.config import Config
     from lsp.types import DrawKey
 
 MINIMUM_DIGIT_MASS = 0.5
@@ -27,26 +29,47 @@ MINIMUM_DIGIT_MASS = 0.5
 
 @settings
 class RubricJudge(SelfJudgeSettings):
-    """The reference judges under ``prompts.judge``, 0 to 7."""
+    """The reference judges, 0 to 7: under the rubric of ``prompts.judge``, or by how likely it
+    finds an answer."""
 
-    mode: Literal["expected", "generate"] = setting(
-        "expected: digits renormalised, one forward pass; generate: text, parsed"
+    mode: Literal["expected", "generate", "likelihood"] = setting(
+        "expected: digits renormalised, one forward pass; generate: text, parsed; likelihood: mean"
+        " log-probability of the answer given its query, no rubric"
     )
     max_new_tokens: int = setting("of the text that generate writes", ge=1, le=65_536)
     lsp_weight: float = setting(
         "method.self_reward_weight of method=lsp in this world", gt=0, le=1e6
     )
+    likelihood_low: float = setting(
+        "nats a token that are 0 of 7 in likelihood", ge=-1000, le=1000, default=-5.0
+    )
+    likelihood_high: float = setting(
+        "nats a token that are 7 of 7; linear between", ge=-1000, le=1000, default=0.0
+    )
+    likelihood_contrast: float = setting(
+        "how much of log p(answer | query) - log p(answer | no query) is added",
+        ge=0,
+        le=100,
+        default=1.0,
+    )
+
+    def problems(self, config: Config) -> Sequence[tuple[str, str]]:
+        if self.likelihood_low < self.likelihood_high:
+            return ()
+        reason = f"likelihood_low={self.likelihood_low:g} is not below likelihood_high"
+        return [(reason, "choose a low one below the high one")]
 
     @property
     def written_tokens(self) -> int:
         return self.max_new_tokens if self.mode == "generate" else 0
 
-    def build(self, context: BuildContext) -> RubricSelfJudge:
+    def build(self, context: BuildContext) -> SelfJudge:
         prompts, rollout = context.config.prompts, context.config.rollout
+        if self.mode == "likelihood":
+            return LikelihoodSelfJudge(context.reference, context.chat, prompts, self)
         engine = rollout.engine.build(unrestricted(context))
-        return RubricSelfJudge(
-            context.reference, context.chat, engine, prompts, self, rollout.temperature
-        )
+        temperature = rollout.temperature_of("solver")
+        return RubricSelfJudge(context.reference, context.chat, engine, prompts, self, temperature)
 
 
 @dataclass
@@ -65,14 +88,21 @@ class RubricSelfJudge(SelfJudge):
     temperature: float
 
     def __post_init__(self):
-        opening, *digits = self.chat.encode_text([self.prompts.judge_opening, *"01234567"])
-        if self.settings.mode == "expected" and any(len(ids) != 1 for ids in digits):
-            raise ValueError(
-                "self_reward.mode=expected needs a tokenizer with one token for each digit;"
-                " choose self_reward.mode=generate"
+        if self.settings.mode == "expected":
+            # Where the judge's turn has begun, which is where its next token stands.
+            open_turn, *closed = self.chat.encode(
+                [self._asked("", "", digit) for digit in ("", *"01234567")]
             )
-        self.digit_ids = [ids[0] for ids in digits]
-        self.opening = opening
+            if any(ids[:-1] != open_turn for ids in closed):
+                raise ValueError(
+                    "self_reward.mode=expected needs a tokenizer with one token for each digit;"
+                    " choose self_reward.mode=generate"
+                )
+            self.digit_ids = [ids[-1] for ids in closed]
+
+    def _asked(self, query: str, answer: str, total: str = "") -> Messages:
+        opening = self.prompts.judge_opening + total
+        return [*self.prompts.judge_messages(query, answer), ("opening", opening)]
 
     def score(
         self, queries: Sequence[str], answers: Sequence[str], key: DrawKey
@@ -80,31 +110,23 @@ class RubricSelfJudge(SelfJudge):
         """Scores (NaN where unread) and what the judge wrote (in ``expected`` mode the likeliest
         digit and the digits' mass), one each for every pair."""
         pairs = list(dict.fromkeys(zip(queries, answers, strict=True)))
-        prompts = self.chat.encode([self.prompts.judge_messages(q, a) for q, a in pairs])
         if self.settings.mode == "expected":
-            judged = self._expected([ids + self.opening for ids in prompts])
+            judged = self._expected(self.chat.encode([self._asked(*pair) for pair in pairs]))
         else:
+            prompts = self.chat.encode([self.prompts.judge_messages(*pair) for pair in pairs])
             judged = self._generate(prompts, replace(key, rows=[pair_number(*p) for p in pairs]))
-        by_pair = dict(zip(pairs, judged, strict=True))
-        scored = [by_pair[pair] for pair in zip(queries, answers, strict=True)]
-        return [score for score, _ in scored], [text for _, text in scored]
+        return of_each(queries, answers, pairs, judged)
 
     def _expected(self, prompts: list[list[int]]) -> list[tuple[float, str]]:
         """(expected digit of the next token, what was read) of each prompt."""
         import torch
 
-        from lsp.batch import padded
-        from lsp.rollout.in_process import prefill_parts
+        from lsp.model.last_states import last_states
 
         judged = []
-        for part in prefill_parts(prompts):
-            ids, mask = (tensor.to(self.reference.device) for tensor in padded(prompts[part]))
+        for hidden in last_states(self.reference, prompts):
             with torch.no_grad():
-                hidden = self.reference.get_decoder()(
-                    input_ids=ids, attention_mask=mask.long(), use_cache=False
-                ).last_hidden_state
-                last = hidden[torch.arange(len(ids), device=ids.device), mask.sum(dim=1) - 1]
-                logits = self.reference.get_output_embeddings()(last).float()
+                logits = self.reference.get_output_embeddings()(hidden).float()
             digits = logits.softmax(dim=-1)[:, self.digit_ids].cpu()
             mass = digits.sum(dim=1)
             mean = (digits @ torch.arange(8.0)) / mass
@@ -122,6 +144,77 @@ class RubricSelfJudge(SelfJudge):
         return [
             (math.nan if s is None else float(s), t) for s, t in zip(scores, texts, strict=True)
         ]
+
+
+@dataclass
+class LikelihoodSelfJudge(SelfJudge):
+    """Scores a pair by the reference alone: with l(q) the mean log-probability of the answer's
+    tokens, its end included, after the query q, and l() that after an empty query,
+
+        x = l(q) + contrast (l(q) - l())        7 (x - low) / (high - low), cut to [0, 7].
+
+    Always read. What it can be hacked by is bland text, which is likely after everything: the
+    contrast is there against that, and ``collapse/answer_distinct_2`` shows it."""
+
+    reference: PreTrainedModel
+    chat: ChatFormat
+    prompts: Prompts
+    settings: RubricJudge
+
+    def score(
+        self, queries: Sequence[str], answers: Sequence[str], key: DrawKey
+    ) -> tuple[list[float], list[str]]:
+        """Scores, and x in nats a token beside what it is made of."""
+        pairs = list(dict.fromkeys(zip(queries, answers, strict=True)))
+        asked = [*dict.fromkeys(query for query, _ in pairs), ""]
+        encoded = self.chat.encode([self.prompts.solver_messages(query) for query in asked])
+        prompt_of = dict(zip(asked, map(tuple, encoded), strict=True))
+        texts = self.chat.encode_text([answer for _, answer in pairs])
+        ids = [(*text, self.chat.end_id) for text in texts]
+        settings, contrast = self.settings, self.settings.likelihood_contrast
+        given = self._means([prompt_of[query] for query, _ in pairs], ids)
+        alone = self._means([prompt_of[""]] * len(ids), ids) if contrast else [0.0] * len(ids)
+        judged, width = [], settings.likelihood_high - settings.likelihood_low
+        for with_query, without in zip(given, alone, strict=True):
+            x = with_query + contrast * (with_query - without)
+            text = f"{x:.3f} nats a token ({with_query:.3f} after the query, {without:.3f} alone)"
+            judged.append((7 * min(1.0, max(0.0, (x - settings.likelihood_low) / width)), text))
+        return of_each(queries, answers, pairs, judged)
+
+    def _means(
+        self, prompts: Sequence[tuple[int, ...]], completions: Sequence[tuple[int, ...]]
+    ) -> list[float]:
+        """The mean log-probability of each completion's tokens after its prompt."""
+        import torch
+
+        from lsp.batch import pack, pad, row_sums
+        from lsp.model.logprobs import completion_scores
+        from lsp.types import TrainingRow
+
+        rows = [
+            TrainingRow("solver", prompt, ids, (), 0.0, 0.0, 1)
+            for prompt, ids in zip(prompts, completions, strict=True)
+        ]
+        means = [0.0] * len(rows)
+        for chosen in pack(rows, PREFILL_TOKENS):
+            batch = pad([rows[i] for i in chosen]).to(self.reference.device)
+            with torch.no_grad():
+                scores = completion_scores(self.reference, batch, temperature=1.0)
+            for i, total in zip(chosen, row_sums(batch, scores.logprobs_C).tolist(), strict=True):
+                means[i] = total / len(rows[i].completion_ids)
+        return means
+
+
+def of_each(
+    queries: Sequence[str],
+    answers: Sequence[str],
+    pairs: Sequence[tuple[str, str]],
+    judged: Sequence[tuple[float, str]],
+) -> tuple[list[float], list[str]]:
+    """What was found of different ``pairs``, for all of them in their order."""
+    by_pair = dict(zip(pairs, judged, strict=True))
+    scored = [by_pair[pair] for pair in zip(queries, answers, strict=True)]
+    return [score for score, _ in scored], [text for _, text in scored]
 
 
 def pair_number(query: str, answer: str) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from lsp.contracts import BuildContext, EngineSettings
+from lsp.contracts import BuildContext, Engine, EngineSettings, build_part
 from lsp.settings.schema import settings
 
 if TYPE_CHECKING:
@@ -26,6 +26,18 @@ class InProcess(EngineSettings):
         )
         limits = (rollout.max_rows, rollout.stop, rollout.top_p, rollout.max_tokens)
         return InProcessEngine(tokenizer, end_ids, *limits)
+
+
+def challenger_engine(context: BuildContext, engine: Engine) -> Engine:
+    """One that stops at ``prompts.challenger_stop`` too; ``engine`` itself where that is empty."""
+    config = context.config
+    if not config.prompts.challenger_stop:
+        return engine
+    rollout = replace(config.rollout, stop=config.rollout.stop + config.prompts.challenger_stop)
+    own: Engine = build_part(
+        rollout.engine, replace(context, config=replace(config, rollout=rollout))
+    )
+    return own
 
 
 def unrestricted(context: BuildContext) -> BuildContext:

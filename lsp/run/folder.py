@@ -45,9 +45,10 @@ def new_run_id(config: Config) -> str:
 def display_name(config: Config) -> str:
     """What W&B shows: method, init, beta with its estimator, weight, seed."""
     method = config.method
+    weight = "auto" if method.fixed_weight is None else f"{method.fixed_weight:g}"
     return config.run_name or (
         f"{method.label} from {config.init.source} beta={method.beta:g}·{method.kl_estimator}"
-        f" w={method.self_reward_weight:g} seed={config.seed}"
+        f" w={weight} seed={config.seed}"
     )
 
 

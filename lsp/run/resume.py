@@ -77,7 +77,8 @@ def find_resumed(config: Config, overrides: Sequence[str]) -> Resumed | None:
     checkpoint = verified(checkpoints[-1]) if checkpoints else None
     step = checkpoint_step(checkpoint) if checkpoint else 0
     whole = run["status"] == "finished" and (folder / "summary.json").is_file()
-    spec = RunSpec(agreed, run["id"], Init(**run["init"]), checkpoint, step)
+    weight = run.get("self_reward_weight")
+    spec = RunSpec(agreed, run["id"], Init(**run["init"]), checkpoint, step, weight)
     return Resumed(spec, folder, whole and step >= agreed.num_steps, agreed != saved)
 
 

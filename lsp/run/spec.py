@@ -16,3 +16,4 @@ class RunSpec:
     init: Init
     checkpoint: Path | None = None
     step: int = 0
+    self_reward_weight: float | None = None

@@ -156,7 +156,7 @@ def _compose(root: Path, overrides: list[str], problems: list[Problem]) -> dict[
         raise ConfigError([*problems, problem]) from error
 
 
-def _false_name(chosen_weight: float, config: Config) -> list[Problem]:
+def _false_name(chosen_weight: float | str, config: Config) -> list[Problem]:
     """A method's file that no longer describes its values: the run would bear a false name.
     ``chosen_weight``: the self-reward's in the chosen files, before single settings."""
     if chosen_weight == 0 or config.method.label != "lsp_zero":

@@ -106,9 +106,20 @@ class MethodConfig:
     challenger_reward: Literal["negative_value", "variance", "band"] = setting(
         "what a query earns beside w V_Q (lsp/game.py); negative_value is the paper's"
     )
-    self_reward_weight: float = setting(
-        "w in R + w R_Q and -V + w V_Q; 0 is LSP-Zero", ge=0, le=1e6
+    self_reward_weight: float | Literal["auto"] = setting(
+        "w in R + w R_Q and -V + w V_Q, 0 or more; 0 is LSP-Zero; auto: such that at the first play"
+        " w std(R_Q) / std(R) is self_reward_ratio, and fixed from then on"
     )
+    self_reward_ratio: float = setting(
+        "how loud R_Q is beside R with self_reward_weight=auto", gt=0, le=1e6, default=1.0
+    )
+    invalid_query: Literal["unplayed", "lowest", "penalty"] = setting(
+        "what a query earns that cannot be played: unplayed, it bears no loss; lowest, as little as"
+        " the worst that was played (R-Zero's); penalty, invalid_query_penalty less (Absolute"
+        " Zero's)",
+        default="unplayed",
+    )
+    invalid_query_penalty: float = setting("see invalid_query", gt=0, le=1e6, default=1.0)
     log_quality: bool = setting("score and log R_Q at weight 0 too")
     divide_by_std: bool = setting(
         "divide the Solver's advantages by their group's standard deviation"
@@ -123,8 +134,17 @@ class MethodConfig:
         return self.queries == "challenger" and self.challenger_weight > 0
 
     @property
+    def fixed_weight(self) -> float | None:
+        """w where it is a number from the start; None where the first play tells it."""
+        return None if self.self_reward_weight == "auto" else self.self_reward_weight
+
+    @property
+    def rewards_quality(self) -> bool:
+        return self.fixed_weight != 0
+
+    @property
     def scores_quality(self) -> bool:
-        return self.self_reward_weight > 0 or self.log_quality
+        return self.rewards_quality or self.log_quality
 
     @property
     def label(self) -> str:
@@ -135,7 +155,7 @@ class MethodConfig:
             return "frozen_challenger"
         if self.challenger_weight == 0:
             return "untrained_challenger"
-        return "lsp" if self.self_reward_weight > 0 else "lsp_zero"
+        return "lsp" if self.rewards_quality else "lsp_zero"
 
 
 @settings
@@ -172,6 +192,9 @@ class RolloutConfig:
     engine: Annotated[EngineSettings, PLUGGABLE] = setting("what writes completions")
     stop: tuple[str, ...] = setting("strings that end a completion, beside the end tokens")
     temperature: float = setting("of both roles; 1 samples from the model itself", ge=0.01, le=100)
+    query_temperature: float | None = setting(
+        "of the Challenger, in its loss too; null: temperature", ge=0.01, le=100, default=None
+    )
     top_p: float = setting(
         "below 1 unlikely tokens are left out, which the loss does not know", ge=0.01, le=1
     )
@@ -183,6 +206,11 @@ class RolloutConfig:
     max_tokens: int = setting(
         "columns of keys and values that these rows may take in all", ge=1, le=2**36
     )
+
+    def temperature_of(self, role: str) -> float:
+        """What a role samples at, and its log-probabilities are taken at."""
+        own = self.query_temperature if role == "challenger" else None
+        return self.temperature if own is None else own
 
 
 @settings

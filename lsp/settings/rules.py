@@ -35,8 +35,11 @@ def config_rules(config: Config) -> list[Problem]:
     try:
         config.prompts.challenger_messages()
     except ValueError as error:
-        fix = "use {task} and {template} alone"
+        fix = "use {task}, {template}, {seed}, {examples} and {number} alone"
         problems.append(Problem("prompts.challenger", None, str(error), fix))
+    for name, reason, fix in config.prompts.problems():
+        key = f"prompts.{name}"
+        problems.append(Problem(key, values.get(key), reason, fix))
     for key, reason, fix in config.world.problems(config):
         problems.append(Problem(key, None, reason, fix))
     for key in ("data", "reward", "self_reward", "rollout.engine", "tracker", "eval"):
@@ -48,6 +51,9 @@ def config_rules(config: Config) -> list[Problem]:
 def _broken_rules(config: Config) -> Iterator[tuple[str, str, str]]:
     """(key, reason, way out) of each rule that the settings break."""
     method, init, hardware = config.method, config.init, config.hardware
+    if (weight := method.fixed_weight) is not None and not 0 <= weight <= 1e6:
+        reason = "must be a number from 0 to 1,000,000, or auto"
+        yield "method.self_reward_weight", reason, "choose one, or auto"
     if config.group_size < 2:
         reason = "an answer is rewarded against the mean of its group, so one answer learns nothing"
         yield "group_size", reason, "choose group_size=2 or more"

@@ -49,7 +49,10 @@ class Pair:
         return value if name.endswith("_Q") else value[self.j]
 
     def challenger_number(self, name: str) -> Any:
-        """Null where a data set asked."""
+        """Null where a data set asked, and where a query that was not played bears no loss."""
+        if self.i is None and self.query in self.play.invalid:
+            earned = name == "challenger_reward_Q"
+            return self.play.invalid_reward if earned else self.play.invalid_advantage
         return None if self.query.completion is None else self.number(name)
 
     @property
@@ -93,6 +96,7 @@ COLUMNS: dict[str, tuple[pa.DataType, Callable[[Pair], Any]]] = {
     "answer_id": (TEXT, lambda p: p.answer and f"{p.query.query_id}-a{p.j:03d}"),
     "source": (TEXT, lambda p: p.source),
     "query": (TEXT, lambda p: p.query.text),
+    "query_seed": (TEXT, lambda p: p.query.seed or None),
     "answer": (TEXT, lambda p: p.answer and p.answer.text),
     "reward": (NUMBER, lambda p: p.number("reward_QG")),
     "reward_details": (TEXT, lambda p: p.details),

@@ -34,12 +34,13 @@ PLAY = Play(
     query_value_Q=torch.tensor([0.5, 0.5]),
     challenger_reward_Q=torch.tensor([1.5, 2.5]),
     challenger_advantage_Q=torch.tensor([-0.5, 0.5]),
+    self_reward_weight=0.5,
 )
 
 
 def test_every_scalar_by_hand():
     std_reward = (0.5 / 3) ** 0.5  # of 1, 0, 0.5, 0.5, ddof 1
-    assert play_metrics(QUERIES, PLAY, 0.5) == pytest.approx(
+    assert play_metrics(QUERIES, PLAY) == pytest.approx(
         {
             "rollout/played_query_frac": 2 / 4,
             "rollout/distinct_query_frac": 3 / 4,
@@ -63,6 +64,7 @@ def test_every_scalar_by_hand():
             "advantage/challenger/mean": 0.0,
             "advantage/challenger/std": 0.5**0.5,
             "quality/unparsed_frac": 1 / 4,
+            "quality/weight": 0.5,
             "quality/mean": 5.0,
             "quality/std": 1.0,
             "quality/weighted_std_ratio": 0.5 * 1.0 / std_reward,
@@ -71,7 +73,7 @@ def test_every_scalar_by_hand():
 
 
 def test_a_step_in_which_nothing_could_be_played_says_why():
-    assert play_metrics(QUERIES[2:], empty_play(), 0.5) == {
+    assert play_metrics(QUERIES[2:], empty_play()) == {
         "rollout/played_query_frac": 0.0,
         "rollout/distinct_query_frac": 1.0,
         "rollout/query_length_frac": 0.5,

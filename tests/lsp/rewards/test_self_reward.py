@@ -101,7 +101,8 @@ def test_what_it_declares_and_what_it_is_built_from(players):
 
 
 def test_expected_needs_one_token_for_each_digit(players, monkeypatch):
-    monkeypatch.setattr(type(players.chat), "encode_text", lambda self, texts: [[1, 2]] * 8)
+    two_tokens = [[1, 2], *[[1, 2, 3, 4]] * 8]
+    monkeypatch.setattr(type(players.chat), "encode", lambda self, conversations: two_tokens)
     with pytest.raises(ValueError, match="one token for each digit; choose self_reward.mode=gener"):
         judge_of(players, "expected")
     assert judge_of(players, "generate").settings.mode == "generate"

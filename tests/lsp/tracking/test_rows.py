@@ -58,6 +58,7 @@ FIRST = {
     "answer_id": "s000007-q000-a000",
     "source": "challenger",
     "query": "sort ba",
+    "query_seed": None,
     "answer": "ab",
     "reward": 1.0,
     "reward_details": '{"truncated": 0.0}',
@@ -99,6 +100,7 @@ CUT = dict.fromkeys(FIRST) | {
     "query_id": "s000007-q001",
     "source": "challenger",
     "query": "copy ab",
+    "query_seed": None,
     "query_finish_reason": "length",
     "query_tokens": 2,
 }
