@@ -307,6 +307,10 @@ class World(ABC):
         """The true quality of an answer, on the scale of R_Q, where it is known."""
         return None
 
+    def known_pairs(self) -> Sequence[tuple[str, str]]:
+        """Queries with a good answer each, by which a self-judge can be tried."""
+        return ()
+
     @abstractmethod
     def kinds(self, queries: Sequence[str]) -> Sequence[QueryKinds]:
         """How a picture sorts queries; ``queries``: all that are to be sorted."""

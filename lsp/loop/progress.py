@@ -55,6 +55,10 @@ class Progress:
         if since > 0 and elapsed > 0:
             rate = since / elapsed
             parts += [f"{rate:.2f} steps/s", f"{duration((self.num_steps - step) / rate)} left"]
+        if metrics.get("rollout/played_query_frac") == 0:
+            why = ("length", "cut"), ("empty", "empty"), ("malformed", "malformed")
+            shares = [(metrics.get(f"rollout/query_{key}_frac", 0.0), word) for key, word in why]
+            parts.append(f"nothing played: {', '.join(f'{s:.0%} {w}' for s, w in shares if s)}")
         for key, label in LABELS.items():
             if label.short and key in metrics:
                 parts.append(f"{label.short} {metrics[key]:.{label.digits}f}")

@@ -4,6 +4,7 @@ import math
 import shlex
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from lsp.loop import finish
 from lsp.loop.checks import not_the_reference, unknown_objective
 from lsp.loop.collapse import CollapseDetector
 from lsp.loop.evaluation import Evaluation
+from lsp.loop.findings import step_findings
 from lsp.loop.progress import Progress
 from lsp.loop.signals import StopRequests
 from lsp.model.device import device_name, peak_memory_mb
@@ -111,6 +113,8 @@ class RunRecorder(Recorder):
         self._last_metrics |= metrics
         if step == 1:
             self._require(not_the_reference(metrics, config.model.dtype))
+            self._tell_findings(queries, play)
+        self._note_weight(step, play)
         if step == self.spec.step + 1 and play.queries:
             self._require(unknown_objective(config, self._last_metrics))
         best = self._note_best(step, metrics)
@@ -128,6 +132,23 @@ class RunRecorder(Recorder):
         stops = bool(self.stop.reason)  # read once: a signal may come at any time
         self.processes.broadcast(Command.STOP if stops else Command.CONTINUE)
         return stops
+
+    def _tell_findings(self, queries: list[Query], play: Play) -> None:
+        """Whether the game is on, in the log, run.json, the report and every tracker."""
+        tokenizer = self.players.chat.tokenizer
+        prompts = [tokenizer.decode(list(query.prompt_ids)) for query in queries]
+        findings = step_findings(self.config, queries, prompts, play)
+        update_run(self.folder, findings=[asdict(finding) for finding in findings])
+        for finding in findings:
+            self.progress.note(f"finding: {finding}")
+            self.trackers.tell(1, f"finding: {finding}")
+
+    def _note_weight(self, step: int, play: Play) -> None:
+        """Keep the self-reward's weight that a play has told, for a resumed run."""
+        weight, told = play.self_reward_weight, self.config.method.fixed_weight is None
+        if told and weight is not None and read_run(self.folder).get("self_reward_weight") is None:
+            update_run(self.folder, self_reward_weight=weight)
+            self.progress.note(f"method.self_reward_weight=auto: {weight:.4g}, told by step {step}")
 
     def _require(self, reason: str) -> None:
         """End the run where there is a reason why it cannot go on."""

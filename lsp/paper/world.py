@@ -9,6 +9,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from lsp.contracts import QueryKinds, World
+from lsp.paper.known_pairs import KNOWN_PAIRS
 from lsp.settings.schema import settings
 from lsp.tools.text import visible
 
@@ -25,6 +26,9 @@ class PaperWorld(World):
     """Free text: every query that came to its end is legal, and no answer is known."""
 
     name = "paper"
+
+    def known_pairs(self) -> Sequence[tuple[str, str]]:
+        return KNOWN_PAIRS
 
     def kinds(self, queries: Sequence[str]) -> Sequence[QueryKinds]:
         sizes = [f"{shorter + 1} to {limit} words" for shorter, limit in pairwise((0, *WORDS))]

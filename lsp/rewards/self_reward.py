@@ -41,16 +41,16 @@ class RubricJudge(SelfJudgeSettings):
         "method.self_reward_weight of method=lsp in this world", gt=0, le=1e6
     )
     likelihood_low: float = setting(
-        "nats a token that are 0 of 7 in likelihood", ge=-1000, le=1000, default=-5.0
+        "nats a token that are 0 of 7 in likelihood", ge=-1000, le=1000, default=-6.0
     )
     likelihood_high: float = setting(
-        "nats a token that are 7 of 7; linear between", ge=-1000, le=1000, default=0.0
+        "nats a token that are 7 of 7; linear between", ge=-1000, le=1000, default=2.0
     )
     likelihood_contrast: float = setting(
         "how much of log p(answer | query) - log p(answer | no query) is added",
         ge=0,
         le=100,
-        default=1.0,
+        default=6.0,
     )
 
     def problems(self, config: Config) -> Sequence[tuple[str, str]]:

@@ -80,6 +80,10 @@ class Trackers:
     def alert(self, step: int, text: str) -> None:
         self._each(lambda tracker: tracker.alert(step, text))
 
+    def tell(self, step: int, text: str) -> None:
+        """``alert`` to the other tracker alone: the run's folder has it elsewhere."""
+        self._each(lambda tracker: None if tracker is self._local else tracker.alert(step, text))
+
     def flush(self) -> None:
         """Wait until everything handed over is in the run's folder; raises what went wrong."""
         self._local_worker.queue.join()

@@ -182,7 +182,7 @@ class WandbLogger(Tracker):
         self.run.log_artifact(artifact, aliases=["latest", f"step-{step}"])
 
     def alert(self, step: int, text: str) -> None:
-        self.run.alert(title=f"collapse at step {step}", text=text)
+        self.run.alert(title=f"step {step}", text=text)
 
     def finish(self, summary: dict[str, Any]) -> None:
         """Send what is left; raises TimeoutError where W&B does not take it in time."""
