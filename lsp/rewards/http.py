@@ -74,8 +74,8 @@ class HttpReward(RewardSettings):
 
 class HttpScorer(Reward):
     """Asks the server; call it with queries and answers of equal number. Raises ValueError, with
-    the last thing that went wrong, once one request has failed for good, and for a reward outside the
-    range."""
+    the last thing that went wrong, once one request has failed for good, and for a reward outside
+    the range."""
 
     def __init__(self, settings: HttpReward):
         self.settings = settings
