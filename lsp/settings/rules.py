@@ -97,6 +97,9 @@ def _model_problems(config: Config) -> Iterator[tuple[str, str, str]]:
         kind = model["model_type"]
     except (OSError, ValueError, KeyError, TypeError):
         fix = "give a folder written by save_pretrained, a Hub id, or model.name=pocket"
+        if (folder / "adapter_config.json").is_file():
+            fix = "it is an adapter; give its base as model.name, and the adapter with"
+            fix += f" init=checkpoint init.run={folder}"
         yield "model.name", "there is no model in that folder", fix
         return
     context = model.get("max_position_embeddings")
