@@ -333,7 +333,9 @@ def test_a_run_on_verifier_and_server(
         assert not file.is_file() or KEY.encode() not in file.read_bytes(), file
     # The server goes away: one message; it comes back: the run goes on.
     server.always = "404"
-    with pytest.raises(RunError, match=r"(?s)refuses: HTTP 404.*\ngo on with: python run.py resume="):
+    with pytest.raises(
+        RunError, match=r"(?s)refuses: HTTP 404.*\ngo on with: python run.py resume="
+    ):
         start([f"resume={folder}", "num_steps=4"])
     server.always = ""
     start([f"resume={folder}", "num_steps=4"])
