@@ -17,7 +17,7 @@ from lsp.contracts import BuildContext, RunIdentity, build_part
 from lsp.errors import ConfigError, Interrupted, RunError
 from lsp.files import write_text
 from lsp.model.processes import Processes, is_collective_failure
-from lsp.plan.memory import refuse_impossible
+from lsp.plan.memory import crowding, refuse_impossible
 from lsp.plan.text import plan
 from lsp.run.folder import (
     base_identity,
@@ -253,7 +253,7 @@ def thread_environment() -> None:
 def announce(config: Config, folder: Path, init: Init) -> None:
     print(config.tracker.announcement())
     print(f"run: {folder}\ninit: {init.text}", flush=True)
-    for text in warnings(config):
+    for text in (*warnings(config), *crowding(config)):
         print(f"warning: {text}", file=sys.stderr, flush=True)
 
 

@@ -85,6 +85,9 @@ def _broken_rules(config: Config) -> Iterator[tuple[str, str, str]]:
     if hardware.gpu is not None and hardware.gpu not in GPUS:
         fix = f"choose one of {', '.join(GPUS)}, or null"
         yield "hardware.gpu", "is no GPU of lsp/settings/gpus.py", fix
+    if hardware.gpu is not None and hardware.tokens_per_second is not None:
+        reason = f"is a CPU's, and the hours are those of hardware.gpu={hardware.gpu}"
+        yield "hardware.tokens_per_second", reason, "set one of the two to null"
 
 
 def _model_problems(config: Config) -> Iterator[tuple[str, str, str]]:
