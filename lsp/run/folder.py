@@ -17,7 +17,7 @@ import re
 import secrets
 import shlex
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -29,7 +29,7 @@ from lsp.errors import ConfigError, RunError
 from lsp.files import is_locked, lock, write_json, write_text
 from lsp.model.processes import Processes
 from lsp.run.layout import in_todays_layout
-from lsp.settings.compose import written
+from lsp.settings.compose import CONF, compose, written
 from lsp.settings.config import Config, local_model_folder
 from lsp.settings.rules import from_tree
 from lsp.settings.schema import flat_tree, to_tree
@@ -180,18 +180,30 @@ def key_of(word: str) -> str:
 
 def _words_of_parts(folder: Path, parts: set[str]) -> list[str]:
     """The words of a run's command line that choose and set ``parts`` and those with code of
-    others, and what such words may stand on (``experiment``, ``world``). One that the saved
-    settings contradict by now (``num_steps`` grew) is left out."""
-    parts |= {key.partition(".")[0] for key in _refused_keys(folder)}
+    others, and what such words may stand on (``experiment``, ``world``); all words, where the
+    settings of these alone would be refused. One that the saved settings contradict by now
+    (``num_steps`` grew) is left out."""
+    refused = _refused_keys(folder)
+    parts |= {key.partition(".")[0] for key in refused}
     if not parts:
         return []
-    saved, words = flat_tree(saved_tree(folder)), []
-    for word in _own_words(folder):
-        if key_of(word).partition(".")[0] in parts | {"experiment", "world"}:
-            values = written([word]).items()
-            if all(saved.get(key, value) == value for key, value in values):
-                words.append(word)
-    return words
+    saved = flat_tree(saved_tree(folder))
+    agreeing = [word for word in _own_words(folder) if _agrees(word, saved)]
+    few = [w for w in agreeing if key_of(w).partition(".")[0] in parts | {"experiment", "world"}]
+    # Tried without what names code, so that nothing is imported that nobody has trusted yet.
+    try:
+        compose([word for word in few if not refused & set(written([word]))])
+    except ConfigError as error:
+        if not {problem.key for problem in error.problems} <= refused:
+            return agreeing
+    return few
+
+
+def _agrees(word: str, saved: Mapping[str, Any]) -> bool:
+    """Whether a word chooses a file of conf/, or sets what the saved settings have too."""
+    if (CONF / word.lstrip("+").partition("=")[0].partition("@")[0].replace(".", "/")).is_dir():
+        return True
+    return all(key in saved and saved[key] == value for key, value in written([word]).items())
 
 
 def _refused_keys(folder: Path) -> set[str]:

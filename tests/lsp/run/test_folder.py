@@ -176,6 +176,44 @@ def test_the_command_that_goes_on_can_be_pasted_whatever_the_folder_is_called(tm
     assert go_on_command(tmp_path / "2026") == f"python run.py resume={tmp_path}/2026"
 
 
+def begun(folder, *overrides):
+    """What a start with these overrides leaves in a folder, up to its first line."""
+    command = f"python run.py {shlex.join(overrides)}"
+    _, folder, lock = create_run(compose([*overrides, f"run_dir={folder}"]), RECORD)
+    lock.close()
+    update_run(folder, command=command)
+    return folder
+
+
+def test_words_that_cannot_stand_without_others_take_them_along(llama_folder, tmp_path):
+    """The paper's lengths do not fit a small model."""
+    trusting = ["world=paper", f"model.name={llama_folder}", "model.trust_remote_code=true"]
+    short = ["rollout.max_new_tokens=8", "rollout.max_query_tokens=8"]
+    folder = begun(tmp_path / "run", *trusting, *short, "num_steps=7", "seed=1")
+    _, _, *words = shlex.split(go_on_command(folder))
+    assert words == [f"resume={folder}", *trusting, *short, "num_steps=7", "seed=1"]
+    assert compose(words).resume == str(folder)
+    save_config(compose([*trusting, *short, "num_steps=9", "seed=1"]), folder)  # longer since
+    assert "num_steps" not in go_on_command(folder) and "seed=1" in go_on_command(folder)
+    plain = begun(tmp_path / "plain", "model=pocket", "model.trust_remote_code=true", "seed=1")
+    assert go_on_command(plain).endswith("plain model=pocket model.trust_remote_code=true")
+
+
+def test_making_the_command_imports_nothing_that_a_folder_names(tmp_path, monkeypatch):
+    """Folders come from elsewhere, and a report prints the command too."""
+    (tmp_path / "evil.py").write_text("import pathlib\npathlib.Path(__file__ + '.ran').touch()\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    folder = begun(tmp_path / "run", "reward=callable", "reward.path=math.dist")
+    saved = (folder / "config.yaml").read_text()
+    (folder / "config.yaml").write_text(saved.replace("math.dist", "evil.reward"))
+    part = "+reward.parts.x={weight: 1, reward: {_target_: evil.Reward}}"
+    for words in (["reward=callable", "reward.path=evil.reward"], ["tracker._target_=evil.T"],
+                  ["reward=weighted", part]):  # fmt: skip
+        update_run(folder, command=f"python run.py {shlex.join(words)}")
+        assert go_on_command(folder).startswith(f"python run.py resume={folder}")
+    assert not (tmp_path / "evil.py.ran").exists()
+
+
 def test_only_what_a_command_line_of_this_program_said_becomes_a_command_again(tmp_path):
     _, folder, lock = create_run(compose([f"run_dir={tmp_path / 'run'}"]), RECORD)
     lock.close()
