@@ -1,13 +1,13 @@
 """What a run tells to type as it ends early, or where its folder is not what was meant, is typed
 and does what it promises (as in test_advice.py)."""
 
-import importlib
+import importlib.util
 import re
 import shutil
 import sys
 
 import pytest
-from advice import SHAPE, commands, execute, failing, refused
+from advice import ROOT, SHAPE, commands, execute, failing, refused
 
 from lsp.learner import Learner
 from lsp.loop.launch import start
@@ -162,6 +162,17 @@ def test_a_full_disk_and_a_lost_process_end_a_run_that_then_goes_on(place, monke
             assert "the run could not be written" in said
         else:
             assert "another process of the run has ended" in said
+    assert execute(command)["status"] == "finished" and steps_of(place) == [1, 2, 3]
+
+
+def test_a_second_ctrl_c_ends_a_run_at_once_and_it_goes_on(place, monkeypatch):
+    spec = importlib.util.spec_from_file_location("run_py", ROOT / "run.py")
+    run_py = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(run_py)
+    with monkeypatch.context() as patch, pytest.raises(SystemExit) as raised:
+        patch.setattr(Learner, "update", failing(Learner.update, 3, KeyboardInterrupt()))
+        run_py.main([*SHAPE, "checkpoint.every=1", f"run_dir='{place}'"])
+    (command,) = commands(str(raised.value))
     assert execute(command)["status"] == "finished" and steps_of(place) == [1, 2, 3]
 
 

@@ -239,6 +239,8 @@ def run(spec: RunSpec, folder: Path, lock: IO[str]) -> dict[str, Any]:
     except OSError as error:
         kept = "everything up to the last checkpoint is kept"
         raise RunError(f"the run could not be written: {error}; {kept}; {way_on}") from error
+    except KeyboardInterrupt as error:
+        raise KeyboardInterrupt(way_on) from error
     finally:
         recorder.close()
         lock.close()
