@@ -62,8 +62,9 @@ def main(arguments: list[str]) -> None:
         sys.exit(f"error: {error}")
     except Interrupted as interruption:
         sys.exit(str(interruption))
-    except KeyboardInterrupt:
-        sys.exit("interrupted; what a run had saved is in its folder")
+    except KeyboardInterrupt as interruption:
+        said = ("interrupted; what a run had saved is in its folder", *interruption.args)
+        sys.exit("; ".join(said))
     hydra_main()
     if FAILED:
         sys.exit(f"error: {len(FAILED)} jobs failed: {'; '.join(FAILED)}")

@@ -1,6 +1,7 @@
 """Run folders go in, the bars of the paper's figures come out."""
 
 import math
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,7 @@ from eval.win_rate import OVERALL, mean_interval, to_discrete
 from lsp.errors import RunError
 from lsp.files import read_csv
 from lsp.run.checkpoint import newest_checkpoint
-from lsp.run.folder import read_run, saved_tree
+from lsp.run.folder import path_word, read_run, saved_tree
 from lsp.settings.schema import flat_tree
 
 PAPER = Path(__file__).with_name("paper.csv")
@@ -116,7 +117,8 @@ def read_evaluations(
     controls = [folder / "eval" / benchmark / "control" for folder in folders]
     control = next((place for place in controls if (place / "results.json").is_file()), None)
     if control is None:
-        make = f"make it with `python -m eval run={folders[0]} benchmark={benchmark} control=true`"
+        run = shlex.quote(path_word("run", folders[0]))
+        make = f"make it with `python -m eval {run} benchmark={benchmark} control=true`"
         problem = "no run has the control that the bars are read against"
         raise RunError(f"{problem}, the base against a second sample of itself; {make}")
     return evaluations | {COPY: [read_evaluation(control)]}

@@ -7,6 +7,7 @@ baseline. A positive difference speaks for ONE. Nothing is run or asked: it read
 """
 
 import json
+import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from typing import Any
 from eval.answers import read_rows
 from eval.win_rate import Comparison, by_source, compare_paired
 from lsp.errors import RunError
-from lsp.run.folder import find_run
+from lsp.run.folder import find_run, path_word
 from lsp.settings.command import read_command
 from lsp.settings.schema import setting, settings
 from lsp.tools.text import text_table
@@ -62,7 +63,8 @@ def read_evaluation(folder: Path) -> Evaluation:
     """Raises RunError where there is none."""
     path = folder / "results.json"
     if not path.is_file():
-        make = f"python -m eval run={folder.parent.parent} benchmark={folder.name}"
+        run = shlex.quote(path_word("run", folder.parent.parent))
+        make = f"python -m eval {run} benchmark={folder.name}"
         raise RunError(f"{folder} holds no evaluation; make one with `{make}`")
     try:
         results = json.loads(path.read_text(encoding="utf-8"))

@@ -27,6 +27,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -129,10 +130,11 @@ class OwnModel:
 class RewardSettings(PartSettings):
     """The external reward R."""
 
-    @property
+    @cached_property
     def range(self) -> tuple[float, float] | None:
         """Lowest and highest R; None where it has no bounds (-V is then the Challenger's only
-        term). A class attribute of that name does as well."""
+        term). A class attribute or a field of that name does as well (a field's value lies in the
+        instance, where it would hide behind a plain property)."""
         return None
 
     def own_models(self) -> Sequence[OwnModel]:

@@ -293,6 +293,9 @@ def _load(name):
     return module
 
 
+_load("advice")  # which the tests of that name import
+
+
 @pytest.fixture
 def wandb_stub():
     """A W&B server on loopback."""

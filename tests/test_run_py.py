@@ -188,7 +188,10 @@ def test_a_full_disk_is_one_clear_message_and_loses_nothing(tmp_path):
     result = run_py(*shape, "checkpoint.every=2", f"run_dir={folder}", preexec_fn=small_files)
     assert result.returncode == 1
     assert "error: the run could not be written" in result.stderr
-    assert f"go on with resume={folder}" in result.stderr and "Traceback" not in result.stderr
+    assert (
+        f"go on with: python run.py resume={folder}" in result.stderr
+        and "Traceback" not in result.stderr
+    )
     assert trace_steps(folder) == [1, 2]
     assert start([f"resume={folder}"])["status"] == "finished"
 

@@ -17,16 +17,17 @@ from lsp.contracts import BuildContext, RunIdentity, build_part
 from lsp.errors import ConfigError, Interrupted, RunError
 from lsp.files import write_text
 from lsp.model.processes import Processes, is_collective_failure
-from lsp.plan.memory import refuse_impossible
+from lsp.plan.memory import crowding, refuse_impossible
 from lsp.plan.text import plan
 from lsp.run.folder import (
     base_identity,
     create_run,
     display_name,
+    go_on_command,
     lock_run,
     read_run,
-    resume_hint,
     save_config,
+    start_again_command,
     update_run,
 )
 from lsp.run.init import Init, NoEarlierRun, resolve_init
@@ -151,11 +152,12 @@ def _leave_out_of_collections() -> None:
 def begin(config: Config, overrides: Sequence[str]) -> dict[str, Any]:
     try:
         init = resolve_init(config)
-    except NoEarlierRun:
+    except NoEarlierRun as error:
+        first = _overrides_of_earlier_run(config.init.source, overrides)
         if not config.world.makes_earlier_runs:
-            raise
-        init = _make_earlier_run(config, overrides)
-    command = f"{Processes.from_environment().launcher} run.py {shlex.join(overrides)}".rstrip()
+            fix = f"make one with `{_command_line(first)}`, or name one with init.run=…"
+            raise RunError(f"{error}; {fix}") from error
+        init = _make_earlier_run(config, first)
     record = {
         "method": config.method.label,
         "world": config.world.name,
@@ -164,7 +166,7 @@ def begin(config: Config, overrides: Sequence[str]) -> dict[str, Any]:
         "init": asdict(init),
         "seed": config.seed,
         "started": time.time(),
-        **provenance(command),
+        **provenance(_command_line(overrides)),
     }
     run_id, folder, lock = create_run(config, record)
     write_text(folder / "code.diff", code_diff())
@@ -214,19 +216,19 @@ def run(spec: RunSpec, folder: Path, lock: IO[str]) -> dict[str, Any]:
         text = error.advice(config) if isinstance(error, OutOfMemory) else str(error)
         raise RunError(text) from error
     update_run(folder, status="running")
-    way_on = f"go on with {resume_hint(folder)}"
-    kept = f"everything up to the last checkpoint is kept; {way_on}"
+    way_on = f"go on with: {go_on_command(folder)}"
     try:
         return train(spec, players, learner, recorder)
     except ValueError as error:
         recorder.fail()
-        raise RunError(str(error)) from error
+        raise RunError(f"{error}\n{way_on}") from error
     except OutOfMemory as error:
         recorder.fail()
         raise RunError(
-            f"{error.advice(config)}\n{kept}, beside which {', '.join(MAY_CHANGE_ON_RESUME)} may be"
-            " given anew; with others changed, start from its weights by init=checkpoint"
-            f" init.run={folder}"
+            f"{error.advice(config)}\neverything up to the last checkpoint is kept; with"
+            f" {', '.join(MAY_CHANGE_ON_RESUME)} written behind it, go on with:"
+            f" {go_on_command(folder, 'reward')}\nwith others changed, start again from its"
+            f" weights: {start_again_command(folder)}"
         ) from error
     except RuntimeError as error:
         if not is_collective_failure(error):
@@ -235,7 +237,10 @@ def run(spec: RunSpec, folder: Path, lock: IO[str]) -> dict[str, Any]:
         reason = "another process of the run has ended, and reports why"
         raise RunError(f"{reason}; {way_on}") from error
     except OSError as error:
-        raise RunError(f"the run could not be written: {error}; {kept}") from error
+        kept = "everything up to the last checkpoint is kept"
+        raise RunError(f"the run could not be written: {error}; {kept}; {way_on}") from error
+    except KeyboardInterrupt as error:
+        raise KeyboardInterrupt(way_on) from error
     finally:
         recorder.close()
         lock.close()
@@ -250,24 +255,32 @@ def thread_environment() -> None:
 def announce(config: Config, folder: Path, init: Init) -> None:
     print(config.tracker.announcement())
     print(f"run: {folder}\ninit: {init.text}", flush=True)
-    for text in warnings(config):
+    for text in (*warnings(config), *crowding(config)):
         print(f"warning: {text}", file=sys.stderr, flush=True)
 
 
-def _make_earlier_run(config: Config, overrides: Sequence[str]) -> Init:
-    """Make the run of init=<method> that is not there yet, its other settings the same."""
-    method = config.init.source
-    print(
-        f"init={method}: no finished run of it from this base yet; training one first"
-        f" (python run.py method={method}), kept under {config.runs_root}/",
-        flush=True,
-    )
+def _command_line(overrides: Sequence[str]) -> str:
+    return f"{Processes.from_environment().launcher} run.py {shlex.join(overrides)}".rstrip()
+
+
+def _overrides_of_earlier_run(method: str, overrides: Sequence[str]) -> list[str]:
+    """Those of a run of ``init=<method>`` for another run, whose other settings are the same."""
     shared = [
         text
         for text in overrides
         if not text.startswith("method.") and text.partition("=")[0].lstrip("+") not in OF_ONE_RUN
     ]
-    first = [*shared, f"method={method}", "init=base"]
+    return [*shared, f"method={method}", "init=base"]
+
+
+def _make_earlier_run(config: Config, first: Sequence[str]) -> Init:
+    """Make the run of init=<method> that is not there yet, by its overrides."""
+    method = config.init.source
+    print(
+        f"init={method}: no finished run of it from this base yet; training one first"
+        f" ({_command_line(first)}), kept under {config.runs_root}/",
+        flush=True,
+    )
     agent_id = os.environ.pop("WANDB_RUN_ID", None)  # a sweep agent's, meant for the run itself
     begin(compose(first), first)
     if agent_id is not None:

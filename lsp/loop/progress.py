@@ -32,9 +32,10 @@ class Progress:
         self._thread.start()
 
     def phase(self, name: str, step: int | None = None) -> None:
-        """What begins now, for a heartbeat."""
-        self._began = time.monotonic()
-        self._doing = name if step is None else f"step {step}/{self.num_steps}, {name}"
+        """What begins now, for a heartbeat: one tuple, since that is another thread, which would
+        else tell one phase's name and another's time."""
+        words = name if step is None else f"step {step}/{self.num_steps}, {name}"
+        self._doing = words, time.monotonic()
 
     def step(self, step: int, metrics: dict[str, float]) -> None:
         """The line of a step that is done."""
@@ -74,11 +75,12 @@ class Progress:
             self.note(self.newest)
 
     def _activity(self) -> str:
-        return f"{self._doing}: {duration(time.monotonic() - self._began)} so far"
+        words, began = self._doing
+        return f"{words}: {duration(time.monotonic() - began)} so far"
 
     def _redraw(self) -> None:
         """The live line: what takes seconds, then the newest step, cut where the terminal ends."""
-        waiting = f"{self._activity()}  " if time.monotonic() - self._began >= 2 else ""
+        waiting = f"{self._activity()}  " if time.monotonic() - self._doing[1] >= 2 else ""
         self._print(f"{waiting}{self.newest}"[: shutil.get_terminal_size().columns - 1], "")
 
     def _print(self, text: str, end: str) -> None:

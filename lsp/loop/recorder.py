@@ -22,7 +22,7 @@ from lsp.model.device import device_name, peak_memory_mb
 from lsp.model.processes import Command
 from lsp.players import Players
 from lsp.run.checkpoint import checkpoint_folders, save_checkpoint, training_tensors
-from lsp.run.folder import read_run, resume_hint, update_run
+from lsp.run.folder import go_on_command, read_run, start_again_command, update_run
 from lsp.run.spec import RunSpec
 from lsp.tracking.local import LocalTracker
 from lsp.tracking.reader import read_metrics, trace_steps
@@ -175,9 +175,10 @@ class RunRecorder(Recorder):
         if skipped:
             self.progress.note(f"warning: step {step}: loss or gradient not finite, step skipped")
         if self._skipped_in_a_row >= self.config.optim.max_skipped_steps:
-            fix = "start again with a lower optim.lr"
+            fix, lr = "start again with a lower optim.lr", f"optim.lr={self.config.optim.lr / 2:g}"
             if checkpoints := checkpoint_folders(self.folder):
-                fix += f", from its last checkpoint by init=checkpoint init.run={checkpoints[-1]}"
+                again = start_again_command(checkpoints[-1], lr)
+                fix += f", from its last checkpoint: {again}"
             steps = self._skipped_in_a_row
             self._require(f"{steps} steps in a row had no finite loss or gradient; {fix}")
 
@@ -234,7 +235,7 @@ class RunRecorder(Recorder):
         raise Interrupted(
             f"stopped after step {step} ({self.stop.reason}); everything is in {self.folder}\n"
             f"report: {self._write_report()}\n"
-            f"go on with: {self.processes.launcher} run.py {resume_hint(self.folder)}",
+            f"go on with: {go_on_command(self.folder)}",
             self.stop.signals,
         )
 

@@ -1,5 +1,5 @@
-"""A step's size goes in; tokens, operations and seconds of each phase on one GPU come out, every
-completion at its full length. What GPUs tell each other is not counted."""
+"""A step's size goes in; tokens, operations and seconds of each phase in one process come out,
+every completion at its full length. What processes tell each other is not counted."""
 
 import math
 from typing import NamedTuple
@@ -17,7 +17,8 @@ BANDWIDTH_SHARE = 0.6
 
 
 class PhaseTime(NamedTuple):
-    """Of one phase on one GPU: tokens, floating-point operations, seconds (NaN: no GPU named)."""
+    """Of one phase in one process: tokens, floating-point operations, seconds (NaN: not known,
+    since neither a GPU is named nor a CPU was measured)."""
 
     tokens: float
     flops: float
@@ -25,7 +26,7 @@ class PhaseTime(NamedTuple):
 
 
 def total_hours(size: StepSize) -> float:
-    """Of all steps; NaN where no GPU is named."""
+    """Of all steps; NaN where that is not known."""
     return sum(time.seconds for time in phase_times(size).values()) * size.config.num_steps / 3600
 
 
@@ -61,17 +62,25 @@ def _total(parts: list[PhaseTime]) -> PhaseTime:
 
 
 def _computing(size: StepSize, dtype: str, tokens: float, flops: float) -> PhaseTime:
-    """At the GPU's rate of operations."""
-    return PhaseTime(tokens, flops, flops / (size.gpu.tflops(dtype) * 1e12 * FLOPS_SHARE))
+    """At the GPU's rate of operations, or at that at which the CPU decodes: a pass over many
+    tokens at once makes no less of it."""
+    rate = size.gpu.tflops(dtype) * 1e12 * FLOPS_SHARE
+    if measured := size.config.hardware.tokens_per_second:
+        context = size.lengths.solver + size.config.rollout.max_new_tokens / 2
+        rate = measured * forward_flops(size.shape, 1, context, 1)
+    return PhaseTime(tokens, flops, flops / rate)
 
 
 def _decoding(size: StepSize, rows: int, prompts: int, prompt: int, new: int) -> PhaseTime:
-    """Prefill is bounded by operations; each decode step reads all weights and the cache so far."""
+    """Prefill is bounded by operations; on a GPU each decode step reads all weights and the cache
+    so far, and a CPU's rate was measured."""
     shape, dtype, tokens = size.shape, size.config.model.dtype, rows * new
     flops = forward_flops(shape, prompts * prompt, prompt / 2, prompts)
     prefill = _computing(size, dtype, prompts * prompt, flops)
     context = prompt + new / 2
     decode = _computing(size, dtype, tokens, forward_flops(shape, tokens, context, tokens))
+    if measured := size.config.hardware.tokens_per_second:
+        return _total([prefill, decode._replace(seconds=tokens / measured)])
     chunks = math.ceil(rows / size.rows_at_once(prompt, new))
     read = chunks * new * parameters(shape) * size.number_bytes
     read += tokens * context * cache_bytes(shape, size.number_bytes)
@@ -90,7 +99,9 @@ def _update(size: StepSize) -> PhaseTime:
         forward = forward_flops(shape, prompts * prompt, prompt / 2)
         forward += forward_flops(shape, rows * new, prompt + new / 2, rows * new)
         flops += passes * forward
+    update = _computing(size, config.model.dtype, tokens, flops)
+    if config.hardware.tokens_per_second:
+        return update
     # The optimizer reads and writes weights, gradients and both moments.
     states = trained_numbers(size) * (2 * size.number_bytes + 4 + 4 * 4)
-    optimizer = PhaseTime(0, 0, states / (size.gpu.bandwidth * 1e12))
-    return _total([_computing(size, config.model.dtype, tokens, flops), optimizer])
+    return _total([update, PhaseTime(0, 0, states / (size.gpu.bandwidth * 1e12))])

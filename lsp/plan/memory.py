@@ -7,15 +7,17 @@ docs/scaling.md compares whole processes.
 """
 
 import math
+import os
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from lsp.errors import RunError
 from lsp.model import shapes
-from lsp.plan.step_size import BYTES_PER_NUMBER, StepSize, step_size_of
+from lsp.plan.step_size import BYTES_PER_NUMBER, StepSize, is_for_this_cpu, step_size_of
 from lsp.settings.config import Config, ModelShape
 from lsp.settings.limits import PREFILL_TOKENS, SMALLEST_ONEDNN, TILE_ELEMENTS
 from lsp.settings.schema import with_value
+from lsp.tools.machine import memory_bytes
 
 GB = 2**30
 
@@ -26,6 +28,9 @@ memory cut into pieces that nothing fits. Not measured here."""
 CPU_CONTEXT_BYTES = 50 * 2**20
 """Code and buffers that the libraries touch once they work, beyond their imports: what the tiny
 model of ``tests.bench.memory`` peaked at beyond its tensors."""
+
+CROWDED = 0.8
+"""Of a machine's memory; a plan that takes more is warned of."""
 
 Parts = dict[str, float]
 
@@ -216,7 +221,8 @@ def layer_saves(
 
 def savings(config: Config) -> list[tuple[str, float]]:
     """Settings that would lower the peak, alone, and by how many bytes; the largest first."""
-    whole, rank = plan_memory(step_size_of(config)).peak, config.model.lora.rank
+    size = step_size_of(config)
+    whole, rank = plan_memory(size).peak, config.model.lora.rank
     changes: dict[str, Any] = {
         "model.dtype": "bfloat16",
         "model.lora.rank": rank or 16,
@@ -227,6 +233,8 @@ def savings(config: Config) -> list[tuple[str, float]]:
         "hardware.parallel": "ddp" if rank else "fsdp",
         "optim.role_gradients_every": 0,
     }
+    if size.on_cpu:  # where else could they go
+        del changes["hardware.offload"]
     saved = []
     for key, value in changes.items():
         changed = step_size_of(with_value(config, key, value))
@@ -236,19 +244,60 @@ def savings(config: Config) -> list[tuple[str, float]]:
 
 def refuse_impossible(config: Config) -> None:
     """Raises RunError with the way out where a run needs more than ``hardware.gpu_memory_gb`` on
-    one GPU. What cannot be counted is not held against it; the plan names that."""
+    one GPU, or, on a CPU, more than this machine has. What cannot be counted is not held against
+    it; the plan names that."""
     limit = config.hardware.gpu_memory_gb
-    if limit is None:
+    if limit is None and not is_for_this_cpu(config):
         return
     try:
-        memory = plan_memory(step_size_of(config))
+        size = step_size_of(config)
+        memory = plan_memory(size)
     except shapes.UnknownShape:
         return
-    if memory.peak > limit * GB:
-        ways = [f"{setting} saves {saved / GB:.1f} GB" for setting, saved in savings(config)]
-        needed, alone = f"{memory.peak / GB:.1f} GB", ", ".join(ways) or "no setting helps"
-        raise RunError(
-            f"this run needs {needed} on one GPU in its phase {memory.fullest!r}, and"
-            f" hardware.gpu_memory_gb={limit:g}; alone, {alone}; or choose a smaller model.name, or"
-            " a larger hardware=…"
+    needs = f"this run needs {memory.peak / GB:.1f} GB"
+    if limit is not None and memory.peak > limit * GB:
+        needs += (
+            f" on one GPU in its phase {memory.fullest!r}, and hardware.gpu_memory_gb={limit:g}"
         )
+        other = "a larger hardware=…"
+    elif (here := machine_taken(size, memory)) and here.share > 1:
+        needs += f" in each of {size.gpus} processes" if size.gpus > 1 else ""
+        needs += f" in its phase {memory.fullest!r}, and this machine, on whose CPU it would"
+        needs += f" compute, has {here.has / GB:.1f} GB"
+        other = "name the GPU that it is for (hardware=gpu_80gb)"
+    else:
+        return
+    ways = [f"{setting} saves {saved / GB:.1f} GB" for setting, saved in savings(config)]
+    alone = ", ".join(ways) or "no setting helps"
+    raise RunError(f"{needs}; alone, {alone}; or choose a smaller model.name, or {other}")
+
+
+class MachineTaken(NamedTuple):
+    """``share``: of the ``has`` bytes of this machine's memory, all processes at their peak."""
+
+    share: float
+    has: float
+
+
+def machine_taken(size: StepSize, memory: Memory) -> MachineTaken | None:
+    """Where a run computes on this machine's CPU, and its memory is known."""
+    has = memory_bytes() if is_for_this_cpu(size.config) else None
+    processes = min(size.gpus, int(os.environ.get("LOCAL_WORLD_SIZE", size.gpus)))
+    return None if has is None else MachineTaken(processes * memory.peak / has, has)
+
+
+def crowding(config: Config) -> list[str]:
+    """A warning where a run on a CPU needs most of what the machine has."""
+    if not is_for_this_cpu(config):
+        return []
+    try:
+        size = step_size_of(config)
+        here = machine_taken(size, plan_memory(size))
+    except shapes.UnknownShape:
+        return []
+    if here is None or here.share <= CROWDED:
+        return []
+    return [
+        f"the plan takes {here.share:.0%} of this machine's {here.has / GB:.1f} GB, and a process"
+        " may hold up to half as much again (docs/scaling.md): it may be killed for want of memory"
+    ]

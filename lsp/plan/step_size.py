@@ -11,6 +11,7 @@ from lsp.model.shapes import shape_of
 from lsp.run.init import resolve_init
 from lsp.settings.config import Config, ModelShape
 from lsp.settings.gpus import GPUS, NO_GPU, Gpu
+from lsp.tools.machine import may_have_gpu
 
 BYTES_PER_NUMBER = {"float32": 4, "bfloat16": 2}
 
@@ -70,6 +71,18 @@ class StepSize:
         return min(rollout.max_rows, max(1, rollout.max_tokens // (prompt + new)))
 
 
+def is_for_this_cpu(config: Config) -> bool:
+    """Whether it is sure that a run computes on this machine's CPU."""
+    device = config.runtime.device
+    return device == "cpu" or (_may_be_cpu(config) and not may_have_gpu())
+
+
+def _may_be_cpu(config: Config) -> bool:
+    """``auto`` without a named GPU may be a CPU."""
+    device = config.runtime.device
+    return device == "cpu" or (device == "auto" and config.hardware.gpu is None)
+
+
 def step_size_of(config: Config, lengths: Lengths | None = None) -> StepSize:
     """``lengths``: where they are known; else estimated. Raises UnknownShape where the policy's
     parameters cannot be counted; another model that cannot be is ``uncounted``."""
@@ -83,7 +96,7 @@ def step_size_of(config: Config, lengths: Lengths | None = None) -> StepSize:
     except RunError:  # not there yet, as the plan's line on init says; the base has the same shape
         source = config.model.name
     from_base = source == config.model.name
-    hardware, device = config.hardware, config.runtime.device
+    hardware = config.hardware
     gpus = hardware.gpus or Processes.from_environment().size
     queries = math.ceil(config.num_queries / gpus)
     return StepSize(
@@ -96,8 +109,7 @@ def step_size_of(config: Config, lengths: Lengths | None = None) -> StepSize:
         answers=queries * config.group_size,
         number_bytes=BYTES_PER_NUMBER[config.model.dtype],
         layer_share=1 / gpus if hardware.parallel == "fsdp" else 1.0,
-        # ``auto`` without a named GPU may be a CPU, which packs weights.
-        on_cpu=device == "cpu" or (device == "auto" and hardware.gpu is None),
+        on_cpu=_may_be_cpu(config),
         second_base=config.eval is not None and config.init.source != "base",
         uncounted=tuple(uncounted),
     )

@@ -13,8 +13,8 @@ from typing import Any
 from lsp.errors import RunError
 from lsp.model.shapes import UnknownShape, parameters
 from lsp.plan.hours import BANDWIDTH_SHARE, FLOPS_SHARE, phase_times, total_hours
-from lsp.plan.memory import GB, plan_memory, trained_numbers
-from lsp.plan.step_size import StepSize, step_size_of
+from lsp.plan.memory import GB, crowding, machine_taken, plan_memory, trained_numbers
+from lsp.plan.step_size import StepSize, is_for_this_cpu, step_size_of
 from lsp.run.folder import display_name, dump_config
 from lsp.run.init import NoEarlierRun, resolve_init
 from lsp.settings.compose import compose
@@ -71,27 +71,46 @@ def _needs(size: StepSize) -> list[str]:
     for phase, parts in memory.phases.items():
         shown = ", ".join(f"{part} {amount / unit:.1f}" for part, amount in parts.items())
         lines.append(f"    {phase:<8}{sum(parts.values()) / unit:6.1f}  {shown}")
+    if here := machine_taken(size, memory):
+        share = f"{here.share:.0%} of the {here.has / GB:.1f} GB that this machine has"
+        lines.append(f"            {share}")
     if hardware.gpu_memory_gb is not None:
         lines.append(f"            of {hardware.gpu_memory_gb:g} GB (hardware.gpu_memory_gb)")
     uncounted = list(size.uncounted)
     if size.on_cpu:
         uncounted.append("what the C library keeps of freed memory, up to half as much again")
     lines += [f"            not counted: {text}" for text in uncounted]
-    lines.append("  work      a step on each GPU, every completion at its longest")
+    lines += [f"            warning: {text}" for text in crowding(size.config)]
+    on_each = "in each process" if size.on_cpu else "on each GPU"
+    lines.append(f"  work      a step {on_each}, every completion at its longest")
     for phase, time in phase_times(size).items():
         seconds = "" if isnan(time.seconds) else f", {time.seconds:8.1f} s"
         lines.append(
             f"    {phase:<8}{time.tokens:12,.0f} tokens, {time.flops / 1e12:9.3g} TFLOP{seconds}"
         )
-    if hardware.gpu is None:
-        return [*lines, "  hours     not known: name a GPU with hardware.gpu"]
-    gpu = size.gpu
-    return [
-        *lines,
-        f"  hours     at most {total_hours(size):,.1f} on {size.gpus} × {gpu.label}"
-        f" ({FLOPS_SHARE:.0%} of its {gpu.tflops(dtype):g} TFLOPS, decoding at"
-        f" {BANDWIDTH_SHARE:.0%} of its {gpu.bandwidth:g} TB/s; {gpu.source}); evaluation left out",
-    ]
+    return [*lines, f"  hours     {_hours(size)}"]
+
+
+def _hours(size: StepSize) -> str:
+    hardware, gpu, dtype = size.config.hardware, size.gpu, size.config.model.dtype
+    if measured := hardware.tokens_per_second:
+        return (
+            f"at most {total_hours(size):,.1f} on {size.gpus} × this machine's CPU: {measured:g}"
+            " tokens a second decoded (hardware.tokens_per_second), all else at as many operations"
+            " a second; optimizer and evaluation left out"
+        )
+    if hardware.gpu is not None:
+        return (
+            f"at most {total_hours(size):,.1f} on {size.gpus} × {gpu.label}"
+            f" ({FLOPS_SHARE:.0%} of its {gpu.tflops(dtype):g} TFLOPS, decoding at"
+            f" {BANDWIDTH_SHARE:.0%} of its {gpu.bandwidth:g} TB/s; {gpu.source}); evaluation left"
+            " out"
+        )
+    name_it = "name a GPU with hardware.gpu"
+    if not is_for_this_cpu(size.config):
+        return f"not known: {name_it}"
+    measure = "measure with python -m lsp.preflight <the same settings>"
+    return f"not known: {measure}, or {name_it}"
 
 
 def _init_text(config: Config) -> str:

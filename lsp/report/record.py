@@ -15,7 +15,7 @@ from lsp.errors import ConfigError, RunError
 from lsp.paper.world import PaperWorld
 from lsp.pocket.evaluation import PocketEvaluation
 from lsp.report.game import COLUMNS
-from lsp.run.folder import is_held, read_run, resume_hint, saved_tree
+from lsp.run.folder import go_on_command, is_held, read_run, saved_tree
 from lsp.settings.config import CollapseConfig
 from lsp.settings.reader import check_tree
 from lsp.settings.schema import PLUGGABLE, flat_tree, setting, settings
@@ -66,7 +66,7 @@ class Record:
             return f"Finished: {planned} steps in {self.run['seconds']:.0f} s."
         if status == "running" and is_held(self.folder):
             return f"Still going: {last} of {planned} steps so far; this report ends there."
-        go_on = f"go on with: python run.py {resume_hint(self.folder)}"
+        go_on = f"go on with: {go_on_command(self.folder)}"
         if status == "interrupted":
             return f"Stopped after step {last} of {planned}, everything saved; {go_on}"
         if status == "failed":

@@ -1,11 +1,15 @@
-"""What somebody else's code returned goes in, finite rewards or an error come out."""
+"""What somebody else's code returned goes in, rewards that can be used or an error come out."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from numbers import Real
 from typing import Any
 
 LARGEST = 3.4028234663852886e38
 """Of float32, in which rewards are kept: what is larger would be infinite there."""
+Range = tuple[float, float] | None
+"""Lowest and highest reward; None: not known."""
+RANGE = "[lowest, highest] R; one outside of it ends the run; null: not known"
+"""What the setting ``range`` of a reward of the user's means."""
 
 
 def checked(values: Any, count: int) -> list[float]:
@@ -20,3 +24,28 @@ def checked(values: Any, count: int) -> list[float]:
         if not plain or not abs(value) <= LARGEST:  # NaN is not
             raise ValueError(f"reward {place} is {value!r:.80}, and must be a finite number")
     return [float(value) for value in values]
+
+
+def range_problems(limits: Range) -> list[tuple[str, str]]:
+    """(reason, way out) where a range that was given is none."""
+    if limits is None or limits[0] < limits[1]:
+        return []
+    reason = f"range=[{limits[0]:g},{limits[1]:g}] does not go from a lower to a higher number"
+    return [(reason, "write range=[<lowest>,<highest>], or null where R has no bounds")]
+
+
+def refuse_outside(
+    limits: Range, who: str, queries: Sequence[str], answers: Sequence[str], rewards: list[float]
+) -> None:
+    """Raises ValueError for the first of a call's rewards that is outside the range that ``who``
+    was said to have: never clipped, since the range or the reward is wrong."""
+    if limits is None:
+        return
+    low, high = limits
+    for query, answer, reward in zip(queries, answers, rewards, strict=True):
+        if not low <= reward <= high:
+            raise ValueError(
+                f"{who} gave {reward:g} to the query {query!r:.60} and the answer {answer!r:.60},"
+                f" outside its range=[{low:g},{high:g}]; correct what gives it, or start again with"
+                " a range that holds it (null: not known)"
+            )

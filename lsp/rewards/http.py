@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 import httpx2
 
 from lsp.contracts import BuildContext, Reward, RewardSettings
-from lsp.rewards.checked import checked
+from lsp.rewards.checked import RANGE, Range, checked, range_problems, refuse_outside
 from lsp.settings.schema import setting, settings
 from lsp.tools.retry import RETRIED_STATUS, backoff, retry_after
 from lsp.tools.secrets import HIDDEN, scrub
@@ -35,8 +35,7 @@ Scored = tuple[float, int]
 
 @settings
 class HttpReward(RewardSettings):
-    """R is the server's number of a (query, answer) pair: unbounded. Equal pairs of a step are sent
-    once."""
+    """R is the server's number of a (query, answer) pair. Equal pairs of a step are sent once."""
 
     url: str = setting("http://host:port/path")
     api_key_env: str | None = setting(
@@ -46,9 +45,10 @@ class HttpReward(RewardSettings):
     concurrency: int = setting("requests at a time", ge=1, le=1024)
     timeout_seconds: float = setting("for all of one request", gt=0, le=86_400)
     max_tries: int = setting("of one request, the first included", ge=1, le=100)
+    range: Range = setting(RANGE, default=None)
 
     def problems(self, config: Config) -> list[tuple[str, str]]:
-        problems = []
+        problems = range_problems(self.range)
         try:
             url = httpx2.URL(self.url)
             whole = url.scheme in ("http", "https") and url.host and (url.port or 0) < 2**16
@@ -74,7 +74,8 @@ class HttpReward(RewardSettings):
 
 class HttpScorer(Reward):
     """Asks the server; call it with queries and answers of equal number. Raises ValueError, with
-    the last thing that went wrong, once one request has failed for good."""
+    the last thing that went wrong, once one request has failed for good, and for a reward outside
+    the range."""
 
     def __init__(self, settings: HttpReward):
         self.settings = settings
@@ -91,7 +92,10 @@ class HttpScorer(Reward):
         by_pair = dict(zip(pairs, asyncio.run(self._all(pairs)), strict=True))
         scored = [by_pair[pair] for pair in zip(queries, answers, strict=True)]
         self._retries = [float(retries) for _, retries in scored]
-        return [reward for reward, _ in scored]
+        rewards = [reward for reward, _ in scored]
+        who = f"the reward server {self.settings.url}"
+        refuse_outside(self.settings.range, who, queries, answers, rewards)
+        return rewards
 
     async def _all(self, pairs: Sequence[Pair]) -> list[Scored]:
         """Of all pairs, in order, ``concurrency`` requests at a time."""
@@ -149,16 +153,14 @@ class HttpScorer(Reward):
             if status < 500 and status not in RETRIED_STATUS:
                 raise ValueError(
                     f"the reward server {settings.url} refuses: {problem}; check its url and"
-                    " api_key_env and that it speaks the protocol of lsp/rewards/http.py, then go"
-                    " on with resume"
+                    " api_key_env and that it speaks the protocol of lsp/rewards/http.py"
                 )
             pause = retry_after(response.headers.get("retry-after", ""))
             self._quiet_until = max(self._quiet_until, time.monotonic() + pause)
         raise ValueError(
             f"the reward server {settings.url} gave no rewards for {len(batch)} pairs in"
             f" {settings.max_tries} tries, the last: {problem}; see that it runs and speaks the"
-            " protocol of lsp/rewards/http.py, or raise timeout_seconds or max_tries, then go on"
-            " with resume"
+            " protocol of lsp/rewards/http.py, or raise timeout_seconds or max_tries"
         )
 
     def _safe(self, text: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Annotated
 
 from lsp.contracts import BuildContext, OwnModel, Reward, RewardSettings, build_part
@@ -26,14 +27,16 @@ class Part:
 @settings
 class WeightedReward(RewardSettings):
     """R = sum over parts of weight · reward. Its range is the same sum of the parts' ranges; None
-    where a part has none."""
+    where a part has none (one of weight 0 adds nothing to either)."""
 
     parts: dict[str, Part] = setting("summands, by names of the user's")
 
-    @property
+    @cached_property
     def range(self) -> tuple[float, float] | None:
         low = high = 0.0
         for part in self.parts.values():
+            if not part.weight:
+                continue
             if part.reward.range is None:
                 return None
             ends = sorted(part.weight * bound for bound in part.reward.range)

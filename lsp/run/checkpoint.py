@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lsp.errors import RunError
 from lsp.files import sha256, sync, write_json
-from lsp.run.folder import resume_hint
+from lsp.run.folder import go_on_command
 
 if TYPE_CHECKING:
     import torch
@@ -47,7 +47,7 @@ def named_checkpoint(run: Path, name: str | None) -> Path:
     """A run's checkpoint by name, or the newest; RunError where it is missing or damaged."""
     folders = {folder.name: folder for folder in checkpoint_folders(run)}
     if not folders:
-        way_on = f"`python run.py {resume_hint(run)}` goes on with it and saves one"
+        way_on = f"`{go_on_command(run)}` goes on with it and saves one"
         raise RunError(f"the run {run} has no checkpoint; {way_on}")
     if name is not None and name not in folders:
         raise RunError(f"the run {run} has no checkpoint {name!r}; it has {', '.join(folders)}")

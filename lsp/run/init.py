@@ -47,8 +47,7 @@ def resolve_init(config: Config) -> Init:
             return _from_run(folder, run)
     raise NoEarlierRun(
         f"init={method}: there is no finished run of method={method} from this base under"
-        f" {config.runs_root}/; make one with `python run.py method={method}"
-        f" world={config.world.name}`, or name one with init.run=…"
+        f" {config.runs_root}/"
     )
 
 

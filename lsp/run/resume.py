@@ -9,6 +9,7 @@ the rows that follow are those of a run that was never stopped.
 
 import json
 import math
+import shlex
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -21,7 +22,18 @@ import yaml
 from lsp.errors import ConfigError, RunError
 from lsp.files import next_free, write_text
 from lsp.run.checkpoint import checkpoint_folders, checkpoint_step, verified
-from lsp.run.folder import RUN_FILE, base_identity, find_run, read_run, saved_tree
+from lsp.run.folder import (
+    RUN_FILE,
+    base_identity,
+    begin_command,
+    code_named_in,
+    find_run,
+    go_on_command,
+    key_of,
+    read_run,
+    saved_tree,
+    start_again_command,
+)
 from lsp.run.init import Init
 from lsp.run.spec import RunSpec
 from lsp.settings.compose import CONF, written
@@ -70,7 +82,7 @@ def find_resumed(config: Config, overrides: Sequence[str]) -> Resumed | None:
     if run["status"] == "starting":
         if auto:
             return None
-        raise RunError(f"the run {folder} never began; start it with run_dir={folder}")
+        raise RunError(f"the run {folder} never began; start it: {begin_command(folder)}")
     saved = saved_config(folder, written(overrides))
     agreed = _agreed(saved, config, overrides, folder)
     checkpoints = checkpoint_folders(folder)
@@ -90,10 +102,8 @@ def saved_config(folder: Path, trusted: Mapping[str, Any] = MappingProxyType({})
         saved = from_tree(saved_tree(folder), trusted)
     except (OSError, yaml.YAMLError, ValueError) as error:
         raise RunError(
-            f"the settings of {folder} cannot be used: {error}\nwhere they name code, repeat what"
-            f" its command line said of it ({run.get('command')}), for python run.py as it is, for"
-            " lsp.play with --trust, for eval.crossplay in trust=[…]; else restore its config.yaml,"
-            f" or start a new run from its weights with init=checkpoint init.run={folder}"
+            f"the settings of {folder} cannot be used: {error}\n{_trusting(folder)}restore its"
+            f" config.yaml, or start a new run from its weights: {start_again_command(folder)}"
         ) from error
     if run["base"] != base_identity(saved):
         base = f"the base model of {folder} ({saved.model.name})"
@@ -101,17 +111,28 @@ def saved_config(folder: Path, trusted: Mapping[str, Any] = MappingProxyType({})
     return saved
 
 
+def _trusting(folder: Path) -> str:
+    """How each command is told to trust the code that the run's command line named."""
+    if not (named := code_named_in(folder)):
+        return ""
+    play = shlex.join(word for text in named for word in ("--trust", text))
+    crossplay = shlex.quote(f"trust=[{','.join(named)}]")
+    return (
+        f"if you trust the code that they name, go on with: {go_on_command(folder)}\nto"
+        f" python -m lsp.play say {play}, to python -m eval.crossplay {crossplay}; else "
+    )
+
+
 def _agreed(saved: Config, composed: Config, overrides: Sequence[str], folder: Path) -> Config:
     """The saved config, with what may change as given."""
     old_values, new_values = flat(saved), flat(composed)
     differences = []
     for text in overrides:
-        group, _, place = text.partition("=")[0].lstrip("+").partition("@")
-        key = place or group
+        key = key_of(text)
         if key in FREE_KEYS:
             continue
         names = [n for n in old_values | new_values if n == key or n.startswith(f"{key}.")]
-        for name in names or ([key] if (CONF / key).is_dir() else []):
+        for name in names or ([key] if (CONF / key.replace(".", "/")).is_dir() else []):
             old, new = old_values.get(name), new_values.get(name)
             may_change = name in MAY_CHANGE_ON_RESUME and name in old_values
             if may_change or (name == "num_steps" and new >= old):
@@ -122,8 +143,8 @@ def _agreed(saved: Config, composed: Config, overrides: Sequence[str], folder: P
         raise RunError(
             f"the run {folder} was started with other settings:\n"
             + "\n".join(differences)
-            + "\nleave them out to go on with the run as it is, or start a new run; only num_steps"
-            f" may grow, and {', '.join(MAY_CHANGE_ON_RESUME)} may change"
+            + f"\nleave them out to go on with the run as it is ({go_on_command(folder)}), or start"
+            f" a new run; only num_steps may grow, and {', '.join(MAY_CHANGE_ON_RESUME)} may change"
         )
     if problems := config_rules(saved):
         raise ConfigError(problems)

@@ -1,6 +1,7 @@
 """A command line goes in, settings come out: Hydra composes, every mistake is reported at once."""
 
 import difflib
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -38,7 +39,11 @@ def compose_as(
 ) -> Settings:
     """``compose`` for any class of settings over any folder with a ``config.yaml``."""
     problems: list[Problem] = []
-    parsed = [_parse(_as_group(text, root), multirun, problems) for text in overrides]
+    each = ""
+    if root == CONF:  # each run of a multirun has a folder of its own
+        words = [text for text in overrides if not text.startswith("run_dir=")]
+        each = f"python run.py -m {shlex.join(words)}"
+    parsed = [_parse(_as_group(text, root), multirun, each, problems) for text in overrides]
     # Hydra's own settings (launcher, sweep folder) are for hydra.main, not for the run.
     ours = [o for o in parsed if o and not o.key_or_group.startswith(("hydra.", "hydra/"))]
     groups = [o for o in ours if (root / o.key_or_group).is_dir()]
@@ -78,8 +83,9 @@ def written(overrides: Sequence[str]) -> dict[str, Any]:
     return values
 
 
-def _parse(text: str, multirun: bool, problems: list[Problem]) -> Override | None:
-    """One override, or None with its problem noted."""
+def _parse(text: str, multirun: bool, each: str, problems: list[Problem]) -> Override | None:
+    """One override, or None with its problem noted. ``each``: the command for a run of each of
+    several values; empty where there is none."""
     try:
         override = OverridesParser.create().parse_override(text)
     except HydraException as error:
@@ -94,7 +100,7 @@ def _parse(text: str, multirun: bool, problems: list[Problem]) -> Override | Non
     if multirun:
         first = next(iter(override.sweep_string_iterator()))
         return OverridesParser.create().parse_override(f"{override.key_or_group}={first}")
-    fix = f"add -m for a run of each: python run.py -m {text}"
+    fix = f"add -m for a run of each: {each}" if each else "choose one, in quotes if it has a comma"
     problems.append(Problem(override.key_or_group, text, "is several values", fix))
     return None
 

@@ -264,6 +264,13 @@ class HardwareConfig:
     gpu_memory_gb: float | None = setting(
         "a plan that needs more on one GPU is refused; null: no limit", gt=0, le=1e5
     )
+    tokens_per_second: float | None = setting(
+        "tokens a second that a process on this machine's CPU decodes with this model, as `python"
+        " -m lsp.preflight` measures; the plan's hours follow from it; null: not known",
+        gt=0,
+        le=1e9,
+        default=None,
+    )
     gpus: int | None = setting(
         "processes that there are to be; null: as many as are started", ge=1, le=65_536
     )

@@ -222,8 +222,11 @@ def _described(path: str, value: Any, kind: Any, detail: Any) -> tuple[Any, str,
         names = ", ".join(map(str, typing.get_args(kind)))
         return value, "is no choice here", f"choose one of {names}"
     if typing.get_origin(kind) is tuple:
-        noun = NOUNS.get(typing.get_args(kind)[0], "values")
-        return value, f"must be a list of {noun}", f"write {path}=[…]"
+        items = typing.get_args(kind)
+        count = "" if Ellipsis in items else f"{len(items)} "
+        shown = list(value) if isinstance(value, tuple) else value
+        noun = {int: "whole numbers", float: "numbers", str: "texts"}.get(items[0], "values")
+        return shown, f"must be a list of {count}{noun}", f"write {path}=[…]"
     noun, name = NOUNS.get(kind, str(kind)), getattr(kind, "__name__", "value")
     return "null" if value is None else value, f"must be {noun}", f"write {path}=<{name}>"
 

@@ -91,6 +91,9 @@ def _broken_rules(config: Config) -> Iterator[tuple[str, str, str]]:
     if hardware.gpu is not None and hardware.gpu not in GPUS:
         fix = f"choose one of {', '.join(GPUS)}, or null"
         yield "hardware.gpu", "is no GPU of lsp/settings/gpus.py", fix
+    if hardware.gpu is not None and hardware.tokens_per_second is not None:
+        reason = f"is a CPU's, and the hours are those of hardware.gpu={hardware.gpu}"
+        yield "hardware.tokens_per_second", reason, "set one of the two to null"
 
 
 def _model_problems(config: Config) -> Iterator[tuple[str, str, str]]:
@@ -103,6 +106,9 @@ def _model_problems(config: Config) -> Iterator[tuple[str, str, str]]:
         kind = model["model_type"]
     except (OSError, ValueError, KeyError, TypeError):
         fix = "give a folder written by save_pretrained, a Hub id, or model.name=pocket"
+        if (folder / "adapter_config.json").is_file():
+            fix = "it is an adapter; give its base as model.name, and the adapter with"
+            fix += f" init=checkpoint init.run={folder}"
         yield "model.name", "there is no model in that folder", fix
         return
     context = model.get("max_position_embeddings")

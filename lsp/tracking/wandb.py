@@ -7,6 +7,7 @@ keys, everything under the run's folder, fresh tables, shards as artifacts.
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import sys
 from pathlib import Path
@@ -91,7 +92,9 @@ class WandbLogger(Tracker):
 
         self.wandb = wandb
         self.settings, self.identity = settings, run
-        self.advice = f"Send what is missing with `python -m lsp.sync {run.folder}`."
+        self.advice = (
+            f"Send what is missing with `python -m lsp.sync {shlex.quote(str(run.folder))}`."
+        )
         self.mode, _ = settings.resolved_mode()
         method = config.method
         try:

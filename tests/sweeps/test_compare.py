@@ -67,7 +67,7 @@ def test_the_map_of_signs():
     [
         (["part=x"], "error: .*part=x: is no choice here. Choose one of methods, signs."),
         (["speed=1"], "speed=1: no such setting. Did you mean seeds."),
-        (["bases=1"], "bases=1: must be a list of a whole number. Write bases="),
+        (["bases=1"], "bases=1: must be a list of whole numbers. Write bases="),
         (["signs"], "signs is no setting; write key=value"),
     ],
 )

@@ -1,12 +1,19 @@
 """What a run says while it goes, on a terminal and in a log."""
 
+import importlib
 import io
 import sys
 import time
 
 import pytest
 
+from lsp.learner import Learner
+from lsp.loop.evaluation import Evaluation
+from lsp.loop.launch import start
 from lsp.loop.progress import Progress
+from lsp.players import Players
+from lsp.pocket.verifier import PocketVerifier
+from lsp.settings.phases import STEP_PHASES
 
 METRICS = {
     "reward/external/mean": 0.5,
@@ -46,6 +53,12 @@ def on_a_terminal(monkeypatch):
     made[0].close()
 
 
+def went_on(progress, seconds):
+    """As if what is being done had begun so much earlier."""
+    words, began = progress._doing
+    progress._doing = words, began - seconds
+
+
 def test_the_line_says_rate_time_left_rewards_kl_and_distinct(progress):
     # Four steps in two seconds since the first: 2 a second; five are left.
     assert progress.line(5, METRICS, 2.0) == (
@@ -83,7 +96,7 @@ def test_the_live_line_says_what_takes_seconds_with_a_growing_time(on_a_terminal
     stream, progress = on_a_terminal()
     progress.step(1, METRICS)
     progress.phase("answers", 2)
-    progress._began -= 65
+    went_on(progress, 65)
     deadline = time.monotonic() + 600
     while "\r\033[Kstep 2/2, answers: 1 min 0" not in stream.getvalue():
         assert time.monotonic() < deadline
@@ -106,10 +119,61 @@ def test_silence_is_broken_by_the_phase_and_its_time(monkeypatch, capsys):
 
     wait_for("loading: 0 s so far\n")
     progress.phase("reward", 3)
-    progress._began -= 120  # it goes on from heartbeat to heartbeat
+    went_on(progress, 120)  # from heartbeat to heartbeat
     wait_for("step 3/10, reward: 2 min 00 s so far\n")
     wait_for("step 3/10, reward: 2 min 01 s so far\n")
     progress.close()
     capsys.readouterr()
     time.sleep(0.2)
     assert capsys.readouterr().err == ""
+
+
+WORK = {
+    "loading": ("lsp.players", "load_players"),
+    "evaluation": (Evaluation, "on_the_way"),
+    "queries": (Players, "step_queries"),
+    "answers": (Players, "answers"),
+    "reward": (PocketVerifier, "__call__"),
+    "quality": (Players, "qualities"),
+    "update": (Learner, "update"),
+    "saving": ("lsp.loop.recorder", "save_checkpoint"),
+    "writing the report": ("lsp.report.curves", "save_curves"),
+}
+"""Phase -> what is at work in it."""
+
+
+def test_whatever_a_run_is_at_a_heartbeat_names_it_with_its_whole_time(
+    small, tmp_path, monkeypatch, without_pictures
+):
+    """Each piece of work takes two minutes and a half on a clock of the test's, and a heartbeat
+    comes each minute: the second time goes on from the first."""
+    now, beats, made = [1000.0], [], []
+    monkeypatch.setattr("lsp.loop.progress.time.monotonic", lambda: now[0])
+
+    def kept(progress, *arguments):
+        made.append(progress)
+        began(progress, *arguments)
+
+    began = Progress.__init__
+    monkeypatch.setattr(Progress, "__init__", kept)
+
+    def slow(work):
+        def worked(*arguments, **more):
+            for _ in range(2):
+                now[0] += 60
+                beats.append(made[0]._activity())
+            now[0] += 30
+            return work(*arguments, **more)
+
+        return worked
+
+    for owner, name in WORK.values():
+        place = importlib.import_module(owner) if isinstance(owner, str) else owner
+        monkeypatch.setattr(place, name, slow(getattr(place, name)))
+    start([*small, "num_steps=1", "tracker=none", "objective=null", "eval.every=1", "method=lsp",
+           f"run_dir={tmp_path / 'run'}"])  # fmt: skip
+    phases = ["loading", "evaluation", *(f"step 1/1, {name}" for name in STEP_PHASES)]
+    phases += ["step 1/1, evaluation", "step 1/1, saving"]
+    said = [f"{phase}: {minutes} min 00 s so far" for phase in phases for minutes in (1, 2)]
+    assert beats[: len(said)] == said
+    assert beats[-2:] == [f"writing the report: {n} min 00 s so far" for n in (1, 2)]

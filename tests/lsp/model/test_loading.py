@@ -83,6 +83,7 @@ def modules(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "path", list(sys.path))
 
 
+@pytest.mark.advice("lsp/model/loading.py:_refuse_files")
 def test_code_that_came_with_a_model_runs_only_where_the_user_says_so(
     copy, run_of, tmp_path, modules
 ):

@@ -78,8 +78,11 @@ def test_a_phase_that_runs_out_of_memory_is_named(shape, tmp_path, monkeypatch, 
     # The third call is the third step's, so two are done.
     assert first == f"out of memory in {words}: {GPU.splitlines()[0]}"
     assert [line.strip().partition(": ")[0] for line in lines[:3]] == NAMED[phase]
-    assert lines[3].startswith("everything up to the last checkpoint is kept; go on with resume=")
-    assert len(lines) == 4 and "Traceback" not in str(raised.value)
+    assert lines[3].startswith(
+        "everything up to the last checkpoint is kept; with rollout.max_rows"
+    )
+    assert lines[4].startswith("with others changed, start again from its weights: python run.py ")
+    assert len(lines) == 5 and "Traceback" not in str(raised.value)
     folder = tmp_path / "run"
     assert trace_steps(folder) == [1, 2]
     assert json.loads((folder / "run.json").read_text())["status"] == "failed"

@@ -1,6 +1,7 @@
 """Rewards that are a user's function: trusted by the command line alone, and held to numbers."""
 
 import shutil
+import statistics
 import sys
 
 import numpy
@@ -74,8 +75,9 @@ def test_a_resumed_run_needs_the_function_on_its_command_line_again(module, shor
         text = str(raised.value)
         assert "code outside lsp and eval is not run from a config file" in text
         assert "Write reward.path=my_rewards.shortness on the command line if you trust it" in text
-        assert "repeat what its command line said of it (python run.py num_queries" in text
-        assert "reward=callable reward.path=my_rewards.shortness" in text
+        way_on = f"go on with: python run.py resume={folder} {' '.join(CALLABLE)}\n"
+        assert f"if you trust the code that they name, {way_on}" in text
+        assert f"to python -m lsp.play say --trust reward.path={PATH}, to python -m eval" in text
         assert not module.exists()
     start([f"resume={folder}", *CALLABLE, "num_steps=3"])
     assert [line["step"] for line in read_metrics(folder)] == [1, 2, 3]
@@ -130,12 +132,61 @@ def test_a_path_that_names_no_function(module, path, says):
         ("words", "reward 0 is '1', and must be"),
         ("nothing", "2 rewards were asked for, and a NoneType came"),
         ("broken", r"failed at .*my_rewards.py:\d+: ZeroDivisionError: .*; correct it"),
-        ("missing_file", r"failed at .*my_rewards.py:\d+: FileNotFoundError: .*go on with resume"),
+        ("missing_file", r"failed at .*my_rewards.py:\d+: FileNotFoundError: .*; correct it"),
     ],
 )
 def test_a_function_that_returns_no_rewards(module, name, says):
     with pytest.raises(ValueError, match=f"the reward my_rewards.{name} .*{says}"):
         CallableScorer(f"my_rewards.{name}")(["a", "b"], ["c", "d"])
+
+
+def test_a_reward_outside_the_range_ends_the_run_and_is_not_clipped(module, short, tmp_path):
+    where = rf"the reward {PATH} gave [\d.e-]+ to the query '.*' and the answer '.*', outside its"
+    with pytest.raises(
+        RunError, match=rf"{where} range=\[0.9,1\]; correct what gives it, or start"
+    ):
+        start([*short, *CALLABLE, "reward.range=[0.9,1]"])
+    low, high = CallableScorer(PATH, (0.25, 0.5)), CallableScorer(PATH, (0.5, 1.0))
+    assert (low(["q"] * 2, ["a", "abc"]), high(["q"], [""])) == ([0.5, 0.25], [1.0])
+    with pytest.raises(ValueError, match="gave 1 to the query 'q' and the answer '', outside"):
+        low(["p", "q"], ["a", ""])
+    with pytest.raises(ValueError, match="gave 0.25 to the query 'q' and the answer 'abc', out"):
+        high(["p", "q"], ["a", "abc"])
+
+
+def test_the_shaped_challenger_rewards_work_with_a_range_that_was_stated(
+    module, short, train_in_memory
+):
+    """A query earns 1 - |2 p - 1| + w V_Q, where p is its mean R over the range, here [0, 2]."""
+    band = ["method.challenger_reward=band", "method.challenger_weight=1"]
+    with pytest.raises(ConfigError, match="needs a reward with a known range"):
+        compose([*short, *CALLABLE, *band])
+    _, rows = train_in_memory([*short, *CALLABLE, *band, "reward.range=[0,2]"])
+    groups = {}
+    for row in rows:
+        if row["answer"] is not None:
+            groups.setdefault(row["query_id"], []).append(row)
+    for group in groups.values():
+        share = statistics.fmean(row["reward"] for row in group) / 2
+        quality = statistics.fmean(row["quality"] for row in group)
+        expected = 1 - abs(2 * share - 1) + 0.3 * quality
+        assert group[0]["challenger_reward"] == pytest.approx(expected, abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("value", "says"),
+    [
+        ("[1,0]", r"range=\[1,0\] does not go from a lower to a higher number. Write range="),
+        ("[1,1]", "does not go from a lower"),
+        ("[0]", r"reward.range=\[0\]: must be a list of 2 numbers. Write reward.range=\[…\]"),
+        ("[low,high]", "must be a list of 2 numbers"),
+        ("1", "must be a list of 2 numbers"),
+        ("[0,inf]", "must be finite"),
+    ],
+)
+def test_a_range_that_is_none(module, value, says):
+    with pytest.raises(ConfigError, match=f"1 problem .*\n.*{says}"):
+        compose(["reward=callable", f"reward.path={PATH}", f"reward.range={value}"])
 
 
 def test_a_function_may_return_an_array(module):

@@ -139,6 +139,13 @@ def test_rewards_keep_their_order_under_concurrency(server):
     assert set(scorer.details()["retries"]) == {0} and scorer.settings.range is None
 
 
+def test_a_reward_outside_the_stated_range_is_final_and_not_asked_for_again(server):
+    scorer = scorer_of(server, range=(0.0, 2.0))
+    with pytest.raises(ValueError, match=r"gave 3 to the query 'q3' and .* its range=\[0,2\]"):
+        scorer(*pairs_of(4))
+    assert scorer(*pairs_of(3)) == [0, 1, 2] and len(server.bodies) == 2
+
+
 def test_equal_pairs_are_sent_once_and_any_text_arrives(server):
     texts = ["é\n\"'\\ 中 \x00 🎲", "\ud83c half", "a"]
     scorer = scorer_of(server)
@@ -322,7 +329,9 @@ def test_a_run_on_verifier_and_server(
         assert not file.is_file() or KEY.encode() not in file.read_bytes(), file
     # The server goes away: one message; it comes back: the run goes on.
     server.always = "404"
-    with pytest.raises(RunError, match="refuses: HTTP 404.*go on with resume"):
+    with pytest.raises(
+        RunError, match=r"(?s)refuses: HTTP 404.*\ngo on with: python run.py resume="
+    ):
         start([f"resume={folder}", "num_steps=4"])
     server.always = ""
     start([f"resume={folder}", "num_steps=4"])

