@@ -17,6 +17,7 @@ from lsp.batch import padded
 from lsp.contracts import Engine
 from lsp.model.context import context_of
 from lsp.model.onednn import decoding_weights
+from lsp.model.windows import windowed
 from lsp.rollout.row_cache import RowCache
 from lsp.rollout.sampling import sample
 from lsp.settings.limits import PREFILL_TOKENS
@@ -170,10 +171,13 @@ class InProcessEngine(Engine):
         return self._collect(token_BT, logprob_BT, length_B, stopped_B)
 
     def _forward(self, model, ids, mask, positions, cache: RowCache) -> Tensor:
-        """Logits after the last column, fp32, [rows, V]."""
-        hidden = model.get_decoder()(
+        """Logits after the last column, fp32, [rows, V]. A row's tokens lie side by side, so that
+        columns are as far apart as positions."""
+        decoder, columns = model.get_decoder(), torch.arange(mask.shape[-1], device=ids.device)
+        last_columns = columns[None, -ids.shape[1] :]
+        hidden = decoder(
             input_ids=ids,
-            attention_mask=mask,
+            attention_mask=windowed(decoder.config, mask, last_columns, columns[None]),
             position_ids=positions,
             past_key_values=cache,
             use_cache=True,
