@@ -110,7 +110,8 @@ class RunRecorder(Recorder):
         }
         self._last_metrics |= metrics
         if step == 1:
-            self._require(not_the_reference(metrics, config.model.dtype))
+            vocabulary = self.players.policy.config.vocab_size
+            self._require(not_the_reference(metrics, config.model.dtype, vocabulary))
         if step == self.spec.step + 1 and play.queries:
             self._require(unknown_objective(config, self._last_metrics))
         best = self._note_best(step, metrics)
