@@ -15,7 +15,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from lsp.batch import padded
 from lsp.contracts import Engine
-from lsp.model.context import context_of
+from lsp.model.context import context_of, context_text
 from lsp.model.onednn import decoding_weights
 from lsp.model.windows import windowed
 from lsp.rollout.row_cache import RowCache
@@ -87,11 +87,12 @@ class InProcessEngine(Engine):
                 f"{samples} samples of at most {max_new_tokens} tokens: there must be one or more"
                 " of both, after a prompt of one token or more"
             )
-        longest, context = max(map(len, prompts), default=0), context_of(model)
-        if longest + max_new_tokens > context:
+        longest = max(map(len, prompts), default=0)
+        if longest + max_new_tokens > context_of(model):
             raise ValueError(
                 f"a prompt of {longest} tokens and {max_new_tokens} new ones exceed the model's"
-                f" context of {context}; lower rollout.max_new_tokens or shorten the prompts"
+                f" context of {context_text(model)}; lower rollout.max_new_tokens or shorten the"
+                " prompts"
             )
         rows = [tuple(prompt) for prompt in prompts for _ in range(samples)]
         at_once = min(self.max_rows, max(1, self.max_tokens // (longest + max_new_tokens)))

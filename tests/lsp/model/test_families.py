@@ -11,6 +11,7 @@ import torch
 import transformers
 
 from lsp.batch import pad
+from lsp.model.context import context_of, context_text
 from lsp.model.families import unsupported
 from lsp.model.language_model import check_paths, load_model
 from lsp.model.logprobs import completion_scores, log_distribution
@@ -85,6 +86,10 @@ def test_logprobs_and_gradients_are_those_of_a_plain_forward_pass(name):
         assert (one - other).norm() <= 1e-4 * max(1.0, other.norm())
 
 
+NOBODY = SimpleNamespace(batch_decode=lambda rows, **_: [""] * len(rows))
+"""A tokenizer whose texts nobody reads."""
+
+
 @pytest.mark.parametrize("name", FAMILIES)
 def test_the_engine_writes_what_generate_writes(name):
     model = family(name)
@@ -97,11 +102,58 @@ def test_the_engine_writes_what_generate_writes(name):
             eos_token_id=1, pad_token_id=0,
         )  # fmt: skip
         expected.append(written[0, len(prompt) :].tolist())
-    nobody = SimpleNamespace(batch_decode=lambda rows, **_: [""] * len(rows))
-    engine = InProcessEngine(nobody, {1}, max_rows=8)
+    engine = InProcessEngine(NOBODY, {1}, max_rows=8)
     found = engine.generate(model, prompts, 2, 14, 0.0, DrawKey(0, 1, "solver"))
     for group, ids in zip(found, expected, strict=True):
         assert [list(completion.ids) for completion in group] == [ids, ids]
+
+
+SHORT, LONG = [1.0, 1.0, 1.0, 1.0], [1.0, 2.0, 4.0, 8.0]
+LONGROPE = {"rope_theta": 1e4, "rope_type": "longrope", "short_factor": SHORT, "long_factor": LONG,
+            "partial_rotary_factor": 1.0}  # fmt: skip
+DYNAMIC = {"rope_theta": 1e4, "rope_type": "dynamic", "factor": 4.0}
+BY_LENGTH = {
+    "longrope": ("Phi3", {"original_max_position_embeddings": 32, "rope_parameters": LONGROPE}),
+    "dynamic": ("Llama", {"max_position_embeddings": 32, "rope_parameters": DYNAMIC}),
+}
+
+
+@pytest.mark.parametrize("kind", BY_LENGTH)
+def test_a_row_does_not_depend_on_its_neighbours(kind):
+    """Rotary factors that transformers chooses by a batch's longest position: 32 tokens are within
+    the limit in any company, a longest prompt beside a longest completion too; 33 are refused."""
+    name, more = BY_LENGTH[kind]
+    torch.manual_seed(3)
+    model = transformers.AutoModelForCausalLM.from_config(shape(name, **more)).eval()
+    assert context_of(model) == 32
+    sizes = [(30, 2), (3, 20)]
+    rows = [TrainingRow("solver", tokens(p, p), tokens(a, a), (), 0.0, 0.0, 1) for p, a in sizes]
+    with torch.no_grad():
+        together = completion_scores(model, pad(rows), 1.0).logprobs_C
+        alone = torch.cat([completion_scores(model, pad([r]), 1.0).logprobs_C for r in rows])
+    assert torch.allclose(together, alone, atol=1e-5)
+    engine = InProcessEngine(NOBODY, {1}, max_rows=8)
+    key = DrawKey(0, 1, "solver")
+    prompts = [row.prompt_ids for row in rows]
+    _, (beside,) = engine.generate(model, prompts, 1, 2, 0.0, key)
+    ((apart,),) = engine.generate(model, prompts[1:], 1, 2, 0.0, key)
+    assert beside.ids == apart.ids and beside.logprobs == pytest.approx(apart.logprobs, abs=1e-5)
+    with pytest.raises(ValueError, match="3 new ones exceed the model's context of 32"):
+        engine.generate(model, prompts, 1, 3, 0.0, key)
+
+
+def test_the_limit_of_longrope_is_told_with_its_reason():
+    kind, more = BY_LENGTH["longrope"]
+    model = transformers.AutoModelForCausalLM.from_config(shape(kind, **more))
+    assert context_text(model) == (
+        "32 (of 128: beyond, longrope turns all rows of a batch by its longest one)"
+    )
+    # Settings by kind of layer; a model without a limit of its own.
+    by_kind = SimpleNamespace(rope_parameters={
+        FULL: LONGROPE | {"original_max_position_embeddings": 16}, SLIDING: {"rope_type": "default"}
+    })  # fmt: skip
+    assert context_of(SimpleNamespace(config=by_kind)) == 16
+    assert context_of(family("Phi-4-mini")) == 128
 
 
 WITH_WINDOWS = [name for name, (_, more) in FAMILIES.items() if more.get("sliding_window")]
