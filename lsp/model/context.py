@@ -37,8 +37,8 @@ def check_context(
     if not fitting:
         raise ValueError(
             f"no query of the data set fits: the shortest has {min(lengths)} tokens, and beside an"
-            f" answer and the prompts the model's context of {context_text(model)} leaves {longest};"
-            f" lower rollout.max_new_tokens={rollout.max_new_tokens}"
+            f" answer and the prompts the model's context of {context_text(model)} leaves"
+            f" {longest}; lower rollout.max_new_tokens={rollout.max_new_tokens}"
         )
     return fitting, len(queries) - len(fitting)
 
