@@ -80,5 +80,5 @@ def _longrope_limit(model: PreTrainedModel) -> int | None:
     settings of rotary embeddings are those of all layers, or by kind of layer."""
     settings = getattr(model.config, "rope_parameters", None) or {}
     by_kind = [settings] if "rope_type" in settings else settings.values()
-    longrope = [kind for kind in by_kind if kind and kind.get("rope_type") == "longrope"]
-    return min((kind["original_max_position_embeddings"] for kind in longrope), default=None)
+    longrope = [s for s in by_kind if isinstance(s, dict) and s.get("rope_type") == "longrope"]
+    return min((s["original_max_position_embeddings"] for s in longrope), default=None)

@@ -56,7 +56,9 @@ def load_pretrained(
         shared["trust_remote_code"] = trust_remote_code
         config = transformers.AutoConfig.from_pretrained(name, **shared)
         if head == "CausalLM" and (reason := unsupported(config)):
-            raise UnfitFiles(f"{name!r} ({config.model_type}) is not supported: {reason}")
+            raise UnfitFiles(
+                f"{name!r} ({config.model_type}) is not supported: {reason}; choose another"
+            )
         tokenizer = transformers.AutoTokenizer.from_pretrained(name, **shared)
         options |= shared | {"dtype": getattr(torch, dtype), "use_safetensors": True}
         auto_class = getattr(transformers, f"AutoModelFor{head}")

@@ -4,8 +4,8 @@ A token at position p of a layer with window w sees positions p-w+1 to p (``slid
 in transformers' masking_utils.py). transformers cuts windows out of masks that it makes itself and
 takes a mask of four dimensions as it is, so whoever brings one cuts the window out. Decoders whose
 config lists ``layer_types`` then take one mask for each kind of layer (Gemma 3, Qwen 2 and 3,
-Olmo 3), others one for all layers (Mistral, Phi-3). What is cached keeps all tokens, since a layer
-of the other kind reads them and a mask costs nothing more.
+Olmo 3), others one for all layers (Mistral, Phi-3). Every layer keeps the keys and values of all
+tokens, which is what lsp/plan counts; a window is only ever a mask.
 """
 
 from collections.abc import Iterator

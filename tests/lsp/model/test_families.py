@@ -194,10 +194,35 @@ def test_windows_are_narrowed_for_the_check_alone():
         assert nothing is None
 
 
+@pytest.mark.parametrize("lora", [0, 4])
+def test_a_run_of_a_model_with_windows(llama3_tokenizer, tmp_path, train_in_memory, lora):
+    """Engine and trainer agree on every sampled token, and so do policy and reference at first."""
+    kind, more = FAMILIES["Gemma 3"]
+    torch.manual_seed(3)
+    config = shape(kind, **more, vocab_size=len(llama3_tokenizer))
+    transformers.AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path)
+    llama3_tokenizer.save_pretrained(tmp_path)
+    data = tmp_path / "data.jsonl"
+    data.write_text('{"instruction": "Name one."}\n{"instruction": "Name another one."}')
+    lines, _ = train_in_memory([
+        f"model.name={tmp_path}", "data=alpaca", f"data.path={data}", "method=grpo",
+        "objective=null", "num_steps=2", "num_queries=2", "group_size=2", "eval=none",
+        "rollout.max_new_tokens=16", f"model.lora.rank={lora}",
+    ])  # fmt: skip
+    assert all(line["rollout/logprob_mismatch"] < 1e-4 for line in lines)
+    assert lines[0]["kl/largest_difference"] == 0
+
+
 @pytest.mark.parametrize(
     ("config", "reason"),
     [
-        (lambda: shape("Gemma2"), "bends its logits by a tanh .final_logit_softcapping and attn_"),
+        (lambda: shape("Gemma2"), "final_logit_softcapping=30.0, attn_logit_softcapping=50.0 in"),
+        (
+            lambda: shape("Cohere2"),
+            "changes its logits after the vocabulary head.*logit_scale=0.06",
+        ),
+        (lambda: shape("Mamba"), "has layers of the kind linear_attention"),
+        (lambda: shape("GptOss"), "without scaled_dot_product_attention, through which masks"),
         (lambda: shape("Llama4Text"), "has layers of the kind chunked_attention, and prompts are"),
         (lambda: shape("Qwen3Next"), "has layers of the kind linear_attention, and prompts are"),
         (lambda: shape("Gemma3Text", use_bidirectional_attention=True), "tokens see those after"),
