@@ -194,23 +194,38 @@ def test_windows_are_narrowed_for_the_check_alone():
         assert nothing is None
 
 
-@pytest.mark.parametrize("lora", [0, 4])
-def test_a_run_of_a_model_with_windows(llama3_tokenizer, tmp_path, train_in_memory, lora):
+@pytest.fixture
+def run_of(llama3_tokenizer, tmp_path, train_in_memory):
+    """Trains a random model for two steps on two instructions; its metrics, a line a step."""
+
+    def made(kind, more, *settings):
+        torch.manual_seed(3)
+        config = shape(kind, **more, vocab_size=len(llama3_tokenizer))
+        transformers.AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path)
+        llama3_tokenizer.save_pretrained(tmp_path)
+        data = tmp_path / "data.jsonl"
+        data.write_text('{"instruction": "Name one."}\n{"instruction": "Name another one."}')
+        lines, _ = train_in_memory([
+            f"model.name={tmp_path}", "data=alpaca", f"data.path={data}", "method=grpo",
+            "objective=null", "num_steps=2", "num_queries=2", "group_size=2", "eval=none",
+            "rollout.max_new_tokens=16", *settings,
+        ])  # fmt: skip
+        return lines
+
+    return made
+
+
+@pytest.mark.parametrize("rank", [0, 4])
+def test_a_run_of_a_model_with_windows(run_of, rank):
     """Engine and trainer agree on every sampled token, and so do policy and reference at first."""
-    kind, more = FAMILIES["Gemma 3"]
-    torch.manual_seed(3)
-    config = shape(kind, **more, vocab_size=len(llama3_tokenizer))
-    transformers.AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path)
-    llama3_tokenizer.save_pretrained(tmp_path)
-    data = tmp_path / "data.jsonl"
-    data.write_text('{"instruction": "Name one."}\n{"instruction": "Name another one."}')
-    lines, _ = train_in_memory([
-        f"model.name={tmp_path}", "data=alpaca", f"data.path={data}", "method=grpo",
-        "objective=null", "num_steps=2", "num_queries=2", "group_size=2", "eval=none",
-        "rollout.max_new_tokens=16", f"model.lora.rank={lora}",
-    ])  # fmt: skip
+    lines = run_of(*FAMILIES["Gemma 3"], f"model.lora.rank={rank}")
     assert all(line["rollout/logprob_mismatch"] < 1e-4 for line in lines)
     assert lines[0]["kl/largest_difference"] == 0
+
+
+def test_a_run_that_could_pass_the_limit_of_longrope_is_refused(run_of):
+    with pytest.raises(ValueError, match="context of 32 .of 128: beyond, longrope turns all rows"):
+        run_of(*BY_LENGTH["longrope"])
 
 
 @pytest.mark.parametrize(
