@@ -65,6 +65,17 @@ def finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
+def files_below(folder: Path) -> list[Path]:
+    """All files of a folder and of those inside it, in order. Raises OSError where one cannot be
+    listed, FileNotFoundError where it is gone."""
+
+    def refuse(error: OSError) -> None:
+        raise error
+
+    found = os.walk(folder, onerror=refuse)
+    return sorted(Path(parent, name) for parent, _, names in found for name in names)
+
+
 def sha256(path: Path) -> str:
     """Of a file's bytes, in hexadecimal."""
     with path.open("rb") as stream:

@@ -27,7 +27,9 @@ from lsp.types import MicroBatch, TrainingRow
 @dataclass
 class UpdateStats:
     """What an update measured. Sums by role are weighted by ``count``, so merged rows count as
-    often as they were played. ``row`` maps a row's key to its mean KL (k2) and entropy."""
+    often as they were played. ``row`` maps a row's key to its mean KL (k2) and entropy. Largest
+    differences of a token's log-probability: ``max_mismatch`` to the engine's, ``max_difference``
+    to the reference's."""
 
     loss: float = 0.0
     grad_norm: float = 0.0
@@ -37,6 +39,7 @@ class UpdateStats:
     tokens: int = 0
     padded_tokens: int = 0
     max_mismatch: float = 0.0
+    max_difference: float = 0.0
     role_gradients: dict[str, float] = field(default_factory=dict)
     sums: Counter[str] = field(default_factory=Counter)
     row: dict[tuple, tuple[float, float]] = field(default_factory=dict)
@@ -46,7 +49,7 @@ class UpdateStats:
         """Of all processes' parts of one update."""
         whole = cls(role_gradients=parts[0].role_gradients)
         for part in parts:
-            whole.note_mismatch(part.max_mismatch)
+            whole.note_largest(part.max_mismatch, part.max_difference)
             whole.loss += part.loss
             whole.tokens += part.tokens
             whole.padded_tokens += part.padded_tokens
@@ -54,9 +57,10 @@ class UpdateStats:
             whole.sums.update(part.sums)
         return whole
 
-    def note_mismatch(self, mismatch: float) -> None:
+    def note_largest(self, mismatch: float, difference: float) -> None:
         """Of a batch's log-probabilities; NaN stays."""
-        self.max_mismatch = mismatch if math.isnan(mismatch) else max(self.max_mismatch, mismatch)
+        self.max_mismatch = _largest(self.max_mismatch, mismatch)
+        self.max_difference = _largest(self.max_difference, difference)
 
     def metrics(self) -> dict[str, float]:
         """Path keys. KL by every sampled estimator, whichever the loss uses."""
@@ -68,6 +72,7 @@ class UpdateStats:
             "batch/distinct_rows": self.merged_rows,
             "batch/padding_frac": 1 - self.tokens / max(1, self.padded_tokens),
             "rollout/logprob_mismatch": self.max_mismatch,
+            "kl/largest_difference": self.max_difference,
             **self.role_gradients,
         }
         sums = self.sums
@@ -263,8 +268,9 @@ class Learner:
         measures |= {"entropy": scores.entropy_C, method.kl_estimator: kl_C}
         values = {name: row_sums(batch, value_C).tolist() for name, value_C in measures.items()}
         rollout = [x for row in batch.rows for x in row.rollout_logprobs]
-        difference = scores.logprobs_C - torch.tensor(rollout, device=scores.logprobs_C.device)
-        stats.note_mismatch(difference.abs().max().item())
+        others = torch.tensor(rollout, device=scores.logprobs_C.device), ref.logprobs_C
+        largest = [(scores.logprobs_C - other_C).abs().max().item() for other_C in others]
+        stats.note_largest(*largest)
         stats.tokens += batch.tokens
         stats.padded_tokens += batch.padded_tokens
         sums = stats.sums
@@ -292,6 +298,11 @@ def _master(parameter: torch.nn.Parameter) -> torch.Tensor:
 
     parameter.register_post_accumulate_grad_hook(hand_over)
     return master
+
+
+def _largest(one: float, other: float) -> float:
+    """The larger of two; NaN where either is."""
+    return math.nan if math.isnan(one) or math.isnan(other) else max(one, other)
 
 
 def _norm(tensors: list[torch.Tensor]) -> float:

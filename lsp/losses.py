@@ -83,7 +83,7 @@ def kl_per_token(
         case "k2":
             return d_T.square() / 2
         case "k3":
-            return torch.exp(-d_T) - 1 + d_T
+            return torch.expm1(-d_T) + d_T  # e^-d - 1 would lose the digits of a small d
     raise ValueError(f"kl_estimator {estimator!r}: one of {', '.join(KL_ESTIMATORS)}")
 
 

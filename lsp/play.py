@@ -70,14 +70,14 @@ class Table:
 
     def refusal(self, query: str) -> str | None:
         """Why a query does not fit into the context of Solver and judge; None where it does."""
-        from lsp.model.context import answer_tokens, beyond_context
+        from lsp.model.context import answer_tokens, beyond_context, context_of
 
         players = self.players
         length = len(players.chat.encode_text([query])[0])
         needed = answer_tokens(players.chat, players.config, length)
         if not beyond_context(players.policy, needed):
             return None
-        longest = players.policy.config.max_position_embeddings - max(needed.values()) + length
+        longest = context_of(players.policy) - max(needed.values()) + length
         return f"too long: {length} tokens, and at most {longest} fit the model's context"
 
     def answers(self, query: str, turn: int) -> list[Answer]:

@@ -112,7 +112,8 @@ class RunRecorder(Recorder):
         }
         self._last_metrics |= metrics
         if step == 1:
-            self._require(not_the_reference(metrics, config.model.dtype))
+            vocabulary = self.players.policy.config.vocab_size
+            self._require(not_the_reference(metrics, config.model.dtype, vocabulary))
             self._tell_findings(queries, play)
         self._note_weight(step, play)
         if step == self.spec.step + 1 and play.queries:

@@ -26,20 +26,19 @@ def check_context(
         for who, tokens in beyond_context(model, needed).items():
             raise ValueError(
                 f"{who} may need {tokens} tokens, its prompt included, and the model's context has"
-                f" {model.config.max_position_embeddings}; lower"
+                f" {context_text(model)}; lower"
                 f" rollout.max_query_tokens={rollout.max_query_tokens} or"
                 f" rollout.max_new_tokens={rollout.max_new_tokens}"
             )
         return [], 0
-    context = context_of(model)
-    longest = context - max(needed.values())
+    longest = context_of(model) - max(needed.values())
     lengths = [len(ids) for ids in chat.encode_text(queries)]
     fitting = [q for q, n in zip(queries, lengths, strict=True) if n <= longest]
     if not fitting:
         raise ValueError(
             f"no query of the data set fits: the shortest has {min(lengths)} tokens, and beside an"
-            f" answer and the prompts the model's context of {context} leaves {longest}; lower"
-            f" rollout.max_new_tokens={rollout.max_new_tokens}"
+            f" answer and the prompts the model's context of {context_text(model)} leaves"
+            f" {longest}; lower rollout.max_new_tokens={rollout.max_new_tokens}"
         )
     return fitting, len(queries) - len(fitting)
 
@@ -60,5 +59,26 @@ def beyond_context(model: PreTrainedModel, needed: dict[str, int]) -> dict[str, 
 
 
 def context_of(model: PreTrainedModel) -> float:
-    """Tokens that it can read at most; infinite where that is not known."""
-    return getattr(model.config, "max_position_embeddings", None) or math.inf
+    """Tokens that it can read at most; infinite where that is not known. Of ``longrope`` those that
+    it was first trained on: transformers takes another set of rotary factors for every row of a
+    batch where its longest row is longer, and a row would depend on its neighbours. (``dynamic``
+    factors change beyond ``max_position_embeddings`` alone.)"""
+    limits = [getattr(model.config, "max_position_embeddings", None), _longrope_limit(model)]
+    return min((limit for limit in limits if limit), default=math.inf)
+
+
+def context_text(model: PreTrainedModel) -> str:
+    """``context_of`` for errors, with its reason where that is not the model's own limit."""
+    context, own = context_of(model), getattr(model.config, "max_position_embeddings", None)
+    if _longrope_limit(model) != context or own == context:
+        return str(context)
+    return f"{context} (of {own}: beyond, longrope turns all rows of a batch by its longest one)"
+
+
+def _longrope_limit(model: PreTrainedModel) -> int | None:
+    """Tokens up to which a longrope model takes its short factors; None for other models. The
+    settings of rotary embeddings are those of all layers, or by kind of layer."""
+    settings = getattr(model.config, "rope_parameters", None) or {}
+    by_kind = [settings] if "rope_type" in settings else settings.values()
+    longrope = [s for s in by_kind if isinstance(s, dict) and s.get("rope_type") == "longrope"]
+    return min((s["original_max_position_embeddings"] for s in longrope), default=None)

@@ -15,6 +15,7 @@ from safetensors import SafetensorError
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.models.auto.tokenization_auto import get_tokenizer_config
 
+from lsp.model.families import quantized_by, unsupported
 from lsp.model.out_of_memory import is_out_of_memory
 from lsp.settings.config import local_model_folder
 
@@ -53,6 +54,11 @@ def load_pretrained(
         files = {"config.json": config_json, "tokenizer_config.json": tokenizer_json}
         _refuse_files(head, group, name, files, trust_remote_code)
         shared["trust_remote_code"] = trust_remote_code
+        config = transformers.AutoConfig.from_pretrained(name, **shared)
+        if head == "CausalLM" and (reason := unsupported(config)):
+            raise UnfitFiles(
+                f"{name!r} ({config.model_type}) is not supported: {reason}; choose another"
+            )
         tokenizer = transformers.AutoTokenizer.from_pretrained(name, **shared)
         options |= shared | {"dtype": getattr(torch, dtype), "use_safetensors": True}
         auto_class = getattr(transformers, f"AutoModelFor{head}")
@@ -83,8 +89,8 @@ class UnfitFiles(ValueError):
 
 
 def _refuse_files(head: str, group: str, name: str, files: dict[str, dict], trusted: bool) -> None:
-    """Raises UnfitFiles where ``files``, by their JSON, ask to run code that was not agreed to, or
-    are a classifier's in place of a language model's."""
+    """Raises UnfitFiles where ``files``, by their JSON, ask to run code that was not agreed to, are
+    quantized, or are a classifier's in place of a language model's."""
     what = "model" if group == "model" else "reward model"
     with_code = [file for file, content in files.items() if content.get("auto_map")]
     if with_code and not trusted:
@@ -94,6 +100,12 @@ def _refuse_files(head: str, group: str, name: str, files: dict[str, dict], trus
             f" and if you trust it write {group}.trust_remote_code=true on run.py's command line,"
             f" best with {group}.revision=<commit> beside it (trust_remote_code=true on python -m"
             f" eval's); or choose another {what}"
+        )
+    if method := quantized_by(files["config.json"]):
+        raise UnfitFiles(
+            f"the {what} {name!r} is quantized ({method}, by 'quantization_config' in config.json),"
+            f" and here weights are computed as they are saved, in {group}.dtype; give the {what}"
+            " that it was made from"
         )
     # A classifier's decoder with a tied vocabulary head loads as a language model silently.
     architectures = files["config.json"].get("architectures") or ()

@@ -39,8 +39,9 @@ def add_lora(model: PreTrainedModel, settings: LoraSettings) -> None:
 @torch.no_grad()
 def merge_adapter(model: PreTrainedModel, folder: Path) -> None:
     """Merge the LoRA adapter in ``folder`` (as peft writes one) into a plain model: in fp32, then
-    rounded to the model's own dtype, all of it trainable. Raises ValueError where the adapter does
-    not fit the model or cannot be merged."""
+    rounded to the model's own dtype, all of it trainable. Whole layers that it carries (embedding
+    and head by peft's save_embedding_layers, modules_to_save) take the place of the model's, as in
+    peft. Raises ValueError where it does not fit the model or cannot be merged."""
     from peft import LoraConfig, PeftConfig, PeftModel, get_peft_model_state_dict
     from safetensors.torch import load_file
 
@@ -49,6 +50,8 @@ def merge_adapter(model: PreTrainedModel, folder: Path) -> None:
     if not weights.is_file():
         raise ValueError(f"the adapter {folder} has no {weights.name}; {way_out}")
     dtypes = {name: parameter.dtype for name, parameter in model.named_parameters()}
+    tied = model.get_input_embeddings().weight is model.get_output_embeddings().weight
+    both = ", whose embedding and vocabulary head are one tensor" if tied else ""
     for parameter in model.parameters():
         parameter.data = parameter.data.float()
     try:
@@ -56,7 +59,11 @@ def merge_adapter(model: PreTrainedModel, folder: Path) -> None:
             raise ValueError("it is no LoRA adapter, and others cannot be merged")
         adapted = PeftModel.from_pretrained(model, str(folder)).eval()
         saved = load_file(weights).keys()
-        unfit = saved ^ get_peft_model_state_dict(adapted, save_embedding_layers=False).keys()
+        needed, known = (
+            get_peft_model_state_dict(adapted, save_embedding_layers=copies).keys()
+            for copies in (False, True)
+        )
+        unfit = (needed - saved) | (saved - known)
         if unfit:
             raise ValueError(f"{len(unfit)} of its weights are missing or have no layer")
         probe = torch.arange(4, device=model.device)[None]
@@ -65,9 +72,9 @@ def merge_adapter(model: PreTrainedModel, folder: Path) -> None:
         difference = (merged(input_ids=probe).logits - expected).abs().max().item()
         scale = max(1.0, expected.abs().max().item())
         if merged is not model or dtypes.keys() != dict(model.named_parameters()).keys():
-            raise ValueError("merging it changes the model's layers")
+            raise ValueError(f"merging it changes the layers of the model{both}")
         if not difference <= 1e-3 * scale:
-            raise ValueError("it computes something else once it is merged")
+            raise ValueError(f"it computes something else once it is merged into the model{both}")
     except (ValueError, RuntimeError, TypeError, KeyError, OSError, SafetensorError) as error:
         if is_out_of_memory(error):
             raise

@@ -15,8 +15,9 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from lsp.batch import padded
 from lsp.contracts import Engine
-from lsp.model.context import context_of
+from lsp.model.context import context_of, context_text
 from lsp.model.onednn import decoding_weights
+from lsp.model.windows import windowed
 from lsp.rollout.row_cache import RowCache
 from lsp.rollout.sampling import sample
 from lsp.settings.limits import PREFILL_TOKENS
@@ -86,11 +87,12 @@ class InProcessEngine(Engine):
                 f"{samples} samples of at most {max_new_tokens} tokens: there must be one or more"
                 " of both, after a prompt of one token or more"
             )
-        longest, context = max(map(len, prompts), default=0), context_of(model)
-        if longest + max_new_tokens > context:
+        longest = max(map(len, prompts), default=0)
+        if longest + max_new_tokens > context_of(model):
             raise ValueError(
                 f"a prompt of {longest} tokens and {max_new_tokens} new ones exceed the model's"
-                f" context of {context}; lower rollout.max_new_tokens or shorten the prompts"
+                f" context of {context_text(model)}; lower rollout.max_new_tokens or shorten the"
+                " prompts"
             )
         rows = [tuple(prompt) for prompt in prompts for _ in range(samples)]
         at_once = min(self.max_rows, max(1, self.max_tokens // (longest + max_new_tokens)))
@@ -170,10 +172,13 @@ class InProcessEngine(Engine):
         return self._collect(token_BT, logprob_BT, length_B, stopped_B)
 
     def _forward(self, model, ids, mask, positions, cache: RowCache) -> Tensor:
-        """Logits after the last column, fp32, [rows, V]."""
-        hidden = model.get_decoder()(
+        """Logits after the last column, fp32, [rows, V]. A row's tokens lie side by side, so that
+        columns are as far apart as positions."""
+        decoder, columns = model.get_decoder(), torch.arange(mask.shape[-1], device=ids.device)
+        last_columns = columns[None, -ids.shape[1] :]
+        hidden = decoder(
             input_ids=ids,
-            attention_mask=mask,
+            attention_mask=windowed(decoder.config, mask, last_columns, columns[None]),
             position_ids=positions,
             past_key_values=cache,
             use_cache=True,

@@ -1,6 +1,6 @@
 """Model, optimizer and state go in, a folder that ``from_pretrained`` loads comes out, and back.
 
-    step-000150/  config.json, model.safetensors, tokenizer files   the model
+    step-000150/  config.json, model.safetensors, tokenizer files   the model, folders inside too
                   trainer.safetensors                               the optimizer's moments
                   checkpoint.json                                   step, sha256 of each file
 
@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lsp.errors import RunError
-from lsp.files import sha256, sync, write_json
+from lsp.files import files_below, sha256, sync, write_json
 from lsp.run.folder import go_on_command
 
 if TYPE_CHECKING:
@@ -145,10 +145,11 @@ def save_checkpoint(
         save_file(trainer, temporary / "trainer.safetensors")
     except SafetensorError as error:  # how a full disk shows itself there
         raise OSError(str(error)) from error
-    files = {path.name: sha256(path) for path in sorted(temporary.iterdir())}
+    paths = files_below(temporary)
+    files = {path.relative_to(temporary).as_posix(): sha256(path) for path in paths}
     manifest = {"step": step, "state": {**state, "collapse": collapse}, "files": files}
     write_json(temporary / MANIFEST, manifest)
-    for path in temporary.iterdir():
+    for path in temporary.rglob("*"):
         sync(path)
     shutil.rmtree(final, ignore_errors=True)
     temporary.replace(final)

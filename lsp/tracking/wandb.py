@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 from lsp.contracts import BuildContext, Rows, RunIdentity, Tracker, TrackerSettings
 from lsp.errors import RunError
+from lsp.files import files_below
 from lsp.settings.config import Config
 from lsp.settings.schema import flat, setting, settings
 from lsp.tracking.reader import read_metrics, shard, trace_steps
@@ -176,9 +177,9 @@ class WandbLogger(Tracker):
         name = model_artifact(self.identity.run_id)
         artifact = self.wandb.Artifact(name, type="model", metadata={"step": step})
         try:
-            for path in sorted(folder.iterdir()):
+            for path in files_below(folder):
                 if path.name != "trainer.safetensors":
-                    artifact.add_file(str(path))
+                    artifact.add_file(str(path), name=path.relative_to(folder).as_posix())
         except FileNotFoundError:  # checkpoint.keep let go of it before its turn came
             print(f"note: W&B has no model of step {step}: it was not kept", file=sys.stderr)
             return

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import pytest
 
 from lsp.files import (
+    files_below,
     finite,
     is_locked,
     lock,
@@ -31,6 +32,16 @@ def test_the_old_file_stays_until_the_new_one_is_whole(tmp_path):
         temporary.write_text("new")
         assert path.read_text() == "old"
     assert path.read_text() == "new" and list(tmp_path.iterdir()) == [path]
+
+
+def test_files_below_a_folder_are_those_of_folders_inside_too(tmp_path):
+    (tmp_path / "b" / "c").mkdir(parents=True)
+    paths = [tmp_path / "a", tmp_path / "b" / "c" / "d", tmp_path / "b" / "e"]
+    for path in paths:
+        path.touch()
+    assert files_below(tmp_path) == paths
+    with pytest.raises(FileNotFoundError):
+        files_below(tmp_path / "gone")
 
 
 def test_an_error_leaves_the_old_file_and_nothing_else(tmp_path):

@@ -86,6 +86,13 @@ def test_kl_is_zero_against_itself():
         assert kl_per_token(logprobs, logprobs, estimator).tolist() == [0.0, 0.0]
 
 
+def test_k3_keeps_the_digits_of_a_small_difference():
+    """About d^2 / 2, which e^-d - 1 + d would round to nothing."""
+    logprobs = torch.tensor([2e-5, -1e-4])
+    found = kl_per_token(logprobs, torch.zeros(2), "k3")
+    assert found.tolist() == pytest.approx([2e-10, 5e-9], rel=1e-3)
+
+
 def test_kl_loss_is_weighted_and_scaled_by_beta():
     assert kl_loss(torch.tensor([1.0, 3.0]), torch.tensor([0.5, 0.25]), 0.2).item() == (
         pytest.approx(0.25)

@@ -120,15 +120,20 @@ def test_adapters_that_cannot_be_merged_are_refused():
         add_lora(transformers.MixtralForCausalLM(config), LoraSettings(rank=4, alpha=8.0))
 
 
-def saved_adapter(base, folder, **settings):
-    """A peft adapter that does something, written as peft writes it; the logits with it."""
+def saved_adapter(base, folder, copies="auto", train=(), **settings):
+    """A peft adapter that does something, written as peft writes it; the logits with it.
+    ``copies``: peft's save_embedding_layers; ``train``: parts of names of what is trained whole."""
     from peft import LoraConfig, get_peft_model
 
     model, _ = load_model(base, "float32", torch.device("cpu"))
     usual = {"r": 4, "lora_alpha": 8, "target_modules": "all-linear", "task_type": "CAUSAL_LM"}
+    torch.manual_seed(4)
     adapted = get_peft_model(model, LoraConfig(**(usual | settings))).eval()
     perturb(adapted)
-    adapted.save_pretrained(folder)
+    for name, parameter in adapted.named_parameters():
+        if any(part in name for part in train) and "lora_" not in name:
+            parameter.data += torch.randn(parameter.shape, generator=torch.manual_seed(6))
+    adapted.save_pretrained(folder, save_embedding_layers=copies)
     return logits_of(adapted)
 
 
@@ -165,17 +170,26 @@ def test_an_adapter_as_init_is_merged_into_the_base(small, llama_folder, tmp_pat
 
 
 @pytest.mark.parametrize("rank", [0, 4])
-def test_kl_is_zero_at_the_first_step_of_a_run_from_an_adapter(llama_folder, tmp_path, rank):
+def test_kl_is_zero_at_the_first_step_of_a_run_from_an_adapter(
+    llama_folder, tmp_path, rank, monkeypatch
+):
     saved_adapter(llama_folder, tmp_path / "adapter")
+    # A reward in which a random model's answers differ, so that there is something to learn.
+    code = (
+        "def vowels(queries, answers): return [float(sum(map(a.count, 'aeiou'))) for a in answers]"
+    )
+    (tmp_path / "own_reward.py").write_text(code)
+    monkeypatch.syspath_prepend(tmp_path)
+    reward = ["reward=callable", "reward.path=own_reward.vowels"]
     run = tmp_path / "run"
     shape = ["num_queries=3", "group_size=2", "eval=none", "tracker=none", "objective=null",
-             "method=grpo", "rollout.max_new_tokens=4", "checkpoint.every=1"]  # fmt: skip
+             "method=grpo", "rollout.max_new_tokens=12", "checkpoint.every=1", *reward]  # fmt: skip
     start([*shape, *from_adapter(llama_folder, tmp_path / "adapter"), f"model.lora.rank={rank}",
            "num_steps=2", "optim.lr=0.01", "optim.warmup_steps=0", f"run_dir={run}"])  # fmt: skip
     first, last = (line["kl/solver/k2"] for line in read_metrics(run))
-    assert abs(first) <= 1e-12 and last > 0
+    assert first == 0.0 and last > 0
     # A resumed run has the same reference, and its checkpoint is a plain model.
-    start([f"resume={run}", "num_steps=3"])
+    start([f"resume={run}", "num_steps=3", *reward])
     assert read_metrics(run)[-1]["kl/solver/k2"] > 0
     load_model(run / "checkpoints" / "step-000003", "float32", torch.device("cpu"))
 
@@ -225,19 +239,64 @@ def test_an_adapter_of_another_revision_is_refused(small, tmp_path):
     assert resolve_init(compose([*small, *from_it, "model.revision=abc"])).is_adapter
 
 
-def test_an_adapter_of_tied_embeddings_is_refused(llama3_tokenizer, tmp_path):
-    """Merged into one of them it would change the other."""
+WHOLE_LAYERS = {
+    "copies of the base's": {"copies": True},
+    "a trained head": {"copies": True, "train": ["lm_head"]},
+    "a trained embedding": {"copies": True, "train": ["embed_tokens"]},
+    "an adapted head": {"target_modules": ["lm_head", "q_proj"]},
+    "an adapted embedding": {"target_modules": ["embed_tokens", "q_proj"]},
+    "modules_to_save": {"modules_to_save": ["lm_head", "norm"], "train": ["modules_to_save"],
+                        "target_modules": ["q_proj"]},
+}  # fmt: skip
+"""What peft writes whole beside an adapter, and how."""
+
+
+@pytest.mark.parametrize("kind", WHOLE_LAYERS)
+def test_whole_layers_of_an_adapter_are_used_as_peft_uses_them(llama_folder, tmp_path, kind):
+    expected = saved_adapter(llama_folder, tmp_path / "adapter", **WHOLE_LAYERS[kind])
+    whole = load_file(tmp_path / "adapter" / "adapter_model.safetensors")
+    assert any("lora_" not in name for name in whole)
+    model, _ = load_model(llama_folder, "float32", torch.device("cpu"))
+    without = saved_adapter(llama_folder, tmp_path / "without")
+    merge_adapter(model, tmp_path / "adapter")
+    assert torch.allclose(logits_of(model), expected, atol=1e-4)
+    # Copies of the base's are no difference; what was trained is one.
+    assert torch.allclose(without, expected, atol=1e-4) == (kind == "copies of the base's")
+
+
+@pytest.fixture
+def tied_folder(llama3_tokenizer, tmp_path):
+    """A base whose embedding is its vocabulary head."""
     import transformers
 
     torch.manual_seed(5)
-    base = tmp_path / "tied"
     config = transformers.LlamaConfig(
         vocab_size=len(llama3_tokenizer), hidden_size=32, intermediate_size=48,
         num_hidden_layers=1, num_attention_heads=4, tie_word_embeddings=True,
     )  # fmt: skip
-    transformers.LlamaForCausalLM(config).save_pretrained(base)
-    llama3_tokenizer.save_pretrained(base)
-    saved_adapter(base, tmp_path / "adapter", target_modules=["lm_head", "q_proj"])
-    model, _ = load_model(base, "float32", torch.device("cpu"))
-    with pytest.raises(ValueError, match="cannot be merged into a LlamaForCausalLM"):
+    transformers.LlamaForCausalLM(config).save_pretrained(tmp_path / "tied")
+    llama3_tokenizer.save_pretrained(tmp_path / "tied")
+    return tmp_path / "tied"
+
+
+def test_copies_of_a_tied_embedding_are_merged_as_one(tied_folder, tmp_path):
+    expected = saved_adapter(tied_folder, tmp_path / "a", copies=True, train=["embed_tokens"])
+    model, _ = load_model(tied_folder, "float32", torch.device("cpu"))
+    merge_adapter(model, tmp_path / "a")
+    assert torch.allclose(logits_of(model), expected, atol=1e-4)
+    assert model.lm_head.weight is model.model.embed_tokens.weight
+
+
+@pytest.mark.parametrize(
+    ("settings", "reason"),
+    [
+        ({"target_modules": ["lm_head", "q_proj"]}, "computes something else once it is merged"),
+        ({"target_modules": ["q_proj"], "modules_to_save": ["lm_head"]}, "changes the layers"),
+    ],
+)
+def test_an_adapter_of_tied_embeddings_is_refused(tied_folder, tmp_path, settings, reason):
+    """Merged into one of them it would change the other."""
+    saved_adapter(tied_folder, tmp_path / "adapter", **settings)
+    model, _ = load_model(tied_folder, "float32", torch.device("cpu"))
+    with pytest.raises(ValueError, match=f"{reason}.* embedding and vocabulary head are one tens"):
         merge_adapter(model, tmp_path / "adapter")

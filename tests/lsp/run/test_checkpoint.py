@@ -1,6 +1,7 @@
 """Checkpoints: whole or not there, damage named, and training that goes on bit for bit."""
 
 import copy
+import json
 import shutil
 from dataclasses import replace
 
@@ -10,6 +11,7 @@ import torch
 
 from lsp.errors import RunError
 from lsp.learner import Learner
+from lsp.loop.launch import start
 from lsp.run.checkpoint import (
     checkpoint_folders,
     checkpoint_step,
@@ -112,6 +114,37 @@ def test_a_damaged_checkpoint_is_refused_by_name_and_the_older_offered(run_copy)
     shutil.rmtree(old)
     with pytest.raises(RunError, match="has no checkpoint"):
         newest_checkpoint(run_copy)
+
+
+@pytest.fixture
+def two_templates(llama_folder, llama3_tokenizer, tmp_path):
+    """A model whose tokenizer has a second chat template, saved in a folder inside the model's."""
+    folder = shutil.copytree(llama_folder, tmp_path / "model")
+    tokenizer = copy.deepcopy(llama3_tokenizer)
+    template = tokenizer.chat_template
+    tokenizer.chat_template = {"default": template, "tool_use": template + "{# tools #}"}
+    tokenizer.save_pretrained(folder)
+    assert (folder / "additional_chat_templates" / "tool_use.jinja").is_file()
+    return folder
+
+
+@pytest.mark.usefixtures("without_pictures")
+def test_a_folder_inside_the_model_is_saved_hashed_and_read_again(two_templates, tmp_path):
+    data, run = tmp_path / "data.jsonl", tmp_path / "run"
+    data.write_text('{"instruction": "Name one."}\n{"instruction": "Name two."}')
+    start([
+        f"model.name={two_templates}", "data=alpaca", f"data.path={data}", "method=grpo",
+        "eval=none", "tracker=none", "objective=null", "num_steps=1", "num_queries=2",
+        "group_size=2", "rollout.max_new_tokens=4", f"run_dir={run}",
+    ])  # fmt: skip
+    start([f"resume={run}", "num_steps=2"])
+    checkpoint = newest_checkpoint(run)
+    name = "additional_chat_templates/tool_use.jinja"
+    assert name in json.loads((checkpoint / "checkpoint.json").read_text())["files"]
+    assert (checkpoint / name).read_text().endswith("{# tools #}")
+    (checkpoint / name).write_text("other")
+    with pytest.raises(RunError, match=f"damaged: {name} missing or changed"):
+        newest_checkpoint(run)
 
 
 def test_a_checkpoint_by_its_name(small_run):

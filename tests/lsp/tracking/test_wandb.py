@@ -4,12 +4,13 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from lsp.contracts import BuildContext
 from lsp.errors import RunError
-from lsp.tracking.wandb import WandbTracker, trace_table
+from lsp.tracking.wandb import WandbLogger, WandbTracker, trace_table
 
 ROOT = Path(__file__).parents[3]
 
@@ -64,6 +65,24 @@ def test_the_offline_run_lies_in_the_run_and_holds_what_the_local_files_hold(sma
     for key in ("reward/solver/mean", "method.self_reward_weight", "final/accuracy", "train/step"):
         assert key in text
     assert not list(Path(folder).parent.glob("wandb"))
+
+
+def test_a_checkpoints_folders_reach_wandb_under_their_own_names(tmp_path, capsys):
+    """The real client's artifact, and a run that keeps what it is given."""
+    import wandb
+
+    folder = tmp_path / "step-000002"
+    (folder / "additional_chat_templates").mkdir(parents=True)
+    files = ["additional_chat_templates/tool.jinja", "model.safetensors", "trainer.safetensors"]
+    for name in files:
+        (folder / name).write_text(name)
+    logger, sent = WandbLogger.__new__(WandbLogger), []
+    logger.wandb, logger.identity = wandb, SimpleNamespace(run_id="abc")
+    logger.run = SimpleNamespace(log_artifact=lambda artifact, aliases: sent.append(artifact))
+    logger.checkpoint(folder, 2)
+    assert sorted(sent[0].manifest.entries) == files[:2]  # the optimizer's state stays
+    logger.checkpoint(tmp_path / "step-000001", 1)
+    assert len(sent) == 1 and "W&B has no model of step 1" in capsys.readouterr().err
 
 
 def test_a_table_of_some_rows_spreads_them_evenly():
