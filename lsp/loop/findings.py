@@ -62,6 +62,10 @@ def _of_queries(
     if statuses["stop"] < 2 and trained:
         text = f"{statuses['stop']} of {count} queries can be played: the Challenger learns nothing"
         yield Finding(text, FEW_SHOT, stops=True)
+    illegal = sum(query.played and not config.world.is_legal(query.text) for query in queries)
+    if illegal > 0.3 * count:
+        text = f"{illegal} of {count} queries are none that this world has answers to"
+        yield Finding(text, FEW_SHOT, stops=illegal + lost > count / 2)
     leaked = sum(map(repeats_prompt, (query.text for query in queries), prompts))
     if leaked > 0.3 * count:
         text = f"{leaked} of {count} queries repeat the words of their prompt"
@@ -81,7 +85,8 @@ def _of_rewards(config: Config, play: Play) -> Iterator[Finding]:
             f"in {flat} of {groups} groups all {size} answers have the same R, which teach nothing"
         )
         mend = "a reward that tells answers apart, a larger group_size, or easier queries"
-        yield Finding(text, mend, stops=flat == groups and not config.method.rewards_quality)
+        alike = bool(play.reward_QG.amax() - play.reward_QG.amin() < 1e-6)
+        yield Finding(text, mend, stops=alike)
     answers = [answer for group in play.answers for answer in group]
     cut = sum(answer.finish_reason == "length" for answer in answers)
     if cut > 0.5 * len(answers):

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lsp.contracts import BuildContext, QueriesSettings
+from lsp.settings.prompts import prompt_file
 from lsp.settings.schema import setting, settings
 
 if TYPE_CHECKING:
@@ -20,12 +20,14 @@ class InstructionQueries(QueriesSettings):
     """Instructions in Alpaca's columns (``instruction``, ``input``). A non-empty input follows its
     instruction after a blank line."""
 
-    path: str = setting("a local .json or .jsonl file, or a Hub data set (pip install '.[hub]')")
+    path: str = setting(
+        "a .json or .jsonl file, from here or from conf/, or a Hub data set (pip install '.[hub]')"
+    )
     split: str = setting("of a Hub data set")
 
     def problems(self, config: Config) -> list[tuple[str, str]]:
         local = self.path.endswith((".json", ".jsonl"))
-        if config.method.queries == "dataset" and local and not Path(self.path).is_file():
+        if config.method.queries == "dataset" and local and not prompt_file(self.path).is_file():
             return [(f"there is no file {self.path}", "give data.path=<file or Hub data set>")]
         return []
 
@@ -46,7 +48,7 @@ class InstructionQueries(QueriesSettings):
 
     def _rows(self) -> Sequence[dict]:
         if self.path.endswith((".json", ".jsonl")):
-            text = Path(self.path).read_text(encoding="utf-8")
+            text = prompt_file(self.path).read_text(encoding="utf-8")
             try:
                 if self.path.endswith(".json"):
                     return json.loads(text)

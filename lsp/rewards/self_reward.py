@@ -44,7 +44,7 @@ class RubricJudge(SelfJudgeSettings):
         "nats a token that are 0 of 7 in likelihood", ge=-1000, le=1000, default=-6.0
     )
     likelihood_high: float = setting(
-        "nats a token that are 7 of 7; linear between", ge=-1000, le=1000, default=2.0
+        "nats a token that are 7 of 7; linear between", ge=-1000, le=1000, default=4.0
     )
     likelihood_contrast: float = setting(
         "how much of log p(answer | query) - log p(answer | no query) is added",
