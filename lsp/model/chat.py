@@ -75,6 +75,7 @@ class ChatFormat:
         added = [t.content for t in tokenizer.added_tokens_decoder.values() if t.content.strip()]
         self._added = _any_of(added)
         self._apart = _any_of([])
+        self.pieces = cache(self._pieces)
         self.pieces(("user",))  # a template that is broken says so before anything else is tried
         self._apart = _any_of([*self._unspellable(added), *self._plain_marks()])
 
@@ -128,8 +129,7 @@ class ChatFormat:
         _, end, answer = text.rpartition("</think>")
         return answer.lstrip() if end else ""
 
-    @cache  # noqa: B019 — as long as the format lives
-    def pieces(self, roles: tuple[ChatRole, ...]) -> list[str]:
+    def _pieces(self, roles: tuple[ChatRole, ...]) -> list[str]:
         """What the template writes before, between and after the contents of such a conversation.
         Raises ValueError where it refuses it, or where a content does not come out."""
         marks = [f"\ue000{number}\ue001" for number in range(len(roles))]
@@ -223,7 +223,8 @@ class ChatFormat:
                 raise self._unfit("marks turns by nothing that a text could not hold", roles)
             if plain:
                 marks.update(line for piece in pieces for line in _lines(piece, self._added))
-        return sorted(marks - set(self.tokenizer.all_special_tokens))
+        tokens = self.tokenizer.added_tokens_decoder.values()
+        return sorted(marks - {token.content for token in tokens if token.special})
 
     def _unfit(self, fault: str, roles: Sequence[str]) -> ValueError:
         no_system = "leave prompts.solver empty, or " if "system" in roles else ""

@@ -302,11 +302,11 @@ def test_runs_that_differ_stand_in_no_matrix(run, tmp_path):
 
 
 def test_a_reward_of_the_users_own_is_trusted_by_name(tmp_path, monkeypatch):
-    (tmp_path / "own_reward.py").write_text(
+    (tmp_path / "own_other_half.py").write_text(
         "def half(queries, answers): return [0.5] * len(answers)"
     )
     monkeypatch.syspath_prepend(tmp_path)
-    run, trust = tmp_path / "run", "reward.path=own_reward.half"
+    run, trust = tmp_path / "run", "reward.path=own_other_half.half"
     start([*RUN, "num_steps=1", f"run_dir={run}", "reward=callable", trust])
     with pytest.raises(SystemExit, match=r"eval.crossplay in trust="):
         main([str(run), "queries=2"])

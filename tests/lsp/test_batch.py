@@ -183,3 +183,16 @@ def test_rollout_logprobs_that_are_not_the_trainers_show(players, wrong):
     learner.optimizer.zero_grad(set_to_none=True)
     found = stats.metrics()["rollout/logprob_mismatch"]
     assert found == pytest.approx(wrong, abs=1e-3, nan_ok=True)
+
+
+def test_invalid_queries_bear_loss_where_the_play_says_so():
+    """Two played at 2 and -2, one cut: the rows of all three, and the cut one's advantage."""
+    cut = Query("q2", "cut", "length", (1, 2), completion(9, 9, finish="length"))
+    play = replace(play_of(), invalid=[cut], invalid_reward=-3.0, invalid_advantage=-1.5)
+    rows = training_rows(play, METHOD, 4, 10, 10)
+    (row,) = [row for row in rows if row.completion_ids == (9, 9)]
+    assert row.policy_weight == pytest.approx(0.5 * -1.5 / 4)
+    assert row.kl_weight == pytest.approx(0.5 / 4)
+    assert not [
+        row for row in training_rows(play_of(), METHOD, 4, 10, 10) if 9 in row.completion_ids
+    ]

@@ -134,3 +134,18 @@ def test_nothing_is_written_in_place():
     game.challenger_advantage(game.challenger_reward(reward, quality, 1.0))
     assert torch.equal(reward, REWARD)
     assert torch.equal(quality.nan_to_num(-1.0), QUALITY.nan_to_num(-1.0))
+
+
+def test_an_invalid_query_earns_the_least_of_the_played_or_less():
+    earned = torch.tensor([-0.5, 0.25, -0.75])
+    assert game.invalid_query_reward(earned, 0.0) == -0.75
+    assert game.invalid_query_reward(earned, 1.0) == -1.75
+
+
+def test_the_first_play_tells_the_weight_that_makes_both_rewards_as_loud():
+    # R of the read: 1, 0, .5, 0, 0; R_Q: 7, 4, 1, 2, 4. Squared deviations: .8 and 21.2, ddof 1.
+    weight = game.auto_weight(REWARD, QUALITY, 0.5)
+    assert weight == pytest.approx(0.5 * math.sqrt(0.8 / 4) / math.sqrt(21.2 / 4))
+    assert game.auto_weight(REWARD, NO_QUALITY, 0.5) is None
+    assert game.auto_weight(REWARD[1:], QUALITY[1:], 0.5) is None  # R does not vary
+    assert game.auto_weight(REWARD, torch.full((2, 3), 4.0), 0.5) is None

@@ -266,12 +266,10 @@ def read_until(terminal, mark):
 
 
 def test_a_reward_of_the_users_own_is_trusted_by_name(small, tmp_path, monkeypatch, capsys):
-    (tmp_path / "own_reward.py").write_text(
-        "def half(queries, answers): return [0.5] * len(answers)"
-    )
+    (tmp_path / "own_half.py").write_text("def half(queries, answers): return [0.5] * len(answers)")
     monkeypatch.syspath_prepend(tmp_path)
     run = tmp_path / "run"
-    trust = "reward.path=own_reward.half"
+    trust = "reward.path=own_half.half"
     start([*small, "num_steps=1", "tracker=none", f"run_dir={run}", "reward=callable", trust])
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"sort ba\n")))
     with pytest.raises(SystemExit, match="lsp.play with --trust"):

@@ -5,6 +5,7 @@ from statistics import fmean, pstdev, stdev
 
 import pytest
 
+from lsp.errors import ConfigError
 from lsp.loop.launch import start
 from lsp.pocket.language import FAMILIES
 from lsp.settings.compose import compose
@@ -224,3 +225,53 @@ def test_queries_cut_at_the_limit_are_recorded_and_not_played(train_in_memory):
 def test_grpo_learns_on_the_pocket_world(tmp_path):
     summary = start(["method=grpo", "tracker=none", f"run_dir={tmp_path / 'run'}", "num_steps=60"])
     assert summary["final/accuracy"] > summary["base/accuracy"] + 0.1
+
+
+INVALID = {"unplayed": None, "lowest": 0.0, "penalty": 1.5}
+
+
+@pytest.mark.parametrize("rule", INVALID)
+def test_what_a_query_earns_that_cannot_be_played(train_in_memory, rule):
+    """At eight tokens at most, many queries are cut; those that bear loss earn the same each."""
+    lines, rows = train_in_memory(
+        [*SHORT[2:], "num_steps=1", "num_queries=16", "rollout.max_query_tokens=8",
+         f"method.invalid_query={rule}", "method.invalid_query_penalty=1.5"]
+    )  # fmt: skip
+    cut = [row for row in rows if row["query_finish_reason"] == "length"]
+    played = {row["query_id"]: row for row in rows if row["answer"] is not None}
+    assert len(cut) > 1 and len(played) > 1
+    if INVALID[rule] is None:
+        assert {row["challenger_reward"] for row in cut} == {None}
+        assert "reward/challenger/invalid" not in lines[0]
+        assert all(row["query_kl"] is None for row in cut)
+        return
+    least = min(row["challenger_reward"] for row in played.values())
+    (same,) = {row["challenger_reward"] for row in cut}
+    assert same == pytest.approx(least - INVALID[rule])
+    earned = [row["challenger_reward"] for row in [*played.values(), *cut]]
+    assert cut[0]["challenger_advantage"] == pytest.approx(
+        cut[0]["challenger_reward"] - fmean(earned), abs=1e-5
+    )
+    assert all(row["query_kl"] is not None for row in cut)
+    assert lines[0]["reward/challenger/invalid"] == pytest.approx(least - INVALID[rule])
+
+
+def test_the_weight_that_the_first_play_tells_stays_also_when_a_run_goes_on(tmp_path):
+    """w std(R_Q) / std(R) is the ratio asked for at step 1, and w the same number ever after."""
+    run = [*SHORT[1:], "method.self_reward_weight=auto", "method.self_reward_ratio=0.5",
+           f"run_dir={tmp_path / 'run'}"]  # fmt: skip
+    start([*run, "num_steps=2"])
+    told = json.loads((tmp_path / "run" / "run.json").read_text())["self_reward_weight"]
+    start([f"resume={tmp_path / 'run'}", "num_steps=3"])
+    lines = read_metrics(tmp_path / "run")
+    assert lines[0]["quality/weighted_std_ratio"] == pytest.approx(0.5, rel=1e-4)
+    assert [line["quality/weight"] for line in lines] == [pytest.approx(told)] * 3
+    assert compose(run).method.label == "lsp"
+    row = next(row for row in read_trace(tmp_path / "run", [3]) if row["quality"] is not None)
+    assert row["solver_reward"] == pytest.approx(row["reward"] + told * row["quality"], rel=1e-4)
+
+
+@pytest.mark.parametrize("weight", ["-1", "2000000", "loud"])
+def test_a_weight_is_a_number_or_auto(weight):
+    with pytest.raises(ConfigError, match="method.self_reward_weight"):
+        compose([f"method.self_reward_weight={weight}"])

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 import torch
-import yaml
 from safetensors.torch import load_file, save_file
 
 from eval.__main__ import evaluate
@@ -158,7 +157,7 @@ def test_consent_is_given_on_the_command_line_alone(key, monkeypatch, tmp_path):
 
 @pytest.mark.parametrize("path", sorted((ROOT / "conf" / "model").glob("*.yaml")))
 def test_no_shipped_model_runs_code(path):
-    assert yaml.safe_load(path.read_text())["trust_remote_code"] is False
+    assert compose([f"model={path.stem}"]).model.trust_remote_code is False
 
 
 def test_a_reward_model_as_policy_is_refused(run_of, classifier_folder, copy, tmp_path):

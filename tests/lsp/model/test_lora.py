@@ -178,9 +178,9 @@ def test_kl_is_zero_at_the_first_step_of_a_run_from_an_adapter(
     code = (
         "def vowels(queries, answers): return [float(sum(map(a.count, 'aeiou'))) for a in answers]"
     )
-    (tmp_path / "own_reward.py").write_text(code)
+    (tmp_path / "own_vowels.py").write_text(code)
     monkeypatch.syspath_prepend(tmp_path)
-    reward = ["reward=callable", "reward.path=own_reward.vowels"]
+    reward = ["reward=callable", "reward.path=own_vowels.vowels"]
     run = tmp_path / "run"
     shape = ["num_queries=3", "group_size=2", "eval=none", "tracker=none", "objective=null",
              "method=grpo", "rollout.max_new_tokens=12", "checkpoint.every=1", *reward]  # fmt: skip

@@ -78,9 +78,16 @@ def test_a_wrong_reward_model_is_one_message(paper, llama_folder):
 def test_a_digit_of_several_tokens_needs_generate(paper, monkeypatch):
     from lsp.model.chat import ChatFormat
 
-    monkeypatch.setattr(ChatFormat, "encode_text", lambda self, texts: [[1, 2] for _ in texts])
+    real = ChatFormat.encode
+
+    def in_two_tokens(self, conversations):
+        lasts = [messages[-1][1][-1:] for messages in conversations]
+        rows = zip(real(self, conversations), lasts, strict=True)
+        return [row + [1] * last.isdigit() for row, last in rows]
+
+    monkeypatch.setattr(ChatFormat, "encode", in_two_tokens)
     with pytest.raises(RunError, match="choose self_reward.mode=generate"):
-        start([*paper, "method=lsp"])
+        start([*paper, *SHORT, "method=lsp"])
 
 
 def test_exact_kl_is_refused_for_a_large_vocabulary(paper, monkeypatch):

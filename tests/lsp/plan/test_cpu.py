@@ -1,6 +1,5 @@
 """Plans of runs that compute on this machine's CPU: its memory, and hours from a measured rate."""
 
-import importlib.util
 import re
 import shlex
 
@@ -115,7 +114,5 @@ def test_a_rate_that_is_not_known_is_measured_by_the_command_that_is_named(machi
     machine(None)
     (command,) = [text for text in commands(plan(compose(ON_CPU))) if "preflight" in text]
     assert command.startswith("python -m lsp.preflight <the same settings>")
-    if importlib.util.find_spec("lsp.preflight") is None:
-        pytest.skip("lsp.preflight is not there")
     execute(f"python -m lsp.preflight {shlex.join(ON_CPU)}")
     assert "hardware.tokens_per_second=" in capsys.readouterr().out

@@ -7,11 +7,15 @@ import pytest
 import torch
 
 from lsp.contracts import BuildContext
+from lsp.errors import ConfigError
+from lsp.model.last_states import last_states
+from lsp.model.logprobs import completion_hidden
 from lsp.players import load_players
 from lsp.pocket.language import form_rubric
-from lsp.rewards.self_reward import RubricJudge, RubricSelfJudge
+from lsp.rewards.self_reward import LikelihoodSelfJudge, RubricJudge, RubricSelfJudge
 from lsp.run.init import resolve_init
 from lsp.settings.compose import compose
+from lsp.settings.prompts import JudgeShot
 from lsp.types import DrawKey
 
 KEY = DrawKey(0, 1, "judge")
@@ -106,3 +110,71 @@ def test_expected_needs_one_token_for_each_digit(players, monkeypatch):
     with pytest.raises(ValueError, match="one token for each digit; choose self_reward.mode=gener"):
         judge_of(players, "expected")
     assert judge_of(players, "generate").settings.mode == "generate"
+
+
+def likelihood_of(players, **more):
+    settings = replace(compose(["self_reward=likelihood"]).self_reward, **more)
+    return LikelihoodSelfJudge(players.reference, players.chat, players.prompts, settings)
+
+
+def test_likelihood_by_hand(players):
+    """x = l(q) + c (l(q) - l()), l the mean log-probability of the answer's tokens and its end."""
+    tokenizer = players.chat.tokenizer
+
+    def mean(query, answer):
+        (prompt,) = players.chat.encode([players.prompts.solver_messages(query)])
+        ids = [*players.chat.encode_text([answer])[0], tokenizer.eos_token_id]
+        with torch.no_grad():
+            logits = players.reference(torch.tensor([prompt + ids])).logits[0]
+        scores = logits.log_softmax(-1)[len(prompt) - 1 : -1]
+        return scores.gather(1, torch.tensor(ids)[:, None]).mean().item()
+
+    judge = likelihood_of(players, likelihood_contrast=2.0, likelihood_low=-9.0)
+    scores, texts = judge.score(*zip(*PAIRS, strict=True), KEY)
+    for (query, answer), score in zip(PAIRS, scores, strict=True):
+        given, alone = mean(query, answer), mean("", answer)
+        x = given + 2 * (given - alone)
+        assert score == pytest.approx(min(7, max(0, 7 * (x + 9) / (4 + 9))), abs=1e-3)
+    assert scores[0] == scores[4] and "nats a token" in texts[0]
+    assert scores[0] > scores[3]  # the right answer above none
+
+
+def test_likelihood_without_contrast_is_the_plain_mean(players):
+    judge = likelihood_of(players, likelihood_contrast=0.0, likelihood_low=-10, likelihood_high=0)
+    (score,), (text,) = judge.score(["copy abc"], ["abc"], KEY)
+    assert score == pytest.approx(7 * (1 + float(text.partition(" ")[0]) / 10), abs=1e-2)
+
+
+def test_a_calibration_upside_down_is_refused():
+    with pytest.raises(ConfigError, match="likelihood_low=5 is not below likelihood_high"):
+        compose(["self_reward=likelihood", "self_reward.likelihood_low=5"])
+
+
+def test_states_after_a_shared_beginning_are_those_of_whole_prompts(players, monkeypatch):
+    """A rubric is computed once, and no score changes."""
+    prompts = [[3, *[5, 6, 7, 8] * 10, *end] for end in ([9], [9, 10, 11], [4, 4], [12] * 7)]
+    whole = torch.cat([next(last_states(players.reference, [prompt])) for prompt in prompts])
+    shared = torch.cat(list(last_states(players.reference, prompts)))
+    assert torch.allclose(shared, whole, atol=1e-5)
+    asked = []
+    real = completion_hidden
+
+    def watched(model, batch):
+        asked.append(batch.tokens)
+        return real(model, batch)
+
+    monkeypatch.setattr("lsp.model.last_states.completion_hidden", watched)
+    list(last_states(players.reference, prompts))
+    assert asked == [41 + sum(len(p) - 41 + 1 for p in prompts)]  # and a token more for each row
+
+
+def test_few_shot_judges_read_their_examples_first(players):
+    shots = {"one": JudgeShot(query="copy abc", answer="abc", total="7")}
+    prompts = replace(players.prompts, judge_shots=shots)
+    judge = replace(judge_of(players, "expected"), prompts=prompts)
+    (plain,), (ids,) = (
+        players.chat.encode([p.judge_messages("copy a", "a")]) for p in (players.prompts, prompts)
+    )
+    assert ids[-len(plain) + 1 :] == plain[1:] and len(ids) > len(plain)
+    scores, _ = judge.score(*zip(*PAIRS, strict=True), KEY)
+    assert len(scores) == len(PAIRS)
