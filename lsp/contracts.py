@@ -206,6 +206,11 @@ class SelfJudgeSettings(PartSettings):
     range: ClassVar[tuple[float, float]] = (0.0, 7.0)
 
     @property
+    def reads_rubric(self) -> bool:
+        """Whether it reads a pair under ``prompts.judge``; else as the Solver's turn, alone."""
+        return True
+
+    @property
     def written_tokens(self) -> int:
         """Tokens that the judge writes of a pair at most; 0 where it scores in one pass."""
         return 0

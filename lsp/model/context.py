@@ -47,6 +47,7 @@ def answer_tokens(chat: ChatFormat, config: Config, query_tokens: int) -> dict[s
     """The most tokens, prompts included, that Solver and self-judge need for a query of so many."""
     prompts, answered = config.prompts, query_tokens + config.rollout.max_new_tokens
     solver, judge = chat.encode([prompts.solver_messages(""), prompts.judge_messages("", "")])
+    judge = judge if config.self_reward.reads_rubric else solver
     return {
         "the Solver": len(solver) + answered,
         "the judge": len(judge) + answered + config.self_reward.written_tokens,

@@ -125,4 +125,7 @@ def estimated_lengths(config: Config) -> Lengths:
     challenger, solver, judge = (
         TEMPLATE_TOKENS + math.ceil(len(text) / CHARACTERS_PER_TOKEN) for text in texts
     )
-    return Lengths(challenger, solver + query, judge + query + config.rollout.max_new_tokens)
+    answered = query + config.rollout.max_new_tokens
+    if not config.self_reward.reads_rubric:  # the answer after its query, and after none
+        return Lengths(challenger, solver + query, 2 * (solver + answered))
+    return Lengths(challenger, solver + query, judge + answered)

@@ -60,6 +60,10 @@ class RubricJudge(SelfJudgeSettings):
         return [(reason, "choose a low one below the high one")]
 
     @property
+    def reads_rubric(self) -> bool:
+        return self.mode != "likelihood"
+
+    @property
     def written_tokens(self) -> int:
         return self.max_new_tokens if self.mode == "generate" else 0
 

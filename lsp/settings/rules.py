@@ -16,6 +16,9 @@ from lsp.settings.reader import check_tree
 from lsp.settings.schema import flat
 from lsp.tools.secrets import scrub
 
+SMOLLM2_FOLDER = "./outputs/models/smollm2-135m"
+"""``model.name`` of conf/model/smollm2_135m_pypi.yaml."""
+
 
 def from_tree(tree: Mapping[str, Any], trusted: Mapping[str, Any] = MappingProxyType({})) -> Config:
     """A composed, resolved tree -> Config, or one ConfigError with every problem. ``trusted``:
@@ -106,6 +109,9 @@ def _model_problems(config: Config) -> Iterator[tuple[str, str, str]]:
         kind = model["model_type"]
     except (OSError, ValueError, KeyError, TypeError):
         fix = "give a folder written by save_pretrained, a Hub id, or model.name=pocket"
+        if config.model.name == SMOLLM2_FOLDER:
+            fix = "make it there, once, with `python -m lsp.model.smollm2`, or take the Hub's,"
+            fix += " model=smollm2_135m"
         if (folder / "adapter_config.json").is_file():
             fix = "it is an adapter; give its base as model.name, and the adapter with"
             fix += f" init=checkpoint init.run={folder}"
