@@ -2,7 +2,8 @@
 
 Loads the models once and plays sixteen queries and sixteen answers under these settings, tries the
 self-judge on pairs of known quality, takes one update, and ends in findings in plain words, each
-with the setting that mends it. Exit status 1: the game that the settings name is not played.
+with the setting that mends it. Exit status 1: the game that the settings name is not played, or
+cannot be loaded at all.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from lsp.errors import ConfigError, RunError
 from lsp.loop.launch import load, thread_environment
 from lsp.model.processes import ALONE
-from lsp.plan.memory import GB, plan_memory
+from lsp.plan.memory import GB, crowding, plan_memory, refuse_impossible
 from lsp.plan.step_size import step_size_of
 from lsp.run.init import resolve_init
 from lsp.run.spec import RunSpec
@@ -63,12 +64,9 @@ def main(arguments: Sequence[str]) -> int:
     try:
         config = compose(arguments)
         findings = list(preflight(config))
-    except (ConfigError, RunError) as error:
+    except (ConfigError, RunError, ValueError) as error:  # texts for the user, all of them
         print(f"error: {error}", file=sys.stderr)
-        return 2
-    except ValueError as error:  # of the models' loading, whose text is for the user
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+        return 1
     print("\nfindings")
     for finding in findings:
         mark = "STOP" if finding.stops else "note"
@@ -80,9 +78,10 @@ def main(arguments: Sequence[str]) -> int:
 
 def preflight(config: Config) -> Iterator[Finding]:
     """Plays and prints; what was found."""
-    from lsp.loop.findings import known_pairs_findings, step_findings
+    from lsp.loop.findings import Finding, known_pairs_findings, step_findings
     from lsp.train import Clock, play_queries
 
+    refuse_impossible(config)
     small = replace(config, num_queries=QUERIES, group_size=ANSWERS)
     started = time.perf_counter()
     players, learner, _ = load(RunSpec(small, "preflight", resolve_init(config)), ALONE)
@@ -105,6 +104,8 @@ def preflight(config: Config) -> Iterator[Finding]:
         yield from known_pairs_findings(config, sum(known.wins.values()), count, known.unread)
     update(small, learner, play, clock)
     show_costs(config, players, queries, play, clock.laps)
+    for text in crowding(config):
+        yield Finding(text, "dry_run=true shows what takes it, by phase and part")
 
 
 def show_queries(config: Config, queries: Sequence[Query], prompts: Sequence[str]) -> None:
@@ -202,7 +203,7 @@ def show_costs(
 ) -> None:
     """Rates as measured, and what they come to for a step of the settings' size: at most, since
     larger batches are faster."""
-    from lsp.model.device import peak_memory_mb
+    from lsp.model.device import memory_of, peak_memory_mb
     from lsp.model.shapes import UnknownShape
 
     asked = sum(len(query.completion.ids) for query in queries if query.completion)
@@ -225,7 +226,11 @@ def show_costs(
         planned = f"{plan_memory(step_size_of(config)).peak / GB:.1f} GB"
     except UnknownShape as error:
         planned = f"not known ({error})"
-    print(f"  memory: {peak / GB:.1f} GB so far; planned for a full step {planned}", flush=True)
+    has = memory_of(players.device)
+    there = "" if has is None else f"; there are {has / GB:.1f} GB"
+    print(
+        f"  memory: {peak / GB:.1f} GB so far; planned for a full step {planned}{there}", flush=True
+    )
 
 
 if __name__ == "__main__":

@@ -33,9 +33,21 @@ def model(tmp_path_factory):
     return f"model.name={folder}"
 
 
-@pytest.mark.parametrize("method", ["lsp", "lsp_zero", "grpo"])
-def test_preflight_passes_on_a_laptop(model, method, capsys):
-    assert preflight.main([f"experiment=laptop/{method}", model]) == 0
+SMALL = ["hardware=cpu", "reward=concise", "data=tasks", "rollout.max_new_tokens=64",
+         "model.dtype=float32", "model.lora.rank=16", "optim.micro_batch_tokens=2048",
+         "rollout.max_rows=32", "rollout.temperature=0.7"]  # fmt: skip
+"""``experiment=small/…`` on the nearest model at hand, without its reward model and its GPU."""
+
+
+@pytest.mark.parametrize(
+    ("experiment", "method", "more"),
+    [
+        *((f"laptop/{method}", method, []) for method in ("lsp", "lsp_zero", "grpo")),
+        *((f"small/{method}", method, SMALL) for method in ("lsp", "lsp_zero")),
+    ],
+)
+def test_preflight_passes(model, experiment, method, more, capsys):
+    assert preflight.main([f"experiment={experiment}", *more, model]) == 0
     said = capsys.readouterr().out
     if method != "grpo":
         complete, distinct = (

@@ -23,6 +23,16 @@ from lsp.tools.cpu_limit import TooLong, cpu_limit
 RENDER_SECONDS = 20.0
 """Processor time for the templates of one call, which take some 20 microseconds each."""
 
+RESERVED = frozenset(
+    {
+        *("conversation", "messages", "tools", "documents", "chat_template", "tokenize", "padding"),
+        *("add_generation_prompt", "continue_final_message", "sanitize_control_tokens"),
+        *("truncation", "max_length", "return_tensors", "return_dict", "tokenizer_kwargs"),
+        *("return_assistant_tokens_mask", "assistant_opening", "pinned_clock"),
+    }
+)
+"""Names that ``template_kwargs`` cannot have."""
+
 CLOCK = "26 Jul 2024"
 """The day that a template which asks for today's gets, where no ``date_string`` is set: the one
 that Llama 3.2's template falls back to."""
@@ -67,6 +77,11 @@ class ChatFormat:
             )
         self._template = tokenizer.get_chat_template()
         self._options = dict(template_kwargs or {})
+        if taken := RESERVED & self._options.keys():
+            raise ValueError(
+                f"template_kwargs cannot hold {', '.join(sorted(taken))}: that is what every"
+                " rendering says by itself; leave it out"
+            )
         if date_string is not None:
             self._options.setdefault("date_string", date_string)
         if "strftime_now" in self._template:
@@ -260,8 +275,13 @@ def pinned_clock(date_string: str | None) -> dict[str, str]:
 
 
 def _any_of(words: Sequence[str]) -> re.Pattern[str]:
-    """Matches any of them, the longest first; nothing where there is none."""
-    return re.compile("|".join(map(re.escape, sorted(words, key=len, reverse=True))) or "(?!)")
+    """Matches any of them, the longest first; nothing where there is none. Only where one could
+    begin are all of them tried (Gemma's tokenizer has 6,400)."""
+    if not words:
+        return re.compile("(?!)")
+    begins = "".join(sorted({re.escape(word[0]) for word in words}))
+    longest_first = sorted(words, key=len, reverse=True)
+    return re.compile(f"(?=[{begins}])(?:{'|'.join(map(re.escape, longest_first))})")
 
 
 def _with_blank(match: re.Match[str]) -> str:

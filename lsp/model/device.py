@@ -5,6 +5,8 @@ import sys
 
 import torch
 
+from lsp.tools.machine import memory_bytes
+
 
 def choose_device(name: str, local_rank: int = 0) -> torch.device:
     """``auto`` is cuda where there is one, each of a machine's processes its own. Raises ValueError
@@ -40,6 +42,13 @@ def peak_memory_mb(device: torch.device) -> float:
         return torch.cuda.max_memory_allocated(device) / 2**20
     unit = 1 if sys.platform == "darwin" else 2**10  # bytes there, kB on Linux
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
+
+
+def memory_of(device: torch.device) -> float | None:
+    """Bytes of a GPU's memory, or of this machine's; None where that is not known."""
+    if device.type == "cuda":
+        return float(torch.cuda.get_device_properties(device).total_memory)
+    return memory_bytes()
 
 
 def check_offload(device: torch.device) -> None:

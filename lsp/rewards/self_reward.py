@@ -117,7 +117,9 @@ class RubricSelfJudge(SelfJudge):
         if self.settings.mode == "expected":
             judged = self._expected(self.chat.encode([self._asked(*pair) for pair in pairs]))
         else:
-            prompts = self.chat.encode([self.prompts.judge_messages(*pair) for pair in pairs])
+            # Reasons come before a tagged total; a bare digit comes at once, after its opening.
+            ask = self.prompts.judge_messages if self.prompts.judge_tag else self._asked
+            prompts = self.chat.encode([ask(*pair) for pair in pairs])
             judged = self._generate(prompts, replace(key, rows=[pair_number(*p) for p in pairs]))
         return of_each(queries, answers, pairs, judged)
 

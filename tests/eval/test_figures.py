@@ -69,7 +69,7 @@ def test_the_papers_bars_are_whole_wins():
 def test_every_bar_has_an_experiment_of_its_name():
     for figure, bars in FIGURES.items():
         for bar in bars[1:]:
-            (file, *_) = sorted((CONF / "experiment").glob(f"*/{bar}.yaml"))
+            (file, *_) = sorted((CONF / "experiment").glob(f"paper_v*/{bar}.yaml"))
             name = file.relative_to(CONF / "experiment").with_suffix("").as_posix()
             config = compose([f"experiment={name}", "init.run=x" if "_from_" in bar else "seed=0"])
             start = config.init.source if config.init.source != "base" else None

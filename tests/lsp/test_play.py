@@ -272,7 +272,7 @@ def test_a_reward_of_the_users_own_is_trusted_by_name(small, tmp_path, monkeypat
     trust = "reward.path=own_half.half"
     start([*small, "num_steps=1", "tracker=none", f"run_dir={run}", "reward=callable", trust])
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"sort ba\n")))
-    with pytest.raises(SystemExit, match="lsp.play with --trust"):
+    with pytest.raises(SystemExit, match="lsp.play say --trust"):
         play.main([str(run)])
     capsys.readouterr()
     play.main([str(run), "--trust", trust])

@@ -33,9 +33,9 @@ def test_a_game_that_is_not_played_ends_in_status_1(capsys):
     assert "these settings do not play their game" in said
 
 
-def test_settings_that_cannot_work_end_in_status_2(capsys):
-    assert preflight.main(["method=lsp", "group_size=1"]) == 2
-    assert preflight.main(["model.name=/nowhere"]) == 2
+def test_settings_that_cannot_work_are_one_message(capsys):
+    assert preflight.main(["method=lsp", "group_size=1"]) == 1
+    assert preflight.main(["model.name=/nowhere"]) == 1
     said = capsys.readouterr().err
     assert said.count("error: ") == 2 and "choose group_size=2 or more" in said.lower()
 
