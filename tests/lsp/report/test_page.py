@@ -246,3 +246,17 @@ def test_a_report_needs_no_torch(small_run, tmp_path):
         capture_output=True, text=True, timeout=900, cwd=Path(__file__).parents[3],
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
+
+
+def test_what_step_1_found_stands_before_the_numbers(small_run, tmp_path):
+    """In plain words, the ones that say that the game is not played in the colour of alarms."""
+    folder = shutil.copytree(small_run[0], tmp_path / "run")
+    found = [
+        {"text": "6 of 8 queries were cut", "mend": "prompts=few_shot", "stops": True},
+        {"text": HOSTILE[0], "mend": "nothing", "stops": False},
+    ]
+    update_run(folder, findings=found)
+    page = render([read_record(folder)])
+    first = '<p class="alarm">Finding at step 1: 6 of 8 queries were cut; prompts=few_shot</p>'
+    second = '<p class="finding">Finding at step 1: &lt;/script&gt;&lt;script&gt;window.hacked=1'
+    assert page.index(first) < page.index(second) < page.index("<table>")

@@ -113,3 +113,17 @@ def test_no_tracker_at_all_says_where_everything_is():
         "W&B: off (tracker=none); everything is kept in the run folder"
     )
     assert settings.build(BuildContext(None)) is None and settings.finish_seconds == 0
+
+
+def test_a_finding_is_told_to_the_other_tracker_alone(tmp_path):
+    """The run's own folder has it in run.json."""
+    other = Remembering()
+    trackers = Trackers(LocalTracker(tmp_path), other)
+    trackers.tell(1, "finding: nothing was played")
+    trackers.alert(2, "an alarm")
+    trackers.finish({})
+    assert other.calls[:2] == [
+        ("alert", 1, "finding: nothing was played"),
+        ("alert", 2, "an alarm"),
+    ]
+    assert [json.loads(line)["step"] for line in (tmp_path / "alerts.jsonl").open()] == [2]
