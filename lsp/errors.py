@@ -21,12 +21,14 @@ class Interrupted(Exception):
 
 @dataclass(frozen=True)
 class Problem:
-    """One mistake in the settings. ``fix`` is what to write instead."""
+    """One mistake in the settings. ``fix`` is what to write instead. ``of_code``: they name code of
+    others, which the command line alone can do."""
 
     key: str
     value: Any
     reason: str
     fix: str
+    of_code: bool = False
 
     def __str__(self) -> str:
         shown = "" if self.value is None or "=" in str(self.value) else f"={self.value}"

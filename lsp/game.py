@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 
 ADVANTAGE_EPSILON = 1e-4
+SMALLEST_SPREAD = 0.1
+"""Of self-scores, 0 to 7, by which a weight can be told; a smaller one would be blown up."""
 
 
 def query_value(reward_QG: Tensor) -> Tensor:
@@ -81,12 +83,14 @@ def invalid_query_reward(challenger_reward_Q: Tensor, penalty: float) -> float:
 
 def auto_weight(reward_QG: Tensor, quality_QG: Tensor, ratio: float) -> float | None:
     """The w with which w std(R_Q) / std(R) is ``ratio`` over all answers that have a self-score
-    (ddof 1); None where either does not vary, so that nothing can be told."""
+    (ddof 1); None where R does not vary, or R_Q by less than SMALLEST_SPREAD: then nothing can be
+    told."""
     read_QG = ~quality_QG.isnan()
     if read_QG.sum() < 2:
         return None
     reward_std, quality_std = (x[read_QG].std().item() for x in (reward_QG, quality_QG))
-    return ratio * reward_std / quality_std if reward_std > 0 and quality_std > 0 else None
+    told = reward_std > 1e-6 and quality_std >= SMALLEST_SPREAD
+    return ratio * reward_std / quality_std if told else None
 
 
 def solver_advantage(solver_reward_QG: Tensor, divide_by_std: bool = False) -> Tensor:

@@ -21,7 +21,7 @@ from lsp.loop.launch import load, thread_environment
 from lsp.model.processes import ALONE
 from lsp.plan.memory import GB, crowding, plan_memory, refuse_impossible
 from lsp.plan.step_size import step_size_of
-from lsp.run.init import resolve_init
+from lsp.run.init import NoEarlierRun, resolve_init
 from lsp.run.spec import RunSpec
 from lsp.settings.compose import compose
 from lsp.settings.config import Config
@@ -61,9 +61,16 @@ class KnownPairs(NamedTuple):
 def main(arguments: Sequence[str]) -> int:
     """The exit status."""
     thread_environment()
+    from lsp.model.out_of_memory import OutOfMemory
+
     try:
         config = compose(arguments)
+        if config.resume:
+            raise RunError("preflight is for a run that is to begin; leave resume out")
         findings = list(preflight(config))
+    except OutOfMemory as error:
+        print(f"error: {error.advice(config)}", file=sys.stderr)
+        return 1
     except (ConfigError, RunError, ValueError) as error:  # texts for the user, all of them
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -82,9 +89,13 @@ def preflight(config: Config) -> Iterator[Finding]:
     from lsp.train import Clock, play_queries
 
     refuse_impossible(config)
+    try:
+        init = resolve_init(config)
+    except NoEarlierRun as error:
+        raise RunError(f"{error}; make it first, or look at the game from init=base") from error
     small = replace(config, num_queries=QUERIES, group_size=ANSWERS)
     started = time.perf_counter()
-    players, learner, _ = load(RunSpec(small, "preflight", resolve_init(config)), ALONE)
+    players, learner, _ = load(RunSpec(small, "preflight", init), ALONE)
     print(f"loaded in {duration(time.perf_counter() - started)}: {config.model.name}", flush=True)
     clock = Clock()
     with clock.phase("queries"):
@@ -228,9 +239,8 @@ def show_costs(
         planned = f"not known ({error})"
     has = memory_of(players.device)
     there = "" if has is None else f"; there are {has / GB:.1f} GB"
-    print(
-        f"  memory: {peak / GB:.1f} GB so far; planned for a full step {planned}{there}", flush=True
-    )
+    print(f"  memory: {peak / GB:.1f} GB so far, imports and freed memory that is kept among it")
+    print(f"          planned for a full step, without these: {planned}{there}", flush=True)
 
 
 if __name__ == "__main__":

@@ -102,7 +102,7 @@ def play_queries(
         config.reward.range,
     )
     invalid = [query for query in queries if not query.played]
-    if method.invalid_query == "unplayed":
+    if method.invalid_query == "unplayed" or not method.trains_challenger:
         invalid = []
     penalty = method.invalid_query_penalty if method.invalid_query == "penalty" else 0.0
     invalid_reward = game.invalid_query_reward(challenger_reward_Q, penalty)

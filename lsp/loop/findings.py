@@ -59,7 +59,8 @@ def _of_queries(
         if statuses[status] > 0.2 * count:
             text = f"{statuses[status]} of {count} queries were {words}"
             yield Finding(text, mend, stops=lost > count / 2)
-    if statuses["stop"] < 2 and trained:
+    alone = 1 if config.method.invalid_query == "penalty" else 2
+    if statuses["stop"] < alone and trained:
         text = f"{statuses['stop']} of {count} queries can be played: the Challenger learns nothing"
         yield Finding(text, FEW_SHOT, stops=True)
     illegal = sum(query.played and not config.world.is_legal(query.text) for query in queries)

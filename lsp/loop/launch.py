@@ -24,6 +24,7 @@ from lsp.run.folder import (
     create_run,
     display_name,
     go_on_command,
+    key_of,
     lock_run,
     read_run,
     save_config,
@@ -34,7 +35,7 @@ from lsp.run.init import Init, NoEarlierRun, resolve_init
 from lsp.run.provenance import code_diff, provenance
 from lsp.run.resume import MAY_CHANGE_ON_RESUME, Resumed, find_resumed, supersede
 from lsp.run.spec import RunSpec
-from lsp.settings.compose import compose
+from lsp.settings.compose import CONF, compose
 from lsp.settings.config import Config
 from lsp.settings.rules import warnings
 from lsp.tracking.reader import read_summary
@@ -153,7 +154,7 @@ def begin(config: Config, overrides: Sequence[str]) -> dict[str, Any]:
     try:
         init = resolve_init(config)
     except NoEarlierRun as error:
-        first = _overrides_of_earlier_run(config.init.source, overrides)
+        first = _overrides_of_earlier_run(config, overrides)
         if not config.world.makes_earlier_runs:
             fix = f"make one with `{_command_line(first)}`, or name one with init.run=…"
             raise RunError(f"{error}; {fix}") from error
@@ -165,6 +166,7 @@ def begin(config: Config, overrides: Sequence[str]) -> dict[str, Any]:
         "base": base_identity(config),
         "init": asdict(init),
         "seed": config.seed,
+        "seeds": config.prompts.seeds_identity(),
         "started": time.time(),
         **provenance(_command_line(overrides)),
     }
@@ -263,14 +265,23 @@ def _command_line(overrides: Sequence[str]) -> str:
     return f"{Processes.from_environment().launcher} run.py {shlex.join(overrides)}".rstrip()
 
 
-def _overrides_of_earlier_run(method: str, overrides: Sequence[str]) -> list[str]:
-    """Those of a run of ``init=<method>`` for another run, whose other settings are the same."""
+def _overrides_of_earlier_run(config: Config, overrides: Sequence[str]) -> list[str]:
+    """Those of a run of ``init=<method>`` for another run, whose other settings are the same; the
+    method's own experiment of the same group, where there is one."""
+    method = config.init.source
+    chosen = [text.partition("=")[2] for text in overrides if key_of(text) == "experiment"]
+    own = [f"{name.partition('/')[0]}/{method}" for name in chosen[-1:]]
+    standing = [
+        f"experiment={name}" for name in own if (CONF / f"experiment/{name}.yaml").is_file()
+    ]
+    if chosen and not standing:
+        standing = [f"world={config.world.name}"]
     shared = [
         text
         for text in overrides
-        if not text.startswith("method.") and text.partition("=")[0].lstrip("+") not in OF_ONE_RUN
+        if not text.startswith("method.") and key_of(text) not in OF_ONE_RUN
     ]
-    return [*shared, f"method={method}", "init=base"]
+    return [*standing, *shared, f"method={method}", "init=base"]
 
 
 def _make_earlier_run(config: Config, first: Sequence[str]) -> Init:

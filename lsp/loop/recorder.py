@@ -55,6 +55,8 @@ class RunRecorder(Recorder):
         self.trackers = Trackers(LocalTracker(folder), tracker, config.tracker.finish_seconds)
         self.best: dict[str, Any] = {}
         self._skipped_in_a_row = 0
+        fixed = config.method.fixed_weight
+        self._weight_known = fixed is not None or spec.self_reward_weight is not None
         self._saved: dict[int, Path] = {}
         self._last_metrics: dict[str, float] = {}
         if state is not None:
@@ -146,9 +148,10 @@ class RunRecorder(Recorder):
 
     def _note_weight(self, step: int, play: Play) -> None:
         """Keep the self-reward's weight that a play has told, for a resumed run."""
-        weight, told = play.self_reward_weight, self.config.method.fixed_weight is None
-        if told and weight is not None and read_run(self.folder).get("self_reward_weight") is None:
-            update_run(self.folder, self_reward_weight=weight)
+        weight = play.self_reward_weight
+        if not self._weight_known and weight is not None:
+            self._weight_known = True
+            update_run(self.folder, self_reward_weight={"weight": weight, "step": step})
             self.progress.note(f"method.self_reward_weight=auto: {weight:.4g}, told by step {step}")
 
     def _require(self, reason: str) -> None:

@@ -28,7 +28,7 @@ RESERVED = frozenset(
         *("conversation", "messages", "tools", "documents", "chat_template", "tokenize", "padding"),
         *("add_generation_prompt", "continue_final_message", "sanitize_control_tokens"),
         *("truncation", "max_length", "return_tensors", "return_dict", "tokenizer_kwargs"),
-        *("return_assistant_tokens_mask", "assistant_opening", "pinned_clock"),
+        *("return_assistant_tokens_mask", "assistant_opening", "pinned_clock", "date_string"),
     }
 )
 """Names that ``template_kwargs`` cannot have."""
@@ -83,7 +83,7 @@ class ChatFormat:
                 " rendering says by itself; leave it out"
             )
         if date_string is not None:
-            self._options.setdefault("date_string", date_string)
+            self._options["date_string"] = date_string
         if "strftime_now" in self._template:
             self._template = CLOCK_MACRO + self._template
             self._options["pinned_clock"] = pinned_clock(date_string)

@@ -17,7 +17,9 @@ def check_context(
     longest query of a Challenger with its answer, or what the judge reads of them, cannot fit."""
     prompts, rollout, method = config.prompts, config.rollout, config.method
     challenged = method.queries == "challenger"
-    needed = answer_tokens(chat, config, rollout.max_query_tokens if challenged else 0)
+    (form,) = chat.encode_text([prompts.longest_form()])
+    query_tokens = rollout.max_query_tokens + len(form) if challenged else 0
+    needed = answer_tokens(chat, config, query_tokens)
     if not method.scores_quality:
         del needed["the judge"]
     if challenged:

@@ -5,6 +5,7 @@ dependencies, which would compile llama.cpp, are not needed: the file is taken o
 weights are de-quantized to fp32 and saved as ``from_pretrained`` reads them (0.5 GB, seconds).
 """
 
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -35,6 +36,8 @@ def main(arguments: Sequence[str]) -> None:
         if (out / "config.json").is_file():
             print(f"{out} is there already")
             return
+        if out.exists():
+            raise RunError(f"{out} is there and holds no model; move it away, or give out=<folder>")
         if find_spec("gguf") is None:
             raise RunError("reading GGUF files needs the extra: pip install '.[smollm]'")
         with wheel_folder() as folder:
@@ -81,6 +84,7 @@ def convert(folder: Path, out: Path) -> None:
     del model.config.quantization_config
     model.config.rms_norm_eps = 1e-5  # the file has it in fp32
     temporary = out.with_name(f".{out.name}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)  # of a command that was stopped
     model.save_pretrained(temporary)
     tokenizer.save_pretrained(temporary)
     temporary.replace(out)

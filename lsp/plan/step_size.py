@@ -118,7 +118,9 @@ def step_size_of(config: Config, lengths: Lengths | None = None) -> StepSize:
 def estimated_lengths(config: Config) -> Lengths:
     """From the prompts' characters and the limits; queries of a data set are taken to be as long as
     the Challenger's may be."""
-    prompts, query = config.prompts, config.rollout.max_query_tokens
+    prompts = config.prompts
+    form = math.ceil(len(prompts.longest_form()) / CHARACTERS_PER_TOKEN)
+    query = config.rollout.max_query_tokens + form
     asked = "".join(text for _, text in prompts.longest_challenger_messages())
     judge = "".join(text for _, text in prompts.judge_messages("", ""))
     texts = (asked, prompts.solver, judge)

@@ -213,7 +213,7 @@ def _refused_keys(folder: Path) -> set[str]:
     try:
         from_tree(saved_tree(folder))
     except ConfigError as error:
-        return {problem.key for problem in error.problems}
+        return {problem.key for problem in error.problems if problem.of_code}
     except (OSError, ValueError, yaml.YAMLError):
         pass
     return set()

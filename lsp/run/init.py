@@ -43,11 +43,12 @@ def resolve_init(config: Config) -> Init:
     base, method = base_identity(config), config.init.source
     for folder, run in runs(config.runs_root):
         finished = run["status"] == "finished" and run["method"] == method
-        if finished and run["base"] == base and run["init"]["run_id"] is None:
+        alike = run["base"] == base and run.get("world", config.world.name) == config.world.name
+        if finished and alike and run["init"]["run_id"] is None:
             return _from_run(folder, run)
     raise NoEarlierRun(
-        f"init={method}: there is no finished run of method={method} from this base under"
-        f" {config.runs_root}/"
+        f"init={method}: there is no finished run of method={method} from this base in"
+        f" world={config.world.name} under {config.runs_root}/"
     )
 
 

@@ -89,7 +89,8 @@ def find_resumed(config: Config, overrides: Sequence[str]) -> Resumed | None:
     checkpoint = verified(checkpoints[-1]) if checkpoints else None
     step = checkpoint_step(checkpoint) if checkpoint else 0
     whole = run["status"] == "finished" and (folder / "summary.json").is_file()
-    weight = run.get("self_reward_weight")
+    told = run.get("self_reward_weight")
+    weight = told["weight"] if told and told["step"] <= step else None  # else it is told anew
     spec = RunSpec(agreed, run["id"], Init(**run["init"]), checkpoint, step, weight)
     return Resumed(spec, folder, whole and step >= agreed.num_steps, agreed != saved)
 
@@ -102,12 +103,18 @@ def saved_config(folder: Path, trusted: Mapping[str, Any] = MappingProxyType({})
         saved = from_tree(saved_tree(folder), trusted)
     except (OSError, yaml.YAMLError, ValueError) as error:
         raise RunError(
-            f"the settings of {folder} cannot be used: {error}\n{_trusting(folder)}restore its"
-            f" config.yaml, or start a new run from its weights: {start_again_command(folder)}"
+            f"the settings of {folder} cannot be used: {error}\n{_trusting(folder)}restore what"
+            " they name, or its config.yaml, or start a new run from its weights:"
+            f" {start_again_command(folder)}"
         ) from error
     if run["base"] != base_identity(saved):
         base = f"the base model of {folder} ({saved.model.name})"
         raise RunError(f"{base} has changed since the run began; restore it, or start a new run")
+    if run.get("seeds") != saved.prompts.seeds_identity():
+        seeds = f"the seeds of {folder} ({saved.prompts.challenger_seeds})"
+        raise RunError(
+            f"{seeds} have changed since the run began; restore them, or start a new run"
+        )
     return saved
 
 

@@ -18,7 +18,7 @@ from lsp.contracts import (
     World,
 )
 from lsp.settings.prompts import Prompts
-from lsp.settings.schema import PLUGGABLE, Consent, Plain, setting, settings
+from lsp.settings.schema import PLUGGABLE, Consent, Plain, Weight, setting, settings
 
 EXACT_KL_VOCABULARY = 8192
 """The largest vocabulary for ``kl_estimator=exact``, which keeps [tokens, V] distributions."""
@@ -106,7 +106,7 @@ class MethodConfig:
     challenger_reward: Literal["negative_value", "variance", "band"] = setting(
         "what a query earns beside w V_Q (lsp/game.py); negative_value is the paper's"
     )
-    self_reward_weight: float | Literal["auto"] = setting(
+    self_reward_weight: Weight = setting(
         "w in R + w R_Q and -V + w V_Q, 0 or more; 0 is LSP-Zero; auto: such that at the first play"
         " w std(R_Q) / std(R) is self_reward_ratio, and fixed from then on"
     )

@@ -5,6 +5,7 @@ replacement, so an answer that spells ``{query}`` stays itself. lsp/model/chat.p
 out here, under the same rule.
 """
 
+import hashlib
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -116,6 +117,16 @@ class Prompts:
         seed = max(self.seeds(), key=len, default="")
         return self.challenger_messages(seed, longest[: self.challenger_shots])
 
+    def seeds_identity(self) -> str | None:
+        """The seeds by hash, since their file lies outside the run's folder; None without any."""
+        text = "\n".join(self.seeds())
+        return f"sha256:{hashlib.sha256(text.encode()).hexdigest()[:16]}" if text else None
+
+    def longest_form(self) -> str:
+        """What ``query_form`` and a seed can add to a query at most, by characters."""
+        seed = max(self.seeds(), key=len, default="")
+        return fill(self.query_form, {"written": "", "seed": seed})
+
     def problems(self) -> Iterator[tuple[str, str, str]]:
         """(setting, reason, way out) of what cannot be filled in."""
         shown = self.challenger + self.challenger_opening
@@ -135,6 +146,9 @@ class Prompts:
         except ValueError as error:
             fix = 'give a .txt with a seed in each line, or a .jsonl of {"text": "…"}'
             yield "challenger_seeds", str(error), fix
+        if any("\\n" in text for text in self.challenger_stop):
+            reason = "holds a backslash and an n, where a newline may be meant"
+            yield "challenger_stop", reason, 'write a newline in a file, as "\\n" of YAML'
         if "{written}" not in self.query_form:
             yield "query_form", "leaves out what the Challenger wrote", "write {written} in it"
         for name, values in (
@@ -171,14 +185,15 @@ def prompt_file(name: str) -> Path:
 def read_seeds(name: str) -> tuple[str, ...]:
     """The seeds of a file: the lines of a .txt, or ``text`` of each object of a .jsonl. Raises
     ValueError where it holds none."""
-    path = prompt_file(name)
     try:
-        lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-        seeds = [json.loads(x)["text"] if path.suffix == ".jsonl" else x.strip() for x in lines]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        path = prompt_file(name)
+        lines = [x for x in path.read_text(encoding="utf-8-sig").split("\n") if x.strip()]
+        texts = [json.loads(x)["text"] for x in lines] if path.suffix == ".jsonl" else lines
+        seeds = [text.strip() for text in texts]
+    except (OSError, RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
         reason = f"cannot be read ({type(error).__name__}: {error})"
         raise ValueError(reason) from error
-    if not seeds or not all(isinstance(seed, str) and seed.strip() for seed in seeds):
+    if not seeds or not all(seeds):
         raise ValueError("holds no seed, or an empty one")
     return tuple(seeds)
 

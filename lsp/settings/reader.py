@@ -20,7 +20,7 @@ from pydantic import ValidationError
 from pydantic.dataclasses import is_pydantic_dataclass
 
 from lsp.errors import ConfigError, Problem
-from lsp.settings.schema import CODE, CONSENT, PLUGGABLE, Plain, Settings, hints_of, join
+from lsp.settings.schema import CODE, CONSENT, PLUGGABLE, Plain, Settings, Weight, hints_of, join
 
 TRUSTED_TARGETS = ("lsp.", "eval.")
 Rules = Callable[[Settings], Sequence[Problem]]
@@ -55,9 +55,9 @@ class _Reader:
     def __init__(self, trusted: Tree, problems: list[Problem]):
         self.trusted, self.problems = trusted, problems
 
-    def problem(self, key: str, value: Any, reason: str, fix: str) -> Any:
+    def problem(self, key: str, value: Any, reason: str, fix: str, of_code: bool = False) -> Any:
         """Note it; None, for what cannot be had."""
-        self.problems.append(Problem(key, value, reason, fix))
+        self.problems.append(Problem(key, value, reason, fix, of_code))
 
     def node(self, kind: type, tree: Any, path: str) -> Any:
         """One class of settings; None where a part of it cannot be had at all."""
@@ -81,7 +81,7 @@ class _Reader:
             elif CONSENT in hint.marks and value is True and self.trusted.get(full) is not True:
                 reason = "a config file cannot consent to run the code that came with a model"
                 fix = f"write {full}=true on the command line if you have read that code and"
-                self.problem(full, "true", reason, f"{fix} trust it")
+                self.problem(full, "true", reason, f"{fix} trust it", of_code=True)
             whole = whole and (values[name] is not None or not hint.is_node)
         try:
             node = kind(**values)
@@ -159,7 +159,7 @@ class _Reader:
         if not ours and self.trusted.get(path) != target:
             fix = f"write {path}={target} on the command line if you trust it"
             reason = "code outside lsp and eval is not run from a config file"
-            return self.problem(path, target, reason, fix)
+            return self.problem(path, target, reason, fix, of_code=True)
         try:
             named = imported(target)
         except Exception as error:  # a module of somebody else's may raise anything
@@ -227,6 +227,8 @@ def _described(path: str, value: Any, kind: Any, detail: Any) -> tuple[Any, str,
         shown = list(value) if isinstance(value, tuple) else value
         noun = {int: "whole numbers", float: "numbers", str: "texts"}.get(items[0], "values")
         return shown, f"must be a list of {count}{noun}", f"write {path}=[…]"
+    if kind == Weight:
+        return value, "must be a number or auto", f"write {path}=<number>, or auto"
     noun, name = NOUNS.get(kind, str(kind)), getattr(kind, "__name__", "value")
     return "null" if value is None else value, f"must be {noun}", f"write {path}=<{name}>"
 

@@ -9,7 +9,7 @@ import dataclasses
 import types
 import typing
 from collections.abc import Mapping
-from typing import Annotated, Any, TypeVar, dataclass_transform
+from typing import Annotated, Any, Literal, TypeVar, dataclass_transform
 
 import pydantic.dataclasses
 from pydantic import ConfigDict, Field
@@ -22,6 +22,7 @@ Code = Annotated[str, CODE]
 Consent = Annotated[bool, CONSENT]
 Plain = dict[str, bool | int | float | str]
 """Values by names of the user's."""
+Weight = float | Literal["auto"]
 
 
 def setting(description: str, **limits: Any) -> Any:

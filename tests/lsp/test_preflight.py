@@ -33,6 +33,15 @@ def test_a_game_that_is_not_played_ends_in_status_1(capsys):
     assert "these settings do not play their game" in said
 
 
+def test_a_run_to_go_on_with_is_not_looked_at_and_an_init_that_is_missing_is_named(
+    capsys, tmp_path
+):
+    assert preflight.main([f"resume={tmp_path}"]) == 1
+    assert preflight.main(["init=grpo", f"runs_root={tmp_path}"]) == 1
+    said = capsys.readouterr().err
+    assert "leave resume out" in said and "look at the game from init=base" in said
+
+
 def test_settings_that_cannot_work_are_one_message(capsys):
     assert preflight.main(["method=lsp", "group_size=1"]) == 1
     assert preflight.main(["model.name=/nowhere"]) == 1

@@ -8,6 +8,7 @@ import pytest
 from lsp.errors import ConfigError
 from lsp.loop.launch import start
 from lsp.pocket.language import FAMILIES
+from lsp.run.resume import find_resumed
 from lsp.settings.compose import compose
 from lsp.settings.rules import warnings
 from lsp.tracking.reader import read_metrics, read_summary, read_trace, trace_steps
@@ -261,7 +262,7 @@ def test_the_weight_that_the_first_play_tells_stays_also_when_a_run_goes_on(tmp_
     run = [*SHORT[1:], "method.self_reward_weight=auto", "method.self_reward_ratio=0.5",
            f"run_dir={tmp_path / 'run'}"]  # fmt: skip
     start([*run, "num_steps=2"])
-    told = json.loads((tmp_path / "run" / "run.json").read_text())["self_reward_weight"]
+    told = json.loads((tmp_path / "run" / "run.json").read_text())["self_reward_weight"]["weight"]
     start([f"resume={tmp_path / 'run'}", "num_steps=3"])
     lines = read_metrics(tmp_path / "run")
     assert lines[0]["quality/weighted_std_ratio"] == pytest.approx(0.5, rel=1e-4)
@@ -275,3 +276,31 @@ def test_the_weight_that_the_first_play_tells_stays_also_when_a_run_goes_on(tmp_
 def test_a_weight_is_a_number_or_auto(weight):
     with pytest.raises(ConfigError, match="method.self_reward_weight"):
         compose([f"method.self_reward_weight={weight}"])
+
+
+def test_a_weight_told_after_the_last_checkpoint_is_told_again(tmp_path, monkeypatch):
+    """What was stopped before its first checkpoint plays step 1 as it did: without a weight."""
+    from lsp import game
+
+    real = game.auto_weight
+    run = [*SHORT[1:], "method.self_reward_weight=auto", "num_steps=2", "checkpoint.every=0"]
+    tells = iter([None, 0.25] * 2)
+    monkeypatch.setattr(game, "auto_weight", lambda *a: next(tells) if a[2] == 1.0 and len(a) == 3
+                        else real(*a))  # fmt: skip
+    start([*run, f"run_dir={tmp_path / 'whole'}"])
+    record = json.loads((tmp_path / "whole" / "run.json").read_text())
+    assert record["self_reward_weight"] == {"weight": 0.25, "step": 2}
+    assert find_resumed_weight(tmp_path / "whole", 0) is None
+    assert find_resumed_weight(tmp_path / "whole", 2) == 0.25
+
+
+def find_resumed_weight(folder, step):
+    """Of the run's spec, were its newest checkpoint that of ``step``."""
+    for path in (folder / "checkpoints").glob("step-*"):
+        if int(path.name.removeprefix("step-")) > step:
+            path.rename(folder / f"away-{path.name}")
+    config = compose([f"resume={folder}"])
+    weight = find_resumed(config, []).spec.self_reward_weight
+    for path in folder.glob("away-*"):
+        path.rename(folder / "checkpoints" / path.name.removeprefix("away-"))
+    return weight

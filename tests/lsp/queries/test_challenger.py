@@ -163,3 +163,15 @@ def test_the_opening_bears_no_loss_and_each_role_its_own_temperature(train_in_me
         written.values()
     )
     assert lines[0]["rollout/logprob_mismatch"] < 1e-4  # engine and trainer agree for both roles
+
+
+def test_words_without_a_placeholder_are_no_frame():
+    assert parse_query("anything", TAGS, "a string task") == ("anything", True)
+
+
+def test_a_frame_is_looked_for_in_time_that_grows_with_the_text():
+    """Repetition is what a collapsing Challenger writes; tried place by place it took an hour."""
+    frame = "Write a {KIND} about {TOPIC}, {PLACE}, {TIME}, {MOOD}, {END}."
+    text = "Write a song about " + "red, " * 20_000
+    assert not parse_query(text, TAGS, frame)[1]
+    assert parse_query(text + "red.", TAGS, frame)[1]

@@ -103,3 +103,17 @@ def test_prompts_that_cannot_be_filled_in_are_refused_with_the_way_out(words):
 def quoted(words):
     """Words of a shell; quotes stay, as Hydra reads them."""
     return re.findall(r"(?:[^\s']|'[^']*')+", words)
+
+
+def test_seeds_of_any_editor_are_read_as_they_stand(tmp_path):
+    (tmp_path / "a.txt").write_text("\ufeffcats \r\nowls\n", encoding="utf-8")
+    (tmp_path / "a.jsonl").write_text('{"text": " a\u2028b "}\n', encoding="utf-8")
+    assert read_seeds(str(tmp_path / "a.txt")) == ("cats", "owls")
+    assert read_seeds(str(tmp_path / "a.jsonl")) == ("a\u2028b",)
+
+
+def test_what_a_seed_adds_to_a_query_is_counted(tmp_path):
+    (tmp_path / "seeds.txt").write_text("cats\nmany cats\n")
+    prompts = replace(PAPER, challenger_seeds=str(tmp_path / "seeds.txt"))
+    assert prompts.longest_form() == ""
+    assert replace(prompts, query_form="{written} of {seed}.").longest_form() == " of many cats."
