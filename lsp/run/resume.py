@@ -103,8 +103,8 @@ def saved_config(folder: Path, trusted: Mapping[str, Any] = MappingProxyType({})
         saved = from_tree(saved_tree(folder), trusted)
     except (OSError, yaml.YAMLError, ValueError) as error:
         raise RunError(
-            f"the settings of {folder} cannot be used: {error}\n{_trusting(folder)}restore what"
-            " they name, or its config.yaml, or start a new run from its weights:"
+            f"the settings of {folder} cannot be used: {error}\n{_trusting(folder)}restore its"
+            " config.yaml or what that names, or start a new run from its weights:"
             f" {start_again_command(folder)}"
         ) from error
     if run["base"] != base_identity(saved):
