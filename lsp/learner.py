@@ -232,7 +232,7 @@ class Learner:
             return kl_per_token(logprobs, ref.logprobs_C[part], method.kl_estimator)
 
         def token_loss(logprobs: torch.Tensor, part: slice) -> torch.Tensor:
-            kl = kl_loss(kl_of(logprobs, part), kl_weight_C[part], method.beta)
+            kl = kl_loss(kl_of(logprobs, part), kl_weight_C[part], method.beta_of(role))
             return policy_loss(logprobs, policy_weight_C[part]) + kl
 
         if method.kl_estimator == "exact":
@@ -240,7 +240,7 @@ class Learner:
             distributions = scores.distribution_CV, ref.distribution_CV
             kl_C = kl_per_token(scores.logprobs_C, ref.logprobs_C, "exact", *distributions)
             loss = policy_loss(scores.logprobs_C, policy_weight_C)
-            loss = loss + kl_loss(kl_C, kl_weight_C, method.beta)
+            loss = loss + kl_loss(kl_C, kl_weight_C, method.beta_of(role))
         else:
             hidden_CD, head = completion_hidden(policy, batch), policy.get_output_embeddings()
             target_C = batch.completion_ids_BT[batch.completion_mask_BT]
@@ -278,7 +278,7 @@ class Learner:
             tokens, loss_kl = len(row.completion_ids), values[method.kl_estimator][i]
             sums[f"tokens/{row.role}"] += tokens * row.count
             sums[f"policy/{row.role}"] -= row.policy_weight * tokens
-            sums[f"kl_loss/{row.role}"] += method.beta * row.kl_weight * loss_kl
+            sums[f"kl_loss/{row.role}"] += method.beta_of(row.role) * row.kl_weight * loss_kl
             for name, sums_B in values.items():
                 sums[f"{name}/{row.role}"] += sums_B[i] * row.count
             stats.row[row.key] = (values["k2"][i] / tokens, values["entropy"][i] / tokens)

@@ -211,7 +211,11 @@ def grouped(outcomes: Sequence[Outcome], names: Sequence[str]) -> dict[tuple, li
 
 
 def draw(sweep: Sweep, outcomes: Sequence[Outcome], folder: Path) -> Path:
-    """The metric over the first swept value: every run a point, the means a line."""
+    """Where two numbers were swept a map of the metric over both, one for each combination of the
+    others; else the metric over the first swept value: every run a point, the means a line."""
+    numbers = [name for name in sweep.settings if _numeric(outcomes, name)]
+    if len(numbers) == 2:
+        return _draw_maps(sweep, numbers, outcomes, folder)
     figure = Figure(figsize=(6, 4), layout="constrained")
     axis = figure.add_subplot()
     for name in (sweep.settings or sweep.swept)[:1]:
@@ -226,6 +230,43 @@ def draw(sweep: Sweep, outcomes: Sequence[Outcome], folder: Path) -> Path:
             axis.set_xscale("log")
         axis.set_xlabel(name)
     axis.set_ylabel(sweep.metric)
+    path = folder / "outcome.png"
+    figure.savefig(path, dpi=110)
+    return path
+
+
+def _numeric(outcomes: Sequence[Outcome], name: str) -> bool:
+    values = {point[name] for point, _ in outcomes}
+    return len(values) > 1 and all(type(value) in (int, float) for value in values)
+
+
+def _draw_maps(
+    sweep: Sweep, numbers: Sequence[str], outcomes: Sequence[Outcome], folder: Path
+) -> Path:
+    """Means over seeds as cells, their numbers written in them; all maps share one scale."""
+    others = [name for name in sweep.settings if name not in numbers]
+    maps = {combination: [] for combination in grouped(outcomes, others)}
+    for point, value in outcomes:
+        maps[tuple(point[name] for name in others)].append((point, value))
+    means = [mean(values) for values in grouped(outcomes, [*others, *numbers]).values()]
+    figure = Figure(figsize=(1 + 4.5 * len(maps), 4), layout="constrained")
+    axes = figure.subplots(1, len(maps), squeeze=False)[0]
+    xs, ys = (sorted({point[name] for point, _ in outcomes}) for name in numbers)
+    for axis, (combination, found) in zip(axes, maps.items(), strict=True):
+        cells = grouped(found, numbers)
+        grid = [[mean(cells.get((x, y), [math.nan])) for x in xs] for y in ys]
+        axis.imshow(grid, origin="lower", vmin=min(means), vmax=max(means), cmap="viridis")
+        for row, line in enumerate(grid):
+            for column, value in enumerate(line):
+                if not math.isnan(value):
+                    place = {"ha": "center", "va": "center", "color": "white", "fontsize": 9}
+                    axis.text(column, row, f"{value:.3f}", **place)
+        axis.set_xticks(range(len(xs)), [f"{x:g}" for x in xs])
+        axis.set_yticks(range(len(ys)), [f"{y:g}" for y in ys])
+        axis.set_xlabel(numbers[0])
+        axis.set_ylabel(numbers[1])
+        axis.set_title(", ".join(map(str, combination)) or sweep.metric)
+    figure.suptitle(sweep.metric)
     path = folder / "outcome.png"
     figure.savefig(path, dpi=110)
     return path

@@ -53,8 +53,11 @@ def display_name(config: Config) -> str:
     """What W&B shows: method, init, beta with its estimator, weight, seed."""
     method = config.method
     weight = "auto" if method.fixed_weight is None else f"{method.fixed_weight:g}"
+    own = method.challenger_beta
+    of_challenger = "" if own is None or not method.trains_challenger else f" beta_Ch={own:g}"
     return config.run_name or (
         f"{method.label} from {config.init.source} beta={method.beta:g}·{method.kl_estimator}"
+        f"{of_challenger}"
         f" w={weight} seed={config.seed}"
     )
 

@@ -96,7 +96,10 @@ class MethodConfig:
     challenger: Literal["policy", "reference"] = setting(
         "which weights the asking Challenger has; the reference never learns"
     )
-    beta: float = setting("KL coefficient of both roles", ge=0, le=1e6)
+    beta: float = setting("KL coefficient of the roles", ge=0, le=1e6)
+    challenger_beta: float | None = setting(
+        "the Challenger's own KL coefficient; null: beta", ge=0, le=1e6, default=None
+    )
     kl_estimator: Literal["k1", "k2", "k3", "exact"] = setting(
         "how the KL to the reference is estimated (lsp/losses.py); k2 is the penalty"
     )
@@ -128,6 +131,11 @@ class MethodConfig:
         "how tokens are added up in a role's loss (lsp/losses.py); sum is the paper's"
     )
     mask_truncated_answers: bool = setting("answers cut at the limit bear no loss")
+
+    def beta_of(self, role: str) -> float:
+        """A role's KL coefficient."""
+        own = self.challenger_beta if role == "challenger" else None
+        return self.beta if own is None else own
 
     @property
     def trains_challenger(self) -> bool:

@@ -71,6 +71,9 @@ def _broken_rules(config: Config) -> Iterator[tuple[str, str, str]]:
         reason = "the queries come from a data set, so there is no Challenger to train"
         fix = "choose method.challenger_weight=0 or method.queries=challenger"
         yield "method.challenger_weight", reason, fix
+    if method.challenger_beta is not None and not method.trains_challenger:
+        reason = "is the Challenger's, and no Challenger is trained"
+        yield "method.challenger_beta", reason, "leave it out, or choose null"
     if method.challenger_reward != "negative_value" and config.reward.range is None:
         reason = "needs a reward with a known range, and this one has none"
         fix = "choose method.challenger_reward=negative_value"
@@ -137,7 +140,8 @@ def warnings(config: Config) -> list[str]:
             "rollout.top_p below 1: what is sampled is not what the loss takes log-probabilities"
             " of, so updates are off-policy; 1 is meant for training"
         )
-    if config.method.kl_estimator == "k1" and config.method.beta > 0:
+    betas = [config.method.beta_of(role) for role in ("solver", "challenger")]
+    if config.method.kl_estimator == "k1" and any(betas):
         texts.append(
             "method.kl_estimator=k1: its expected gradient is zero on-policy, since"
             " E[grad log pi] = 0; it adds noise and holds nothing back. k2 is the penalty meant"

@@ -304,3 +304,36 @@ def find_resumed_weight(folder, step):
     for path in folder.glob("away-*"):
         path.rename(folder / "checkpoints" / path.name.removeprefix("away-"))
     return weight
+
+
+def test_each_role_has_its_own_kl_coefficient(train_in_memory):
+    """The KL part of a role's loss, by hand from its mean KL a token: its coefficient, its weight,
+    its tokens over its rows as planned. (alpha = 0.3, N = 4, G = 3.)"""
+    lines, rows = train_in_memory(
+        [
+            *SHORT,
+            "optim.warmup_steps=0",
+            "optim.lr=0.005",
+            "method.beta=0.05",
+            "method.challenger_beta=0.5",
+        ]
+    )
+    last = [row for row in rows if row["step"] == 2 and row["answer"] is not None]
+    asked = {row["query_id"]: row["query_tokens"] for row in last}.values()
+    answered = [row["answer_tokens"] for row in last]
+    kl = {role: lines[1][f"kl/{role}/k2"] for role in ("challenger", "solver")}
+    assert min(kl.values()) > 1e-4
+    expected = 0.3 * 0.5 * kl["challenger"] * sum(asked) / 4
+    assert lines[1]["loss/kl/challenger"] == pytest.approx(expected, rel=1e-3)
+    expected = 0.05 * kl["solver"] * sum(answered) / 12
+    assert lines[1]["loss/kl/solver"] == pytest.approx(expected, rel=1e-3)
+
+
+def test_a_challenger_that_is_not_trained_has_no_kl_coefficient():
+    method = compose(["method.challenger_beta=0.5"]).method
+    assert (method.beta_of("challenger"), method.beta_of("solver")) == (0.5, 0.1)
+    assert compose([]).method.beta_of("challenger") == 0.1
+    with pytest.raises(
+        ConfigError, match="method.challenger_beta=0.5: is the Challenger's, and no"
+    ):
+        compose(["method=grpo", "method.challenger_beta=0.5"])

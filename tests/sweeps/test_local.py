@@ -5,10 +5,11 @@ from pathlib import Path
 
 import pytest
 import yaml
+from matplotlib.figure import Figure
 
 from lsp.errors import RunError
 from lsp.settings.compose import compose
-from sweeps.local import Sweep, arguments_of, main, outcome_table, points, read_sweep
+from sweeps.local import Sweep, arguments_of, draw, main, outcome_table, points, read_sweep
 
 SWEEPS = Path(__file__).parents[2] / "sweeps"
 FILES = sorted(SWEEPS.glob("*.yaml"))
@@ -31,7 +32,8 @@ def write(tmp_path, **changes):
 def test_every_point_of_our_sweeps_is_a_valid_command_line(path):
     sweep = read_sweep(path)
     found = points(sweep, None, 0)
-    assert len(found) == 15 and sweep.metric == "eval/pocket/win_rate"
+    assert len(found) == {"beta": 72, "self_reward_weight": 15}[sweep.name]
+    assert sweep.metric == "eval/pocket/win_rate"
     for point in found:
         config = compose(arguments_of(point))
         assert config.seed == point["seed"]
@@ -154,3 +156,23 @@ def test_a_sweep_runs_resumes_and_survives_a_failing_point(small, tmp_path, capf
     # The same folder with other settings is refused, not reported under them.
     with pytest.raises(SystemExit, match="(?s)started with other settings.*optim.lr"):
         main([*arguments, "optim.lr=0.1"])
+
+
+def test_two_swept_numbers_make_a_map_for_each_method(tmp_path):
+    """Cells are means over seeds; one picture as wide as there are methods."""
+    sweep = read_sweep(SWEEPS / "beta.yaml")
+    points_of = [point for point in points(sweep, None, 0) if point["method.beta"] < 0.2]
+    outcomes = [(point, point["method.beta"] + point["seed"] / 100) for point in points_of]
+    texts = []
+
+    class Watched(Figure):
+        def savefig(self, path, **more):
+            for axis in self.axes:
+                texts.append((axis.get_title(), [text.get_text() for text in axis.texts]))
+            super().savefig(path, **more)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sweeps.local.Figure", Watched)
+        assert draw(sweep, outcomes, tmp_path).read_bytes().startswith(b"\x89PNG")
+    assert [title for title, _ in texts] == ["lsp", "lsp_zero"]
+    assert texts[0][1] == ["0.040", "0.110"] * 4  # beta + the mean of 0, 1 and 2 hundredths

@@ -62,6 +62,8 @@ def test_run_ids_are_readable_and_unique_and_a_sweep_agents_is_taken(tmp_path, m
 
 def test_the_shown_name_says_method_init_beta_weight_and_seed():
     assert display_name(compose(["seed=2"])) == "lsp from base beta=0.1·k2 w=0.3 seed=2"
+    own = display_name(compose(["method.challenger_beta=0.3"]))
+    assert own == "lsp from base beta=0.1·k2 beta_Ch=0.3 w=0.3 seed=0"
     assert display_name(compose(["run_name=mine"])) == "mine"
 
 

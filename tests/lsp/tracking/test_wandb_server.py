@@ -166,7 +166,9 @@ def test_a_server_that_is_not_there_is_one_error_that_names_offline(small, tmp_p
 def test_wandb_sweep_and_agent_run_our_sweep_files_as_they_are(tmp_path, wandb_stub):
     """``sweeps/beta.yaml`` with two points and tiny runs; nothing else of it is changed."""
     tree = yaml.safe_load((ROOT / "sweeps" / "beta.yaml").read_text())
+    tree["parameters"]["method"] = {"value": "lsp"}
     tree["parameters"]["method.beta"] = {"values": [0.1, 1.0]}
+    tree["parameters"]["method.challenger_beta"] = {"value": 0.3}
     tree["parameters"]["seed"] = {"value": 0}
     tree["parameters"]["num_steps"] = {"value": 1}
     tree["parameters"]["eval.dev_per_cell"] = {"value": 2}
