@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from safetensors.torch import load_file, save_file
 
 from eval.__main__ import evaluate
@@ -157,7 +158,10 @@ def test_consent_is_given_on_the_command_line_alone(key, monkeypatch, tmp_path):
 
 @pytest.mark.parametrize("path", sorted((ROOT / "conf" / "model").glob("*.yaml")))
 def test_no_shipped_model_runs_code(path):
-    assert compose([f"model={path.stem}"]).model.trust_remote_code is False
+    model = yaml.safe_load(path.read_text())
+    for base in model.get("defaults", ()):
+        model = yaml.safe_load((path.parent / f"{base}.yaml").read_text()) | model
+    assert model["trust_remote_code"] is False
 
 
 def test_a_reward_model_as_policy_is_refused(run_of, classifier_folder, copy, tmp_path):
