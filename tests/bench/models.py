@@ -43,7 +43,9 @@ def build_model(folder: Path, size: str, ragged: bool) -> None:
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=inner, pad_token="<pad>", eos_token="<eos>", unk_token="<unk>"
     )
-    tokenizer.chat_template = "{% for m in messages %}{{ m['content'] }} {% endfor %}"
+    tokenizer.chat_template = (
+        "{% for m in messages %}{{ m['content'] + ' ' + eos_token + ' ' }}{% endfor %}"
+    )
     tokenizer.save_pretrained(folder)
 
 
