@@ -83,7 +83,8 @@ def settings(folder: Path, options: argparse.Namespace) -> list[str]:
         *(["model.lora.rank=16"] if options.lora else []),
         *(["num_queries=4", "group_size=2", "rollout.max_new_tokens=32",
            "rollout.max_query_tokens=16"] if small else []),
-        "prompts.judge='rate it'", "prompts.challenger='ask {task}{template}'",
+        "prompts.judge='rate it'", "prompts.judge_opening=''",
+        "prompts.challenger='ask {task}{template}'",
     ]  # fmt: skip
 
 
