@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 
 ADVANTAGE_EPSILON = 1e-4
+SHAPES = ("negative_value", "none", "variance", "band", "learnable", "undecided", "solvable")
+BASELINE_DECAY = 0.95
 SMALLEST_SPREAD = 0.1
 """Of self-scores, 0 to 7, by which a weight can be told; a smaller one would be blown up."""
 
@@ -46,29 +48,51 @@ def challenger_reward(
 ) -> Tensor:
     """What the Challenger earns for each query, [Q]: a term of the answers' rewards, + w V_Q.
 
-    ``shape`` is that term; with p = (R - low) / (high - low), R taken into [0, 1]:
+    ``shape`` is that term; with p = (R - low) / (high - low), R taken into [0, 1], and m its mean
+    over the answers:
 
     * ``negative_value``: -V(q), the paper's; needs no range.
+    * ``none``: 0; with w = 0 the Challenger is held to the reference and learns nothing else.
     * ``variance``: exp(-(Var_j p - 1/4)^2 / 0.02), highest where half of the answers are
       right (SPICE, arXiv 2510.24684; population variance, whose largest value is 1/4).
-    * ``band``: 1 - 2 |mean p - 1/2|, highest for a middling value (R-Zero, arXiv 2508.05004).
+    * ``band``: 1 - 2 |m - 1/2|, highest for a middling value (R-Zero, arXiv 2508.05004).
+    * ``learnable``: 1 - m where 0 < m < 1, else 0 (Absolute Zero, arXiv 2505.03335).
+    * ``undecided``: 1 where 0 < m < 1, else 0 (Self-Questioning LM, arXiv 2508.03682, its rule for
+      tests, which some and not all answers pass).
+    * ``solvable``: 0 outside 1/2 <= m <= 9/10; inside a triangle, 1 at 7/10 and at both ends
+      1 / (how many of the rates j/G lie inside) (OpenSIR, arXiv 2511.00602).
 
     A query with no readable self-score takes the mean V_Q of those that have one; where no
     query has, the term stands alone.
     """
     if shape == "negative_value":
         term_Q = -query_value(reward_QG)
+    elif shape == "none":
+        term_Q = torch.zeros_like(query_value(reward_QG))
     elif reward_range is None:
         raise ValueError(f"challenger reward {shape!r} needs the reward's range")
     else:
         low, high = reward_range
         scaled_QG = (reward_QG - low) / (high - low)
-        if shape == "variance":
-            term_Q = torch.exp(-((scaled_QG.var(dim=1, unbiased=False) - 0.25) ** 2) / 0.02)
-        elif shape == "band":
-            term_Q = 1 - 2 * (scaled_QG.mean(dim=1) - 0.5).abs()
-        else:
-            raise ValueError(f"challenger reward {shape!r}: negative_value, variance or band")
+        mean_Q = scaled_QG.mean(dim=1)
+        between_Q = (mean_Q > 0) & (mean_Q < 1)
+        match shape:
+            case "variance":
+                term_Q = torch.exp(-((scaled_QG.var(dim=1, unbiased=False) - 0.25) ** 2) / 0.02)
+            case "band":
+                term_Q = 1 - 2 * (mean_Q - 0.5).abs()
+            case "learnable":
+                term_Q = torch.where(between_Q, 1 - mean_Q, 0.0)
+            case "undecided":
+                term_Q = between_Q.float()
+            case "solvable":
+                size = scaled_QG.shape[1]
+                rates = sum(0.5 <= j / size <= 0.9 for j in range(1, size + 1))
+                slope_Q = (mean_Q - 0.7).abs() / 0.2
+                inside_Q = (mean_Q >= 0.5) & (mean_Q <= 0.9)
+                term_Q = torch.where(inside_Q, 1 - (1 - 1 / max(1, rates)) * slope_Q, 0.0)
+            case _:
+                raise ValueError(f"challenger reward {shape!r}: one of {', '.join(SHAPES)}")
     quality_Q = query_quality(quality_QG)
     over_queries = quality_Q.nanmean().nan_to_num(nan=0.0)
     return term_Q + self_reward_weight * torch.where(quality_Q.isnan(), over_queries, quality_Q)
@@ -105,11 +129,21 @@ def solver_advantage(solver_reward_QG: Tensor, divide_by_std: bool = False) -> T
     return centred_QG
 
 
-def challenger_advantage(challenger_reward_Q: Tensor) -> Tensor:
-    """A_Ch: the reward minus its mean over the step's queries. [Q].
+def challenger_advantage(challenger_reward_Q: Tensor, baseline: float | None = None) -> Tensor:
+    """A_Ch: the reward minus its mean over the step's queries, or minus ``baseline``. [Q].
 
-    With fewer than two queries there is nothing to compare with, so the advantage is zero.
+    With fewer than two queries and no baseline there is nothing to compare with, so the advantage
+    is zero.
     """
+    if baseline is not None:
+        return challenger_reward_Q - baseline
     if challenger_reward_Q.numel() < 2:
         return torch.zeros_like(challenger_reward_Q)
     return challenger_reward_Q - challenger_reward_Q.mean()
+
+
+def moved_baseline(baseline: float, challenger_reward_Q: Tensor) -> float:
+    """b <- 0.95 b + 0.05 mean r: the role's own mean over time, from 0 (SPIRAL, arXiv 2506.24119,
+    whose baseline moves with each game; here with each step)."""
+    mean = challenger_reward_Q.mean().item()
+    return BASELINE_DECAY * baseline + (1 - BASELINE_DECAY) * mean

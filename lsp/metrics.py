@@ -16,7 +16,7 @@ def play_metrics(queries: Sequence[Query], play: Play) -> dict[str, float]:
         "rollout/played_query_frac": len(play.queries) / count,
         "rollout/distinct_query_frac": len({query.text for query in queries}) / count,
     }
-    for status in ("length", "empty", "malformed"):
+    for status in ("length", "empty", "malformed", "illegal"):
         values[f"rollout/query_{status}_frac"] = sum(q.status == status for q in queries) / count
     lengths = [len(q.completion.ids) for q in queries if q.completion is not None]
     if lengths:

@@ -43,6 +43,7 @@ UNPLAYED = {
     "length": "cut at the token limit of queries",
     "empty": "the Challenger wrote nothing",
     "malformed": "it holds a tag of the Challenger's template",
+    "illegal": "this world has no answers to it",
 }
 NARROW = 60  # terminals with fewer columns show the two answers one below the other
 GAP = " │ "

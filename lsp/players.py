@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -19,6 +19,7 @@ from lsp.model.processes import ALONE, Processes
 from lsp.model.sharding import shard_layers
 from lsp.queries.challenger import challenger_queries
 from lsp.queries.dataset import step_queries
+from lsp.queries.pool import EarlierChallengers
 from lsp.rollout.settings import challenger_engine
 from lsp.run.init import Init
 from lsp.settings.config import Config
@@ -33,7 +34,8 @@ ModelAndTokenizer = tuple[PreTrainedModel, PreTrainedTokenizerBase]
 class Players:
     """The policy and what surrounds it. ``device``: where models compute, also those that wait
     elsewhere. ``asking``: the engine that writes queries. ``left_out``: queries of the data set
-    that are not in ``dataset``, since they are too long for the context. Methods draw with keys
+    that are not in ``dataset``, since they are too long for the context. ``earlier``: who else asks.
+    Methods draw with keys
     made from (seed, step, role)."""
 
     config: Config
@@ -48,6 +50,7 @@ class Players:
     dataset: Sequence[str]
     left_out: int
     processes: Processes = ALONE
+    earlier: EarlierChallengers | None = None
 
     @property
     def prompts(self) -> Prompts:
@@ -62,17 +65,37 @@ class Players:
             return [Query(i, text, "dataset") for i, text in zip(ids, texts, strict=True)]
         model = self.reference if config.method.challenger == "reference" else self.policy
         part = self.processes.part_of(config.num_queries)
-        numbers = range(part.start, part.stop)
-        key = DrawKey(config.seed, step, "challenger", numbers)
-        queries = self.ask(model, len(numbers), key) if numbers else []
+        numbers, others = range(part.start, part.stop), range(0)
+        if self.earlier is not None:
+            own = config.num_queries - round(config.method.earlier_challengers * config.num_queries)
+            numbers, others = (
+                numbers[: max(0, own - part.start)],
+                numbers[max(0, own - part.start) :],
+            )
+        queries = self._asked(model, step, numbers)
+        if others:
+            asked = self._asked(self.earlier.drawn_for(step, config.seed), step, others)
+            queries += [replace(query, completion=None) for query in asked]
         return self.processes.all_gather_lists(queries)
+
+    def _asked(self, model: PreTrainedModel, step: int, numbers: range) -> list[Query]:
+        """The queries of a step that have these numbers."""
+        key = DrawKey(self.config.seed, step, "challenger", numbers)
+        return self.ask(model, len(numbers), key) if numbers else []
 
     def ask(self, model: PreTrainedModel, count: int, key: DrawKey) -> list[Query]:
         """``count`` queries from a model as Challenger, numbered as ``key`` says."""
         with on_device(model, self.device):
-            return challenger_queries(
+            queries = challenger_queries(
                 model, self.asking, self.chat, self.prompts, self.config.rollout, count, key
             )
+        if self.config.method.query_gate == "none":
+            return queries
+        legal = self.config.world.is_legal
+        return [
+            replace(query, status="illegal") if query.played and not legal(query.text) else query
+            for query in queries
+        ]
 
     def answers(self, prompts: TokenRows, step: int, first: int = 0) -> list[list[Completion]]:
         """G answers of the policy to each prompt; ``first``: the number of the first prompt among
@@ -102,10 +125,15 @@ class Players:
 
 
 def load_players(
-    config: Config, init: Init, checkpoint: Path | None = None, processes: Processes = ALONE
+    config: Config,
+    init: Init,
+    checkpoint: Path | None = None,
+    processes: Processes = ALONE,
+    folder: Path | None = None,
 ) -> Players:
     """Load the models. The reference is exactly the init; the policy is the init (with adapters
-    under LoRA), or a ``checkpoint`` of this very run where one is resumed."""
+    under LoRA), or a ``checkpoint`` of this very run where one is resumed. ``folder``: the run's,
+    whose checkpoints may ask."""
     device = choose_device(config.runtime.device, processes.local_rank)
     if device.type == "cuda":
         torch.cuda.set_device(device)  # NCCL's too
@@ -139,7 +167,15 @@ def load_players(
     if offload:
         reward.offload()
     parts = (chat, engine, asking, self_judge, reward, dataset, left_out)
-    return Players(config, device, policy, reference, *parts, processes)
+    earlier = None
+    if config.method.earlier_challengers and folder is not None:
+        earlier = EarlierChallengers(
+            folder / "checkpoints",
+            config.checkpoint.every,
+            reference,
+            lambda path: _load(config, path, device)[0].requires_grad_(False),
+        )
+    return Players(config, device, policy, reference, *parts, processes, earlier)
 
 
 def load_base(config: Config, init: Init, reference: PreTrainedModel) -> PreTrainedModel:

@@ -132,6 +132,7 @@ def show_queries(config: Config, queries: Sequence[Query], prompts: Sequence[str
         "cut": statuses["length"],
         "empty": statuses["empty"],
         "malformed": statuses["malformed"],
+        "illegal": statuses["illegal"],
         "distinct": len({query.text for query in queries}),
         "leaked from the prompt": sum(
             repeats_prompt(query.text, prompt)

@@ -17,6 +17,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -30,6 +31,7 @@ from lsp.metrics import empty_play, play_metrics
 from lsp.model.out_of_memory import memory_guard
 from lsp.model.sharding import whole
 from lsp.players import Players
+from lsp.queries.diversity import cluster_shares, novelty
 from lsp.run.spec import RunSpec
 from lsp.settings.config import Config
 from lsp.tracking.rows import trace_rows
@@ -40,14 +42,14 @@ def train(spec: RunSpec, players: Players, learner: Learner, recorder: Recorder)
     """Play and learn for ``num_steps``; returns the summary that is also on disk."""
     config = spec.config
     recorder.begin()
-    weight = spec.self_reward_weight
+    weight, baseline = spec.self_reward_weight, spec.challenger_baseline
     for step in range(spec.step + 1, config.num_steps + 1):
         clock = Clock(partial(recorder.enter, step))
         with whole(players.policy):
             with clock.phase("queries"):
                 queries = players.step_queries(step)
-            play = play_queries(players, config, queries, step, clock, weight)
-        weight = play.self_reward_weight
+            play = play_queries(players, config, queries, step, clock, weight, baseline)
+        weight, baseline = play.self_reward_weight, play.challenger_baseline
         rows = training_rows(
             play,
             config.method,
@@ -76,14 +78,16 @@ def play_queries(
     step: int,
     clock: Clock,
     weight: float | None = None,
+    baseline: float = 0.0,
 ) -> Play:
     """Answers, rewards and advantages of a step's queries (those that can be played). ``weight``:
-    the self-reward's where an earlier play has told it; None: the settings', or this play's."""
+    the self-reward's where an earlier play has told it; None: the settings', or this play's.
+    ``baseline``: the moving mean of the Challenger's reward before this play."""
     method = config.method
     weight = method.fixed_weight if weight is None else weight
     played = [query for query in queries if query.played]
     if not played:
-        return empty_play(weight)
+        return replace(empty_play(weight), challenger_baseline=baseline)
     prompts = players.chat.encode([players.prompts.solver_messages(q.text) for q in played])
     part = players.processes.part_of(len(played))
     scored = answer_and_score(players, config, played[part], prompts[part], step, part.start, clock)
@@ -101,13 +105,19 @@ def play_queries(
         method.challenger_reward,
         config.reward.range,
     )
+    asked = players.chat.encode_text([query.text for query in played])
+    if method.repetition_penalty:
+        challenger_reward_Q -= method.repetition_penalty * torch.tensor(cluster_shares(asked))
+    if method.novelty_weight:
+        challenger_reward_Q += method.novelty_weight * torch.tensor(novelty(asked))
     invalid = [query for query in queries if not query.played]
     if method.invalid_query == "unplayed" or not method.trains_challenger:
         invalid = []
     penalty = method.invalid_query_penalty if method.invalid_query == "penalty" else 0.0
     invalid_reward = game.invalid_query_reward(challenger_reward_Q, penalty)
     earned = torch.cat([challenger_reward_Q, torch.full((len(invalid),), invalid_reward)])
-    advantages = game.challenger_advantage(earned)
+    moving = method.challenger_baseline == "moving"
+    advantages = game.challenger_advantage(earned, baseline if moving else None)
     return Play(
         queries=played,
         answers=[one.answers for one in answered],
@@ -128,6 +138,7 @@ def play_queries(
         invalid=invalid,
         invalid_reward=invalid_reward,
         invalid_advantage=advantages[-1].item(),
+        challenger_baseline=game.moved_baseline(baseline, earned) if moving else 0.0,
     )
 
 

@@ -20,7 +20,7 @@ from torch import Tensor
 Role = Literal["challenger", "solver"]
 RowKey = tuple[Role, tuple[int, ...], tuple[int, ...]]
 """(role, prompt ids, completion ids): what makes two rows of the loss the same pair."""
-QueryStatus = Literal["stop", "length", "empty", "malformed", "dataset"]
+QueryStatus = Literal["stop", "length", "empty", "malformed", "illegal", "dataset"]
 
 
 @dataclass(frozen=True)
@@ -65,9 +65,9 @@ class Completion:
 class Query:
     """One query of a step. ``query_id`` is its identity: its text may repeat.
 
-    ``status`` is how it ended: ``stop``; ``length``, ``empty`` or ``malformed``, which are
-    recorded and not played; or ``dataset``. ``completion`` is the Challenger's, for its loss;
-    None where a data set asked. ``seed`` is what it was to be about, where the Challenger was told.
+    ``status`` is how it ended: ``stop``; ``length``, ``empty``, ``malformed`` or ``illegal``, which
+    are recorded and not played; or ``dataset``. ``completion`` is the Challenger's, for its loss;
+    None where a data set or an earlier Challenger asked. ``seed`` is what it was to be about, where the Challenger was told.
 
     Example: ``Query("s000003-q05", "sort cba", "stop", prompt_ids, completion)``.
     """
@@ -93,7 +93,8 @@ class Play:
     where a self-score could not be read, and all NaN where none was asked for; ``quality_text`` is
     what the judge wrote. ``self_reward_weight`` is the w in force; None where it is to be told by
     the first play, and this one tells nothing. ``invalid`` queries were not played and bear loss
-    all the same, each with ``invalid_reward`` and ``invalid_advantage``.
+    all the same, each with ``invalid_reward`` and ``invalid_advantage``. ``challenger_baseline``:
+    the moving mean that the next play's rewards are compared with, where that is the baseline.
     """
 
     queries: list[Query]
@@ -112,6 +113,7 @@ class Play:
     invalid: Sequence[Query] = ()
     invalid_reward: float = 0.0
     invalid_advantage: float = 0.0
+    challenger_baseline: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -1,28 +1,26 @@
 """Runs of methods and controls, over seeds and bases -> the tables and the picture of the docs.
 
-    python -m sweeps.compare                      # part=methods: README's table, picture
-    python -m sweeps.compare part=signs           # where a learning Challenger helps
-    python -m sweeps.compare seeds=2 workers=1    # smaller
+    python -m sweeps.compare                                   # sweeps/contrasts.yaml: README's table
+    python -m sweeps.compare contrasts=mine.yaml seeds=1       # other variants and claims; smaller
 
-Bases are pretrained first where they are missing (seeds that no setting was chosen on). Every
-run is ``python run.py`` in a process of its own with ``resume=auto``, so a comparison that was
-stopped goes on where it was. Results: <folder>/<part>.md, .json and, for methods, queries.png.
+Bases are pretrained first where they are missing. Every run is ``python run.py`` in a process of its
+own with ``resume=auto``, so a comparison that was stopped goes on where it was. Results:
+<folder>/<name of the file>.md, .csv and, where LSP and LSP-Zero are variants, queries.png.
 """
 
-import itertools
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean, stdev
-from typing import Literal
+from typing import Any
 
+import yaml
 from matplotlib.figure import Figure
 
-from eval.win_rate import mean_interval
 from lsp.errors import RunError
-from lsp.files import write_json, write_text
+from lsp.files import write_csv, write_text
 from lsp.pocket.world import PocketWorld
 from lsp.report.game import read_index
 from lsp.report.river import draw_river
@@ -30,40 +28,31 @@ from lsp.settings.command import read_settings
 from lsp.settings.schema import setting, settings
 from lsp.tools.text import markdown_table
 from lsp.tracking.reader import read_summary
-from sweeps.parallel import require_all
-
-CONTROLS = ("untrained_challenger", "frozen_challenger")
-METHODS = {
-    **{name: [f"method={name}"] for name in ("grpo", "lsp", "lsp_zero", *CONTROLS)},
-    "lsp, k1": ["method=lsp", "method.kl_estimator=k1"],
-    "lsp, k3": ["method=lsp", "method.kl_estimator=k3"],
-    "lsp, exact KL": ["method=lsp", "method.kl_estimator=exact"],
-}
-SIGNS = {
-    "lsp": ["method=lsp"],
-    "lsp, variance": ["method=lsp", "method.challenger_reward=variance"],
-    "lsp, band": ["method=lsp", "method.challenger_reward=band"],
-    **{name: METHODS[name] for name in ("lsp_zero", *CONTROLS)},
-}
-PAIRS = (
-    *(("lsp", other) for other in ("grpo", "lsp_zero", *CONTROLS)),
-    ("lsp_zero", "frozen_challenger"),
-    ("grpo", "frozen_challenger"),
-)
-"""Methods whose exact accuracies are compared, seed by seed."""
+from sweeps.claims import Differences, estimate, holm, verdict
+from sweeps.parallel import ROOT, require_all
 
 
 @settings
 class CompareSettings:
     """What is trained, and where the results go."""
 
-    part: Literal["methods", "signs"] = setting("which of the two tables", default="methods")
-    seeds: int = setting("of each variant", default=5, ge=1, le=1000)
-    bases: tuple[int, ...] = setting("seeds of pretrained bases", default=(1, 2))
-    decays: tuple[float, ...] = setting("how base queries thin out with length", default=(0.7,))
-    steps: tuple[int, ...] = setting("of each run", default=(150,))
+    contrasts: str = setting("variants and claims", default="sweeps/contrasts.yaml")
+    seeds: int | None = setting(
+        "of each variant; null: what the file says", default=None, ge=1, le=1000
+    )
     workers: int = setting("runs at once", default=os.cpu_count() or 1, ge=1, le=1024)
     folder: str = setting("of bases, runs and results", default="outputs/compare")
+
+
+@dataclass(frozen=True)
+class Contrasts:
+    """A checked file. ``variants``: name -> overrides; ``families``: title -> pairs of variants."""
+
+    bases: tuple[int, ...]
+    seeds: int
+    steps: int
+    variants: Mapping[str, Sequence[str]]
+    families: Mapping[str, Sequence[Sequence[str]]]
 
 
 @dataclass(frozen=True)
@@ -71,145 +60,206 @@ class Run:
     variant: str
     overrides: tuple[str, ...]
     base: int
-    decay: float
-    steps: int
     seed: int
 
-    def base_folder(self, settings: CompareSettings) -> Path:
-        return Path(settings.folder) / f"base-{self.base}-decay-{self.decay:g}"
+    def folder(self, root: Path) -> Path:
+        name = "".join(c if c.isalnum() or c in "._" else "-" for c in self.variant)
+        return root / f"base-{self.base}" / f"{name}-seed-{self.seed}"
 
-    def folder(self, settings: CompareSettings) -> Path:
-        name = self.variant.replace(", ", "-").replace(" ", "-")
-        return Path(f"{self.base_folder(settings)}-steps-{self.steps}") / f"{name}-seed-{self.seed}"
+
+@dataclass(frozen=True)
+class Row:
+    """One run's outcome; numbers are ``final/…`` of its summary, of the test split."""
+
+    variant: str
+    base: int
+    seed: int
+    accuracy: float
+    accuracy_5_to_8: float
+    greedy_accuracy: float
+    valid_query_frac: float
+    effective_support: float
+    coverage: float
+    argument_length: float
+    challenger_gap: float
+    solver_gap: float
+    nash_conv: float
+    base_accuracy: float
+    seconds: float
+
+
+NUMBERS = {
+    "accuracy": ("exact accuracy", 3),
+    "accuracy_5_to_8": ("lengths 5-8", 3),
+    "greedy_accuracy": ("greedy", 3),
+    "valid_query_frac": ("legal queries", 2),
+    "coverage": ("coverage", 2),
+    "argument_length": ("length", 1),
+    "challenger_gap": ("Challenger's gap", 2),
+    "solver_gap": ("Solver's gap", 3),
+}
+"""Columns of the table: field of a row -> (heading, digits)."""
 
 
 def main(arguments: Sequence[str]) -> None:
     try:
         settings = read_settings(CompareSettings, arguments)
+        contrasts = read_contrasts(Path(settings.contrasts))
     except RunError as error:
         sys.exit(f"error: {error}")
-    is_signs = settings.part == "signs"
-    options = settings.decays, settings.steps, settings.bases, range(settings.seeds)
-    runs = [
-        Run(variant, tuple(overrides), base, decay, steps, seed)
-        for decay, steps, base, seed in itertools.product(*options)
-        for variant, overrides in (SIGNS if is_signs else METHODS).items()
-    ]
-    rows = train_all(runs, settings)
-    table = Path(settings.folder) / f"{settings.part}.md"
-    text = signs_text(rows) if is_signs else methods_text(rows)
-    write_text(table, text)
-    write_json(table.with_suffix(".json"), [{**vars(r), "summary": s} for r, s in rows.items()])
+    root, name = Path(settings.folder), Path(settings.contrasts).stem
+    runs = all_runs(contrasts.variants, contrasts.bases, settings.seeds or contrasts.seeds)
+    rows = train_all(runs, root, contrasts.steps, settings.workers)
+    write_csv(root / f"{name}.csv", rows)
+    text = f"{variants_table(rows)}\n{claims_text(rows, contrasts.families)}"
+    write_text(root / f"{name}.md", text)
     print(text)
-    if not is_signs:
-        print(f"picture: {draw_queries(runs, settings)}")
-    print(f"table: {table}")
+    if {"lsp", "lsp_zero"} <= contrasts.variants.keys():
+        print(f"picture: {draw_queries(runs, root)}")
+    print(f"table: {root / name}.md")
 
 
-def train_all(runs: Sequence[Run], settings: CompareSettings) -> dict[Run, dict]:
-    """Every run's summary. Bases that are not there yet are pretrained first; a finished run ends
-    at once, and one with other settings is refused."""
-    bases = {run.base_folder(settings): run for run in runs}
-    commands = [
-        ["-m", "lsp.pocket.pretrain", f"seed={run.base}", f"decay={run.decay}", f"out={folder}"]
-        for folder, run in bases.items()
+def read_contrasts(path: Path) -> Contrasts:
+    """Raises RunError for what cannot be used, with the way out."""
+    try:
+        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise RunError(f"{path}: {' '.join(str(error).split())}") from error
+    model = "see sweeps/contrasts.yaml for one that works"
+    wanted = {"bases": list, "seeds": int, "steps": int, "variants": dict, "families": dict}
+    for key, kind in wanted.items():
+        if not isinstance(tree, dict) or not isinstance(tree.get(key), kind) or not tree[key]:
+            raise RunError(f"{path} has no usable '{key}'; {model}")
+    if unknown := sorted(set(tree) - set(wanted)):
+        raise RunError(f"{path}: {unknown[0]} is no key here; {model}")
+    for name, overrides in tree["variants"].items():
+        if not isinstance(overrides, list) or not all(isinstance(text, str) for text in overrides):
+            raise RunError(f"{path}: variant {name} is no list of overrides; {model}")
+    for pairs in tree["families"].values():
+        for pair in pairs:
+            missing = [name for name in pair if name not in tree["variants"]]
+            if missing or len(pair) != 2:
+                which = missing[0] if missing else pair
+                raise RunError(f"{path}: {which} is no variant of its own; {model}")
+    return Contrasts(**{**tree, "bases": tuple(tree["bases"])})
+
+
+def all_runs(variants: Mapping[str, Sequence[str]], bases: Iterable[int], seeds: int) -> list[Run]:
+    """Seed by seed, so that a comparison that is stopped has every variant."""
+    return [
+        Run(name, tuple(overrides), base, seed)
+        for seed in range(seeds)
+        for base in bases
+        for name, overrides in variants.items()
+    ]
+
+
+def train_all(runs: Sequence[Run], root: Path, steps: int, workers: int) -> list[Row]:
+    """Bases that are not there yet are pretrained first; a finished run ends at once, and one with
+    other settings is refused."""
+    folders = {base: base_folder(root, base) for base in dict.fromkeys(run.base for run in runs)}
+    schooled = [
+        ["-m", "lsp.pocket.pretrain", f"seed={base}", f"out={folder}"]
+        for base, folder in folders.items()
         if not (folder / "pretrain.json").is_file()
     ]
-    require_all(commands, settings.workers)
+    require_all(schooled, workers)
     commands = []
     for run in runs:
-        where = [f"model.name={run.base_folder(settings)}", f"run_dir={run.folder(settings)}"]
-        how_long = [f"num_steps={run.steps}", f"seed={run.seed}"]
-        always = ["resume=auto", "tracker=none", "eval.every=0"]
-        commands.append(["run.py", *run.overrides, *where, *how_long, *always])
-    require_all(commands, settings.workers)
-    return {run: read_summary(run.folder(settings)) for run in runs}
+        own_steps = any(text.startswith("num_steps=") for text in run.overrides)
+        what = [*run.overrides, *([] if own_steps else [f"num_steps={steps}"])]
+        where = [f"model.name={folders[run.base]}", f"run_dir={run.folder(root)}"]
+        always = [f"runs_root={root}", f"seed={run.seed}", "tracker=none", "eval.every=0"]
+        commands.append(["run.py", *what, *where, *always, "resume=auto"])
+    require_all(commands, workers)
+    return [row_of(run, read_summary(run.folder(root))) for run in runs]
 
 
-def from_length(summary: dict, shortest: int, prefix: str = "final") -> float:
-    """Mean exact accuracy over the test lengths from ``shortest`` to 8."""
-    return mean(summary[f"{prefix}/accuracy/length_{n}"] for n in range(shortest, 9))
+def base_folder(root: Path, base: int) -> Path:
+    return (ROOT / root).resolve() / f"base-{base}" / "model"
 
 
-def methods_text(rows: Mapping[Run, dict]) -> str:
-    """Markdown: a line a variant, then paired differences."""
-    heading = ["", "exact accuracy", "lengths 5-8", "greedy", "wins / ties / losses",
-               "valid queries", "distinct", "argument length"]  # fmt: skip
-
-    digits = {"accuracy": 3, "greedy_accuracy": 3, "valid_query_frac": 2, "distinct_query_frac": 2,
-              "argument_length": 1}  # fmt: skip
-
-    def line(label: str, summaries: Sequence[dict], side: str, record: str = "") -> list[str]:
-        accuracy, greedy, *others = (
-            spread([s[f"{side}/{key}"] for s in summaries], d) for key, d in digits.items()
-        )
-        longer_half = spread([from_length(summary, 5, side) for summary in summaries])
-        return [label, accuracy, longer_half, greedy, record, *others]
-
-    by_base = {(run.base, run.decay): summary for run, summary in rows.items()}
-    lines = [line("base", list(by_base.values()), "base")]
-    for variant in dict.fromkeys(run.variant for run in rows):
-        summaries = [summary for run, summary in rows.items() if run.variant == variant]
-        counts = [mean(s[f"final/{key}"] for s in summaries) for key in ("wins", "ties", "losses")]
-        lines.append(line(variant, summaries, "final", "{:.0f} / {:.0f} / {:.0f}".format(*counts)))
-    differences = []
-    for one, other in PAIRS:
-        if values := paired(rows, one, other, 1):
-            interval = "{:+.3f} to {:+.3f}".format(*mean_interval(values))
-            positive = f"{sum(value > 0 for value in values)} of {len(values)}"
-            differences.append([f"{one} - {other}", f"{mean(values):+.3f}", interval, positive])
-    return (
-        markdown_table(heading, lines)
-        + "\nPaired differences in exact accuracy, over the same seeds and bases:\n\n"
-        + markdown_table(["", "mean", "95 % bootstrap interval", "positive"], differences)
+def row_of(run: Run, summary: Mapping[str, Any]) -> Row:
+    longer = mean(summary[f"final/accuracy/length_{n}"] for n in range(5, 9))
+    same = {
+        name: summary[f"final/{name}"]
+        for name in Row.__dataclass_fields__
+        if f"final/{name}" in summary
+    }
+    return Row(
+        variant=run.variant,
+        base=run.base,
+        seed=run.seed,
+        accuracy_5_to_8=longer,
+        base_accuracy=summary["base/accuracy"],
+        seconds=summary["seconds"],
+        **same,
     )
 
 
-def signs_text(rows: Mapping[Run, dict]) -> str:
-    """Markdown: a learning Challenger against each control, by decay, steps and test length."""
-    heading = ["base Challenger's decay (mean length)", "steps", "learning Challenger", "control",
-               "all lengths", "lengths 5-8", "lengths 7-8"]  # fmt: skip
-    learners = [variant for variant in SIGNS if variant not in CONTROLS]
+def variants_table(rows: Sequence[Row]) -> str:
+    """Markdown: a line a variant, each number the mean over bases ± the deviation between them."""
+    headings = ["", *(heading for heading, _ in NUMBERS.values())]
     lines = []
-    for decay, steps in dict.fromkeys((run.decay, run.steps) for run in rows):
-        group = {r: s for r, s in rows.items() if (r.decay, r.steps) == (decay, steps)}
-        length = mean(summary["base/argument_length"] for summary in group.values())
-        place = [f"{decay:g} ({length:.1f})", str(steps)]
-        for learner, control in itertools.product(learners, CONTROLS):
-            cells = []
-            for shortest in (1, 5, 7):
-                differences = paired(group, learner, control, shortest)
-                low, high = mean_interval(differences)
-                sign = "+" if low > 0 else "-" if high < 0 else "0"
-                cells.append(f"{sign} ({mean(differences):+.3f})")
-            lines.append([*place, learner, control, *cells])
-    legend = "\nSign: of the 95 % bootstrap interval over seeds and bases; 0 holds zero.\n"
-    return markdown_table(heading, lines) + legend
+    for variant in dict.fromkeys(row.variant for row in rows):
+        own = [row for row in rows if row.variant == variant]
+        cells = [spread(by_base(own, name), digits) for name, (_, digits) in NUMBERS.items()]
+        lines.append([variant, *cells])
+    base = ["base", spread(by_base(rows, "base_accuracy"), 3), *[""] * (len(NUMBERS) - 1)]
+    return markdown_table(headings, [base, *lines])
 
 
-def spread(values: Sequence[float], digits: int = 3) -> str:
+def by_base(rows: Sequence[Row], name: str) -> list[float]:
+    """A number's mean over the seeds of each base."""
+    values: dict[int, list[float]] = {}
+    for row in rows:
+        values.setdefault(row.base, []).append(getattr(row, name))
+    return [mean(own) for own in values.values()]
+
+
+def spread(values: Sequence[float], digits: int) -> str:
     """mean ± standard deviation (ddof 1); that of one value is 0."""
     deviation = stdev(values) if len(values) > 1 else 0.0
     return f"{mean(values):.{digits}f} ± {deviation:.{digits}f}"
 
 
-def paired(rows: Mapping[Run, dict], one: str, other: str, shortest: int) -> list[float]:
-    """Differences in exact accuracy on lengths from ``shortest``, same seed and base."""
-    accuracy = {
-        (run.variant, run.base, run.decay, run.steps, run.seed): from_length(summary, shortest)
-        for run, summary in rows.items()
-    }
-    return [
-        value - accuracy[other, *place]
-        for (variant, *place), value in accuracy.items()
-        if variant == one and (other, *place) in accuracy
-    ]
+def differences(rows: Sequence[Row], one: str, other: str) -> Differences:
+    """Of exact accuracy, by base, over the seeds that both have."""
+    accuracy = {(row.variant, row.base, row.seed): row.accuracy for row in rows}
+    found: dict[int, list[float]] = {}
+    for (variant, base, seed), value in accuracy.items():
+        if variant == one and (other, base, seed) in accuracy:
+            found.setdefault(base, []).append(value - accuracy[other, base, seed])
+    return found
 
 
-def draw_queries(runs: Sequence[Run], settings: CompareSettings) -> Path:
+def claims_text(rows: Sequence[Row], families: Mapping[str, Sequence[Sequence[str]]]) -> str:
+    """Markdown: a table a family."""
+    headings = ["", "mean", "95 % interval", "bases above 0", "p", "p (Holm)", ""]
+    parts = []
+    for title, pairs in families.items():
+        found = [estimate(differences(rows, *pair)) for pair in pairs]
+        corrected = holm([one.p for one in found])
+        lines = [
+            [
+                " − ".join(pair),
+                f"{one.mean:+.3f}",
+                f"{one.low:+.3f} to {one.high:+.3f}",
+                f"{one.positive} of {one.bases}",
+                f"{one.p:.2g}",
+                f"{p:.2g}",
+                verdict(one, p),
+            ]
+            for pair, one, p in zip(pairs, found, corrected, strict=True)
+        ]
+        parts.append(f"{title}:\n\n{markdown_table(headings, lines)}")
+    return "\n".join(parts)
+
+
+def draw_queries(runs: Sequence[Run], root: Path) -> Path:
     """The Challenger's queries over steps, LSP-Zero beside LSP: the first base's first seed."""
     world = PocketWorld()
-    folders = {run.variant: run.folder(settings) for run in reversed(runs)}
+    folders = {run.variant: run.folder(root) for run in reversed(runs)}
     figure = Figure(figsize=(10, 5.6), layout="constrained")
     axes = figure.subplots(2, 2, sharex=True)
     for row, kinds in zip(axes, world.kinds(()), strict=True):
@@ -220,7 +270,7 @@ def draw_queries(runs: Sequence[Run], settings: CompareSettings) -> Path:
         row[1].legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False, reverse=True)
     for axis in axes[0]:
         axis.set_xlabel("")
-    path = Path(settings.folder) / "queries.png"
+    path = root / "queries.png"
     figure.savefig(path, dpi=110)
     return path
 

@@ -36,6 +36,7 @@ SMALL = [
     "eval.dev_per_cell=2",
     "eval.test_per_cell=2",
     "eval.challenger_samples=8",
+    "eval.exact=false",
     "checkpoint.every=2",
 ]
 

@@ -53,6 +53,7 @@ def _of_queries(
             "not what prompts.challenger_template or template_tags allow",
             "change these, or the Challenger's prompt",
         ),
+        "illegal": ("none that this world has answers to", FEW_SHOT),
     }
     lost = count - statuses["stop"]
     for status, (words, mend) in ways.items():

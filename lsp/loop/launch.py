@@ -131,7 +131,7 @@ def load(spec: RunSpec, processes: Processes) -> tuple[Players, Learner, dict[st
     if config.runtime.threads:
         torch.set_num_threads(config.runtime.threads)
     torch.manual_seed(config.seed)
-    players = load_players(config, spec.init, spec.checkpoint, processes)
+    players = load_players(config, spec.init, spec.checkpoint, processes, spec.folder)
     learner = Learner(players, config)
     state = None
     if spec.checkpoint is not None:
@@ -173,7 +173,7 @@ def begin(config: Config, overrides: Sequence[str]) -> dict[str, Any]:
     run_id, folder, lock = create_run(config, record)
     write_text(folder / "code.diff", code_diff())
     announce(config, folder, init)
-    return run(RunSpec(config, run_id, init), folder, lock)
+    return run(RunSpec(config, run_id, init, folder=folder), folder, lock)
 
 
 def go_on(resumed: Resumed) -> dict[str, Any]:

@@ -57,8 +57,9 @@ class Progress:
             rate = since / elapsed
             parts += [f"{rate:.2f} steps/s", f"{duration((self.num_steps - step) / rate)} left"]
         if metrics.get("rollout/played_query_frac") == 0:
-            why = ("length", "cut"), ("empty", "empty"), ("malformed", "malformed")
-            shares = [(metrics.get(f"rollout/query_{key}_frac", 0.0), word) for key, word in why]
+            words = {"length": "cut"}
+            why = ("length", "empty", "malformed", "illegal")
+            shares = [(metrics.get(f"rollout/query_{k}_frac", 0.0), words.get(k, k)) for k in why]
             parts.append(f"nothing played: {', '.join(f'{s:.0%} {w}' for s, w in shares if s)}")
         for key, label in LABELS.items():
             if label.short and key in metrics:

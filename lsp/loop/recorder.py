@@ -55,6 +55,7 @@ class RunRecorder(Recorder):
         self.trackers = Trackers(LocalTracker(folder), tracker, config.tracker.finish_seconds)
         self.best: dict[str, Any] = {}
         self._skipped_in_a_row = 0
+        self._challenger_baseline = spec.challenger_baseline
         fixed = config.method.fixed_weight
         self._weight_known = fixed is not None or spec.self_reward_weight is not None
         self._saved: dict[int, Path] = {}
@@ -118,6 +119,7 @@ class RunRecorder(Recorder):
             self._require(not_the_reference(metrics, config.model.dtype, vocabulary))
             self._tell_findings(queries, play)
         self._note_weight(step, play)
+        self._challenger_baseline = play.challenger_baseline
         if step == self.spec.step + 1 and play.queries:
             self._require(unknown_objective(config, self._last_metrics))
         best = self._note_best(step, metrics)
@@ -210,6 +212,7 @@ class RunRecorder(Recorder):
             "collapse": self.detector.state(),
             "best": self.best,
             "skipped_in_a_row": self._skipped_in_a_row,
+            "challenger_baseline": self._challenger_baseline,
         }
         if self.learner.sharded:
             self.processes.broadcast(Command.GATHER_CHECKPOINT)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, ClassVar
 
 from lsp.contracts import BuildContext, Evaluator, EvaluatorSettings
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from lsp.players import Players
+    from lsp.pocket.exact import ExactPlay
     from lsp.settings.config import Config
 
 
@@ -33,6 +35,11 @@ class PocketEvaluation(EvaluatorSettings):
     challenger_samples: int = setting(
         "queries drawn to measure what the Challenger writes", ge=1, le=1_000_000
     )
+    exact: bool = setting(
+        "solve the game: gaps, NashConv and what the Challenger writes, without sampling"
+        " (docs/game.md); where a run's game cannot be solved, that is said and draws measure it",
+        default=False,
+    )
     name = "pocket"
     labels: ClassVar[Mapping[str, str]] = {
         "accuracy": "exact accuracy",
@@ -42,6 +49,11 @@ class PocketEvaluation(EvaluatorSettings):
         "valid_query_frac": "legal queries",
         "distinct_query_frac": "distinct queries",
         "argument_length": "argument length",
+        "effective_support": "effective support",
+        "coverage": "coverage of the test's cells",
+        "challenger_gap": "Challenger's gap",
+        "solver_gap": "Solver's gap",
+        "nash_conv": "NashConv",
     }
 
     def problems(self, config: Config) -> Sequence[tuple[str, str]]:
@@ -86,6 +98,19 @@ class PocketEvaluator(Evaluator):
         per_cell = {"dev": settings.dev_per_cell, "test": settings.test_per_cell}
         self._tasks = {split: evaluation_queries(split, n) for split, n in per_cell.items()}
         self._base_skill: dict[str, Skill] = {}
+        self._exact = self._exact_play() if settings.exact else None
+
+    def _exact_play(self) -> ExactPlay | None:
+        from lsp.pocket.exact import ExactPlay, obstacle
+
+        reason = obstacle(self.players.config)
+        if reason is None:
+            try:
+                return ExactPlay(self.players)
+            except ValueError as error:
+                reason = str(error)
+        print(f"the exact game is left out: {reason}", flush=True)
+        return None
 
     def metrics(self, model: PreTrainedModel, split: str) -> dict[str, float]:
         """``accuracy`` and the rest, without a prefix; see docs/metrics.md."""
@@ -105,8 +130,15 @@ class PocketEvaluator(Evaluator):
             "win_rate": (wins + ties / 2) / len(tasks),
             **{f"accuracy/length_{n}": skill.accuracy(length=n) for n in LENGTHS},
             **{f"accuracy/{family}": skill.accuracy(family=family) for family in FAMILIES},
-            **self.challenger(model),
+            **(self._exact.metrics(model) if self._exact else self.challenger(model)),
+            **(self._predicted() if self._exact and split == "dev" else {}),
         }
+
+    @cache
+    def _predicted(self) -> dict[str, float]:
+        """Of both players at their best, by the reference's tables alone."""
+        predicted = self._exact.game.predicted()
+        return {f"predicted/{key}": value for key, value in predicted.items()}
 
     def challenger(self, model: PreTrainedModel) -> dict[str, float]:
         """What the model asks when it plays Challenger: shares of ``challenger_samples``."""

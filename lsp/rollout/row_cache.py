@@ -47,7 +47,15 @@ class RowCache(Cache):
 
     def select(self, rows: Tensor) -> None:
         """Keep (or repeat) the given rows, in that order; only written columns are copied."""
-        for buffers in (self.keys, self.values):
-            for layer, old in enumerate(buffers):
-                buffers[layer] = old.new_empty(len(rows), *old.shape[1:])
-                buffers[layer][:, :, : self.length] = old[rows, :, : self.length]
+        taken = self.taken(rows)
+        self.keys, self.values = taken.keys, taken.values
+
+    def taken(self, rows: Tensor) -> RowCache:
+        """A cache of the given rows, in that order; this one stays as it is."""
+        taken = RowCache(self.columns)
+        taken.length = self.length
+        for old, new in ((self.keys, taken.keys), (self.values, taken.values)):
+            for source in old:
+                new.append(source.new_empty(len(rows), *source.shape[1:]))
+                new[-1][:, :, : self.length] = source[rows, :, : self.length]
+        return taken

@@ -75,6 +75,11 @@ def verified(folder: Path) -> Path:
     return folder
 
 
+def checkpoint_state(folder: Path) -> dict[str, Any]:
+    """The plain values that a checkpoint keeps of its run's record."""
+    return json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["state"]
+
+
 class TrainingTensors(NamedTuple):
     """What a checkpoint keeps of weights and optimizer. ``weights``: the model's whole state where
     its layers are sharded, else None. ``trainer``: AdamW's moments and fp32 masters by parameter
@@ -186,6 +191,6 @@ def load_training_state(
         if moments:
             moments["step"] = tensors[f"step/{name}"].cpu()
             optimizer.state[named[name]] = moments
-    state = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["state"]
+    state = checkpoint_state(folder)
     state["collapse"]["signatures"] = tensors[SIGNATURES].numpy()
     return state

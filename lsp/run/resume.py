@@ -21,7 +21,7 @@ import yaml
 
 from lsp.errors import ConfigError, RunError
 from lsp.files import next_free, write_text
-from lsp.run.checkpoint import checkpoint_folders, checkpoint_step, verified
+from lsp.run.checkpoint import checkpoint_folders, checkpoint_state, checkpoint_step, verified
 from lsp.run.folder import (
     RUN_FILE,
     base_identity,
@@ -91,7 +91,10 @@ def find_resumed(config: Config, overrides: Sequence[str]) -> Resumed | None:
     whole = run["status"] == "finished" and (folder / "summary.json").is_file()
     told = run.get("self_reward_weight")
     weight = told["weight"] if told and told["step"] <= step else None  # else it is told anew
-    spec = RunSpec(agreed, run["id"], Init(**run["init"]), checkpoint, step, weight)
+    state = checkpoint_state(checkpoint) if checkpoint else {}
+    baseline = state.get("challenger_baseline", 0.0)
+    init = Init(**run["init"])
+    spec = RunSpec(agreed, run["id"], init, checkpoint, step, weight, baseline, folder)
     return Resumed(spec, folder, whole and step >= agreed.num_steps, agreed != saved)
 
 

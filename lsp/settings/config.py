@@ -106,8 +106,26 @@ class MethodConfig:
     challenger_weight: float = setting(
         "alpha_Ch, times all of the Challenger's loss; 0: not trained", ge=0, le=1e6
     )
-    challenger_reward: Literal["negative_value", "variance", "band"] = setting(
-        "what a query earns beside w V_Q (lsp/game.py); negative_value is the paper's"
+    challenger_reward: Literal[
+        "negative_value", "none", "variance", "band", "learnable", "undecided", "solvable"
+    ] = setting("what a query earns beside w V_Q (lsp/game.py); negative_value is the paper's")
+    challenger_baseline: Literal["step", "moving"] = setting(
+        "what its reward is compared with: the mean of the step's queries, or the role's own moving"
+        " mean (SPIRAL's)",
+        default="step",
+    )
+    repetition_penalty: float = setting(
+        "times the share of the step's queries that resemble one (BLEU clusters, R-Zero's), off its"
+        " reward",
+        ge=0,
+        le=1e6,
+        default=0.0,
+    )
+    novelty_weight: float = setting(
+        "times one minus the likeness to the step's most similar query, onto its reward",
+        ge=0,
+        le=1e6,
+        default=0.0,
     )
     self_reward_weight: Weight = setting(
         "w in R + w R_Q and -V + w V_Q, 0 or more; 0 is LSP-Zero; auto: such that at the first play"
@@ -115,6 +133,17 @@ class MethodConfig:
     )
     self_reward_ratio: float = setting(
         "how loud R_Q is beside R with self_reward_weight=auto", gt=0, le=1e6, default=1.0
+    )
+    query_gate: Literal["none", "legal"] = setting(
+        "legal: a query that this world has no answers to is not played; see invalid_query",
+        default="none",
+    )
+    earlier_challengers: float = setting(
+        "the share of the queries that are asked by the reference or a checkpoint of this run, one"
+        " a step; they bear no Challenger's loss",
+        ge=0,
+        le=1,
+        default=0.0,
     )
     invalid_query: Literal["unplayed", "lowest", "penalty"] = setting(
         "what a query earns that cannot be played: unplayed, it bears no loss; lowest, as little as"

@@ -74,7 +74,17 @@ def _broken_rules(config: Config) -> Iterator[tuple[str, str, str]]:
     if method.challenger_beta is not None and not method.trains_challenger:
         reason = "is the Challenger's, and no Challenger is trained"
         yield "method.challenger_beta", reason, "leave it out, or choose null"
-    if method.challenger_reward != "negative_value" and config.reward.range is None:
+    if method.earlier_challengers:
+        every, keep = config.checkpoint.every, config.checkpoint.keep
+        if method.queries == "dataset" or method.challenger == "reference":
+            reason = "asks earlier Challengers, and this run has none that learns"
+            yield "method.earlier_challengers", reason, "choose 0"
+        elif every == 0 or keep < config.num_steps // every:
+            reason = "needs all of the run's checkpoints, and some are not kept"
+            fix = f"choose checkpoint.every=50 checkpoint.keep={max(1, config.num_steps // 50)}"
+            yield "method.earlier_challengers", reason, fix
+    shaped = method.challenger_reward not in ("negative_value", "none")
+    if shaped and config.reward.range is None:
         reason = "needs a reward with a known range, and this one has none"
         fix = "choose method.challenger_reward=negative_value"
         yield "method.challenger_reward", reason, fix

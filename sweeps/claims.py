@@ -1,0 +1,63 @@
+"""Differences by base go in, estimates, corrected p-values and what may be said come out, pure.
+
+Seeds that share a base are not independent: the difference of two methods has a part of its own in
+each base. With the same number of seeds in each, the mean over a base's seeds is all that a base
+tells, so the interval is Student's over the bases' means: that of a random-effects model, exact
+where the parts are normal (tests/sweeps/test_claims.py simulates it, also where they are not).
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import mean
+
+import numpy as np
+from scipy import stats
+
+Differences = Mapping[int, Sequence[float]]
+"""Base -> the difference of two methods for each of its seeds."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean difference over bases, its 95 % interval, the two-sided p-value of Student's test, and
+    in how many of the bases it is positive."""
+
+    mean: float
+    low: float
+    high: float
+    p: float
+    positive: int
+    bases: int
+
+
+def estimate(differences: Differences) -> Estimate:
+    """Raises ValueError with fewer than two bases, which tell nothing of the others."""
+    if len(differences) < 2:
+        raise ValueError(f"{len(differences)} bases: an interval over bases needs two or more")
+    means = np.array([mean(values) for values in differences.values()])
+    center, error = means.mean(), stats.sem(means)
+    positive = int((means > 0).sum())
+    if error == 0:
+        p = float(center == 0)
+        return Estimate(center, center, center, p, positive, len(means))
+    low, high = stats.t.interval(0.95, len(means) - 1, loc=center, scale=error)
+    p = stats.ttest_1samp(means, 0).pvalue
+    return Estimate(float(center), float(low), float(high), float(p), positive, len(means))
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Corrected p-values of one family (Holm, Scandinavian Journal of Statistics 1979): the k-th
+    smallest of n times n - k + 1, never below the one before, at most 1."""
+    order = np.argsort(p_values)
+    corrected, largest = [0.0] * len(p_values), 0.0
+    for k, i in enumerate(order):
+        largest = max(largest, min(1.0, (len(p_values) - k) * p_values[i]))
+        corrected[i] = largest
+    return corrected
+
+
+def verdict(estimate: Estimate, corrected_p: float) -> str:
+    """What may be said at 5 % within the family."""
+    if corrected_p >= 0.05:
+        return "not shown"
+    return "better" if estimate.mean > 0 else "worse"
