@@ -34,9 +34,8 @@ ModelAndTokenizer = tuple[PreTrainedModel, PreTrainedTokenizerBase]
 class Players:
     """The policy and what surrounds it. ``device``: where models compute, also those that wait
     elsewhere. ``asking``: the engine that writes queries. ``left_out``: queries of the data set
-    that are not in ``dataset``, since they are too long for the context. ``earlier``: who else asks.
-    Methods draw with keys
-    made from (seed, step, role)."""
+    that are not in ``dataset``, since they are too long for the context. ``earlier``: who asks
+    beside the policy. Methods draw with keys made from (seed, step, role)."""
 
     config: Config
     device: torch.device
@@ -67,11 +66,10 @@ class Players:
         part = self.processes.part_of(config.num_queries)
         numbers, others = range(part.start, part.stop), range(0)
         if self.earlier is not None:
-            own = config.num_queries - round(config.method.earlier_challengers * config.num_queries)
-            numbers, others = (
-                numbers[: max(0, own - part.start)],
-                numbers[max(0, own - part.start) :],
-            )
+            share = config.method.earlier_challengers
+            own = config.num_queries - round(share * config.num_queries)
+            first = max(0, own - part.start)
+            numbers, others = numbers[:first], numbers[first:]
         queries = self._asked(model, step, numbers)
         if others:
             asked = self._asked(self.earlier.drawn_for(step, config.seed), step, others)

@@ -67,7 +67,8 @@ class Query:
 
     ``status`` is how it ended: ``stop``; ``length``, ``empty``, ``malformed`` or ``illegal``, which
     are recorded and not played; or ``dataset``. ``completion`` is the Challenger's, for its loss;
-    None where a data set or an earlier Challenger asked. ``seed`` is what it was to be about, where the Challenger was told.
+    None where a data set or an earlier Challenger asked. ``seed`` is what it was to be about, where
+    the Challenger was told.
 
     Example: ``Query("s000003-q05", "sort cba", "stop", prompt_ids, completion)``.
     """

@@ -1,10 +1,10 @@
 """Runs of methods and controls, over seeds and bases -> the tables and the picture of the docs.
 
-    python -m sweeps.compare                                   # sweeps/contrasts.yaml: README's table
-    python -m sweeps.compare contrasts=mine.yaml seeds=1       # other variants and claims; smaller
+    python -m sweeps.compare                               # sweeps/contrasts.yaml: README's table
+    python -m sweeps.compare contrasts=mine.yaml seeds=1   # other variants and claims; smaller
 
-Bases are pretrained first where they are missing. Every run is ``python run.py`` in a process of its
-own with ``resume=auto``, so a comparison that was stopped goes on where it was. Results:
+Bases are pretrained first where they are missing. Every run is ``python run.py`` in a process of
+its own with ``resume=auto``, so a comparison that was stopped goes on where it was. Results:
 <folder>/<name of the file>.md, .csv and, where LSP and LSP-Zero are variants, queries.png.
 """
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cached_property
 from typing import TYPE_CHECKING, ClassVar
 
 from lsp.contracts import BuildContext, Evaluator, EvaluatorSettings
@@ -131,10 +131,10 @@ class PocketEvaluator(Evaluator):
             **{f"accuracy/length_{n}": skill.accuracy(length=n) for n in LENGTHS},
             **{f"accuracy/{family}": skill.accuracy(family=family) for family in FAMILIES},
             **(self._exact.metrics(model) if self._exact else self.challenger(model)),
-            **(self._predicted() if self._exact and split == "dev" else {}),
+            **(self._predicted if self._exact and split == "dev" else {}),
         }
 
-    @cache
+    @cached_property
     def _predicted(self) -> dict[str, float]:
         """Of both players at their best, by the reference's tables alone."""
         predicted = self._exact.game.predicted()

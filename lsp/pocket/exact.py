@@ -18,7 +18,6 @@ from lsp.pocket.language import MAX_LENGTH, legal_queries, parse
 from lsp.pocket.tables import (
     AnsweredTable,
     AskedTable,
-    Script,
     answered_table,
     asked_table,
     read_script,

@@ -17,8 +17,8 @@ class PocketQueries(QueriesSettings):
     per_cell: int = setting("at most so many of each (family, length)", ge=1, le=100_000)
     max_length: int = setting("of the argument", ge=1, le=8)
     length_decay: float | None = setting(
-        "instead, draws whose lengths thin out by it, as the queries do that the base Challenger was"
-        " pretrained on (0.7); null: per_cell",
+        "instead, draws whose lengths thin out by it, as those queries do that the base Challenger"
+        " was pretrained on (0.7); null: per_cell",
         gt=0,
         le=10,
         default=None,

@@ -30,9 +30,9 @@ def bleu(candidate: Tokens, reference: Tokens, orders: int = 4) -> float:
 
 
 def cluster_shares(queries: Sequence[Tokens]) -> list[float]:
-    """|C| / B of each query: the share of the step's B queries in its cluster C. Clusters by average
-    linkage over 1 - BLEU (the mean of both directions), cut at CLUSTER_DISTANCE (R-Zero, arXiv
-    2508.05004)."""
+    """|C| / B of each query: the share of the step's B queries in its cluster C. Clusters by
+    average linkage over 1 - BLEU (the mean of both directions), cut at CLUSTER_DISTANCE (R-Zero,
+    arXiv 2508.05004)."""
     count = len(queries)
     if count < 2:
         return [1.0] * count
@@ -47,9 +47,9 @@ def cluster_shares(queries: Sequence[Tokens]) -> list[float]:
 
 
 def novelty(queries: Sequence[Tokens]) -> list[float]:
-    """1 - the largest Jaccard similarity of a query's sets of token pairs with another's of the
-    step; 1 for one alone. OpenSIR (arXiv 2511.00602) takes the distance of embeddings; this needs no
-    model."""
+    """1 - the largest Jaccard similarity of a query's set of token pairs with another's of the
+    step; 1 for one alone. OpenSIR (arXiv 2511.00602) takes the distance of embeddings; this needs
+    no model."""
     pairs = [set(_ngrams(query, min(2, len(query)))) for query in queries]
     return [
         1 - max((_jaccard(own, other) for j, other in enumerate(pairs) if j != i), default=0.0)

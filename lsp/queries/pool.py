@@ -10,9 +10,9 @@ from lsp.types import DrawKey
 
 
 class EarlierChallengers:
-    """The reference (step 0) and this run's checkpoints, each as likely as another. Which one asks is
-    a function of (seed, step); checkpoints are read from the run's folder, so a resumed run has the
-    same pool."""
+    """The reference (step 0) and this run's checkpoints, each as likely as another. Which one asks
+    is a function of (seed, step); checkpoints are read from the run's folder, so a resumed run has
+    the same pool."""
 
     def __init__(
         self,
