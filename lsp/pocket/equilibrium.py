@@ -216,6 +216,7 @@ class Game:
         return {
             "accuracy": cell_mean(right_Q, self.tasks),
             "legal_gibbs": 1 - gibbs_A[-1].exp().item(),
+            "challenger_kl": kl(per_token_A, self.reference_A).item(),
             **described(per_token_A, self.tasks),
         }
 

@@ -67,6 +67,7 @@ class ExactPlay:
         self.temperatures = [config.rollout.temperature_of(r) for r in ("challenger", "solver")]
         self.tasks = list(legal_queries())
         self._kept: dict[str, tuple[AskedTable, AnsweredTable]] = {}
+        self._newest = ""
         reference = players.reference
         judged, illegal_quality = self._reference_table(reference)
         asked = asked_table(reference, self.script, self.temperatures[0])
@@ -80,19 +81,18 @@ class ExactPlay:
         self.game = Game(stakes, self.tasks, asked, judged, illegal_quality)
 
     def metrics(self, model: PreTrainedModel) -> dict[str, float]:
-        """Of the model in both roles."""
+        """Of the model in both roles. The last step's policy is asked for twice, so what was found
+        of the newest one is kept."""
         name = self._name(model)
         if name not in self._kept:
             asked, solver = self.temperatures
-            found = (
-                asked_table(model, self.script, asked),
-                answered_table(model, self.script, solver),
-            )
-            if model is not self.players.policy:  # that one changes
-                self._kept[name] = found
-        else:
-            found = self._kept[name]
-        return self.game.played(*found)
+            answered = answered_table(model, self.script, solver)
+            found = asked_table(model, self.script, asked), answered
+            if model is self.players.policy:
+                self._kept.pop(self._newest, None)
+                self._newest = name
+            self._kept[name] = found
+        return self.game.played(*self._kept[name])
 
     def _name(self, model: PreTrainedModel) -> str:
         """A hash of all that a table depends on."""
