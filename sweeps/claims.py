@@ -35,14 +35,14 @@ def estimate(differences: Differences) -> Estimate:
     if len(differences) < 2:
         raise ValueError(f"{len(differences)} bases: an interval over bases needs two or more")
     means = np.array([mean(values) for values in differences.values()])
-    center, error = means.mean(), stats.sem(means)
+    center, error = float(means.mean()), float(means.std(ddof=1) / len(means) ** 0.5)
     positive = int((means > 0).sum())
     if error == 0:
         p = float(center == 0)
         return Estimate(center, center, center, p, positive, len(means))
-    low, high = stats.t.interval(0.95, len(means) - 1, loc=center, scale=error)
-    p = stats.ttest_1samp(means, 0).pvalue
-    return Estimate(float(center), float(low), float(high), float(p), positive, len(means))
+    student = stats.t(len(means) - 1)
+    reach, p = float(student.ppf(0.975)) * error, float(2 * student.sf(abs(center) / error))
+    return Estimate(center, center - reach, center + reach, p, positive, len(means))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

@@ -8,12 +8,14 @@ kept (A. Broder, 1997), ``HASHES`` numbers of 4 bytes, and nothing else.
 import math
 import re
 import zlib
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from lsp.contracts import World
 from lsp.settings.config import CollapseConfig
 from lsp.types import Play, Query
 
@@ -88,8 +90,11 @@ class Trend:
 class CollapseDetector:
     """Fed every step; gives metrics, and alarms the first time that a threshold is crossed."""
 
-    def __init__(self, settings: CollapseConfig):
-        self.settings = settings
+    def __init__(self, settings: CollapseConfig, world: World):
+        self.settings, self.world = settings, world
+        # Kinds that the world has whatever was asked (the pocket world's families).
+        fixed = (k for k in world.kinds(()) if not k.ordered and len(k.names) > 1)
+        self.kinds = next(fixed, None)
         self.signatures = np.zeros((0, HASHES), np.uint32)
         self.trends: dict[str, Trend] = {}
         self.raised: set[str] = set()
@@ -109,6 +114,10 @@ class CollapseDetector:
             ids = [query.completion.ids for query in written]
             values["collapse/near_duplicate_frac"] = self._near_duplicates(written)
             values["collapse/distinct_2"] = distinct_ngram_frac(ids)
+            legal = [query.text for query in written if self.world.is_legal(query.text)]
+            if self.kinds and legal:
+                (_, most), *_ = Counter(map(self.kinds.kind_of, legal)).most_common(1)
+                values["collapse/largest_kind_frac"] = most / len(legal)
         return values, self._alarms({**metrics, **values}, bool(written))
 
     def _near_duplicates(self, queries: Sequence[Query]) -> float:
@@ -129,13 +138,14 @@ class CollapseDetector:
             "quality/unparsed_frac": settings.max_unparsed_frac,
             "collapse/unasked_code_frac": settings.max_unasked_code_frac,
             "collapse/near_duplicate_frac": settings.max_near_duplicate_frac,
+            "collapse/largest_kind_frac": settings.max_largest_kind_frac,
         }
         for key in ("quality/mean", "reward/external/mean", *lows, *highs):
             if math.isfinite(metrics.get(key, math.nan)):
                 self.trends.setdefault(key, Trend(settings.window)).add(metrics[key])
         if not challenger_plays:
             lows = {}
-            del highs["collapse/near_duplicate_frac"]
+            del highs["collapse/near_duplicate_frac"], highs["collapse/largest_kind_frac"]
         alarms = {
             key: f"{key} {verb} to {trend.recent:.3g} (limit {limit:g})"
             for limits, sign, verb in ((lows, 1, "fell"), (highs, -1, "rose"))

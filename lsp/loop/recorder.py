@@ -50,7 +50,7 @@ class RunRecorder(Recorder):
         self.players, self.learner, self.processes = players, learner, players.processes
         self.progress = progress
         self.stop = StopRequests(progress.note)
-        self.detector = CollapseDetector(config.collapse)
+        self.detector = CollapseDetector(config.collapse, config.world)
         self.evaluation = Evaluation(spec, players, learner)
         self.trackers = Trackers(LocalTracker(folder), tracker, config.tracker.finish_seconds)
         self.best: dict[str, Any] = {}

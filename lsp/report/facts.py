@@ -23,6 +23,7 @@ WATCHED = {
     "rollout/played_query_frac": ("at least", "min_played_query_frac"),
     "entropy/challenger": ("at least", "min_challenger_entropy"),
     "collapse/near_duplicate_frac": ("at most", "max_near_duplicate_frac"),
+    "collapse/largest_kind_frac": ("at most", "max_largest_kind_frac"),
     "quality/unparsed_frac": ("at most", "max_unparsed_frac"),
     "collapse/unasked_code_frac": ("at most", "max_unasked_code_frac"),
     "reward hacking": ("quality falls by at most", "max_quality_drop"),

@@ -271,6 +271,12 @@ class CollapseConfig:
     max_near_duplicate_frac: float = setting(
         "queries that resemble one of an earlier step", ge=0, le=1
     )
+    max_largest_kind_frac: float = setting(
+        "legal queries of the most frequent kind, where the world has kinds (families)",
+        ge=0,
+        le=1,
+        default=0.75,
+    )
     min_played_query_frac: float = setting("queries that could be played", ge=0, le=1)
     min_challenger_entropy: float = setting("nats a token", ge=0, le=100)
     max_unparsed_frac: float = setting("self-scores that could not be read", ge=0, le=1)

@@ -43,5 +43,6 @@ LABELS = {
     "rollout/answer_truncated_frac": Label("answers cut at the limit", 3, "solver"),
     "quality/unparsed_frac": Label("self-scores unread", 3),
     "collapse/near_duplicate_frac": Label("near duplicates", 3, "challenger"),
+    "collapse/largest_kind_frac": Label("queries of one kind", 3, "challenger"),
     "collapse/unasked_code_frac": Label("unasked code", 3, "solver"),
 }

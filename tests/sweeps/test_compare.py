@@ -1,74 +1,141 @@
-"""The comparison of methods: its numbers by hand, its picture's data, and a small real one."""
+"""The comparison of variants: file, numbers by hand, picture, and a small real one."""
 
-import json
+import csv
 import shutil
 
 import pytest
+import yaml
 
+from lsp.errors import RunError
 from lsp.pocket.pretrain import BASE_FOLDER
 from lsp.pocket.world import PocketWorld
 from lsp.report.game import read_index
 from lsp.report.river import ILLEGAL, query_shares, smoothed
+from lsp.settings.compose import compose
 from lsp.tracking.reader import read_trace, trace_steps
-from sweeps.compare import Run, from_length, main, methods_text, paired, signs_text, spread
+from sweeps.compare import (
+    NUMBERS,
+    Row,
+    Run,
+    all_runs,
+    by_base,
+    claims_text,
+    differences,
+    main,
+    read_contrasts,
+    row_of,
+    spread,
+    variants_table,
+)
+from sweeps.parallel import ROOT
 
 
-def summary(accuracy, **more):
-    values = {f"{side}/accuracy/length_{n}": accuracy + n / 100 for n in range(1, 9)
-              for side in ("base", "final")}  # fmt: skip
-    for side in ("base", "final"):
-        values |= {f"{side}/accuracy": accuracy, f"{side}/greedy_accuracy": accuracy,
-                   f"{side}/valid_query_frac": 1.0, f"{side}/distinct_query_frac": 0.5,
-                   f"{side}/argument_length": 2.0}  # fmt: skip
-    return {**values, "final/wins": 3, "final/ties": 2, "final/losses": 1, **more}
+def row(variant, base, seed, accuracy):
+    others = dict.fromkeys(Row.__dataclass_fields__, 0.5)
+    return Row(**{**others, "variant": variant, "base": base, "seed": seed, "accuracy": accuracy})
 
 
-def rows_of(**accuracies):
-    """Variant -> accuracies over seeds, on one base."""
-    return {
-        Run(variant.replace("__", ", "), (), 1, 0.7, 150, seed): summary(value)
-        for variant, values in accuracies.items()
-        for seed, value in enumerate(values)
-    }
+ROWS = [
+    row("lsp", 1, 0, 0.7), row("lsp", 1, 1, 0.8), row("lsp", 2, 0, 0.9), row("lsp", 2, 1, 0.9),
+    row("frozen", 1, 0, 0.6), row("frozen", 1, 1, 0.6), row("frozen", 2, 0, 0.8),
+]  # fmt: skip
 
 
 def test_numbers_by_hand():
-    assert spread([1.0, 3.0]) == "2.000 ± 1.414" and spread([0.5], 1) == "0.5 ± 0.0"
-    assert from_length(summary(0.5), 7) == pytest.approx(0.575)
+    assert spread([1.0, 3.0], 3) == "2.000 ± 1.414" and spread([0.5], 1) == "0.5 ± 0.0"
+    assert by_base(ROWS[:4], "accuracy") == pytest.approx([0.75, 0.9])
 
 
-def test_differences_are_paired_by_seed_and_base():
-    rows = rows_of(lsp=[0.5, 0.7], grpo=[0.6, 0.6])
-    assert paired(rows, "lsp", "grpo", 1) == pytest.approx([-0.1, 0.1])
-    assert paired(rows, "lsp", "frozen_challenger", 1) == []
+def test_differences_are_paired_by_base_and_seed():
+    found = differences(ROWS, "lsp", "frozen")
+    assert found.keys() == {1, 2}  # the second seed of base 2 has no partner
+    assert found[1] == pytest.approx([0.1, 0.2]) and found[2] == pytest.approx([0.1])
 
 
-def test_the_methods_table():
-    text = methods_text(rows_of(lsp=[0.5, 0.7], grpo=[0.6, 0.6]))
-    assert "| lsp | 0.600 ± 0.141 |" in text and "| 3 / 2 / 1 |" in text
-    assert "| lsp - grpo | +0.000 |" in text and "1 of 2" in text
-    assert "untrained" not in text
+def test_the_variants_table_is_over_bases():
+    lines = variants_table(ROWS).splitlines()
+    assert lines[2].startswith("| base | 0.500 ± 0.000 |")
+    assert lines[3].startswith("| lsp | 0.825 ± 0.106 |")
 
 
-def test_the_map_of_signs():
-    variants = {"lsp": [0.7, 0.8], "lsp__variance": [0.5, 0.6], "lsp__band": [0.4, 0.9],
-                "lsp_zero": [0.1, 0.2], "untrained_challenger": [0.5, 0.6],
-                "frozen_challenger": [0.6, 0.7]}  # fmt: skip
-    lines = signs_text(rows_of(**variants)).splitlines()
-    cell = {tuple(line.split(" | ")[2:4]): line.split(" | ")[4] for line in lines[2:10]}
-    assert cell["lsp", "frozen_challenger"] == "+ (+0.100)"
-    assert cell["lsp, variance", "untrained_challenger"] == "0 (+0.000)"
-    assert cell["lsp_zero", "frozen_challenger"] == "- (-0.500)"
-    assert cell["lsp, band", "untrained_challenger"].startswith("0")
+def test_a_family_of_claims():
+    text = claims_text(ROWS, {"Learning": [["lsp", "frozen"], ["frozen", "lsp"]]})
+    assert text.startswith("Learning:\n")
+    # Means .15 and .1: .125 ± 12.706 x .025; t = 5, one degree of freedom: p = .126, twice that.
+    assert "| lsp − frozen | +0.125 | -0.193 to +0.443 | 2 of 2 | 0.13 | 0.25 | not shown |" in text
+    assert "| frozen − lsp | -0.125 |" in text and "0 of 2" in text
+
+
+def test_a_row_is_read_off_a_summary():
+    names = {*NUMBERS, "effective_support", "nash_conv"} - {"accuracy_5_to_8"}
+    summary = {f"final/{name}": 0.25 for name in names}
+    summary |= {f"final/accuracy/length_{n}": n / 10 for n in range(1, 9)}
+    found = row_of(Run("lsp", (), 3, 1), {**summary, "base/accuracy": 0.5, "seconds": 9.0})
+    assert (found.variant, found.base, found.seed) == ("lsp", 3, 1)
+    assert found.accuracy_5_to_8 == pytest.approx(0.65) and found.base_accuracy == 0.5
+
+
+@pytest.mark.parametrize("name", ["contrasts.yaml", "rules.yaml"])
+def test_every_variant_of_the_files_is_a_run(name):
+    contrasts = read_contrasts(ROOT / "sweeps" / name)
+    assert len(contrasts.bases) >= 8
+    for overrides in contrasts.variants.values():
+        compose(["num_steps=150", *overrides, "tracker=none"])
+
+
+def test_variants_of_both_files_are_the_same_runs():
+    one, other = (read_contrasts(ROOT / f"sweeps/{n}.yaml") for n in ("contrasts", "rules"))
+    assert (one.bases, one.seeds, one.steps) == (other.bases, other.seeds, other.steps)
+    for shared in one.variants.keys() & other.variants.keys():
+        assert one.variants[shared] == other.variants[shared]
+
+
+def test_runs_go_seed_by_seed():
+    runs = all_runs({"a": [], "b": []}, (1, 2), 2)
+    assert [(r.seed, r.base, r.variant) for r in runs[:5]] == [
+        (0, 1, "a"), (0, 1, "b"), (0, 2, "a"), (0, 2, "b"), (1, 1, "a"),
+    ]  # fmt: skip
+
+
+GOOD = {"bases": [1], "seeds": 1, "steps": 2, "variants": {"a": ["method=lsp"]},
+        "families": {"x": [["a", "a"]]}}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"bases": []}, "has no usable 'bases'; see sweeps/contrasts.yaml"),
+        ({"seeds": "two"}, "has no usable 'seeds'"),
+        ({"speed": 1}, "speed is no key here"),
+        ({"variants": {"a": "method=lsp"}}, "variant a is no list of overrides"),
+        ({"families": {"x": [["a", "b"]]}}, "b is no variant of its own"),
+        ({"families": {"x": [["a"]]}}, r"\['a'\] is no variant"),
+    ],
+)
+def test_a_bad_file_of_contrasts(tmp_path, change, says):
+    path = tmp_path / "mine.yaml"
+    path.write_text(yaml.safe_dump({**GOOD, **change}))
+    with pytest.raises(RunError, match=says):
+        read_contrasts(path)
+
+
+@pytest.mark.parametrize("text", ["a: [", "just words", ""])
+def test_a_file_of_contrasts_that_is_none(tmp_path, text):
+    path = tmp_path / "mine.yaml"
+    path.write_text(text)
+    with pytest.raises(RunError, match=r"mine.yaml.*"):
+        read_contrasts(path)
+    with pytest.raises(RunError, match="nowhere.yaml"):
+        read_contrasts(tmp_path / "nowhere.yaml")
 
 
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["part=x"], "error: .*part=x: is no choice here. Choose one of methods, signs."),
         (["speed=1"], "speed=1: no such setting. Did you mean seeds."),
-        (["bases=1"], "bases=1: must be a list of whole numbers. Write bases="),
+        (["seeds=none"], "seeds=none: must be a whole number"),
         (["signs"], "signs is no setting; write key=value"),
+        (["contrasts=nowhere.yaml"], "error: nowhere.yaml"),
     ],
 )
 def test_bad_settings(arguments, says):
@@ -94,17 +161,24 @@ def test_smoothing_by_hand():
     assert smoothed([1.0, 3.0, 5.0], 2) == [1.0, 2.0, 4.0]
 
 
+SMALL = {"bases": [1, 2], "seeds": 1, "steps": 1,
+         "variants": {"lsp": ["method=lsp"], "lsp_zero": ["method=lsp_zero"]},
+         "families": {"Quality": [["lsp", "lsp_zero"]]}}  # fmt: skip
+
+
 @pytest.mark.slow
-def test_a_small_comparison_ends_in_table_and_picture_and_resumes(tmp_path, capfd):
-    """The shipped base stands in for a pretrained one; one step of each variant."""
-    shutil.copytree(BASE_FOLDER, tmp_path / "base-1-decay-0.7")
-    arguments = ["seeds=1", "bases=[1]", "steps=[1]", "workers=2", f"folder={tmp_path}"]
+def test_a_small_comparison_ends_in_tables_and_picture_and_resumes(tmp_path, capfd):
+    """The shipped base stands in for two pretrained ones; one step of each variant."""
+    for base in (1, 2):
+        shutil.copytree(BASE_FOLDER, tmp_path / f"base-{base}/model")
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(SMALL))
+    arguments = [f"contrasts={tmp_path}/mine.yaml", "workers=2", f"folder={tmp_path}"]
     main(arguments)
     out, err = capfd.readouterr()
-    assert "| lsp, exact KL |" in out and "| lsp - frozen_challenger |" in out
-    assert err.count("run.py") == 8
+    assert "| lsp_zero | " in out and "| lsp − lsp_zero | +0.000 |" in out
+    assert err.count("run.py") == 4
     assert (tmp_path / "queries.png").read_bytes().startswith(b"\x89PNG")
-    assert len(json.loads((tmp_path / "methods.json").read_text())) == 8
-    before = (tmp_path / "methods.json").read_text()
+    text = (tmp_path / "mine.csv").read_text()
+    assert len(list(csv.DictReader(text.splitlines()))) == 4
     main(arguments)
-    assert (tmp_path / "methods.json").read_text() == before
+    assert (tmp_path / "mine.csv").read_text() == text

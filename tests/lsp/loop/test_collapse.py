@@ -15,6 +15,8 @@ from lsp.loop.collapse import (
     unasked_code_frac,
 )
 from lsp.metrics import empty_play
+from lsp.paper.world import PaperWorld
+from lsp.pocket.world import PocketWorld
 from lsp.settings.compose import compose
 from lsp.types import Completion, Query
 
@@ -87,7 +89,7 @@ def test_a_trend_is_a_moving_mean_against_the_beginning():
 
 
 def test_healthy_play_raises_nothing():
-    assert run(CollapseDetector(SETTINGS), 60, fresh_texts) == []
+    assert run(CollapseDetector(SETTINGS, PocketWorld()), 60, fresh_texts) == []
 
 
 @pytest.mark.parametrize(
@@ -100,14 +102,14 @@ def test_healthy_play_raises_nothing():
     ],
 )
 def test_planted_collapses_fire_once(changes, says):
-    found = run(CollapseDetector(SETTINGS), 40, fresh_texts, **changes)
+    found = run(CollapseDetector(SETTINGS, PocketWorld()), 40, fresh_texts, **changes)
     assert len(found) == 1 and says in found[0]
 
 
 @pytest.mark.parametrize(("slope", "role"), [(0.02, "Solver"), (-0.02, "Challenger")])
 def test_reward_up_while_quality_goes_down_names_the_role(slope, role):
     found = run(
-        CollapseDetector(SETTINGS),
+        CollapseDetector(SETTINGS, PocketWorld()),
         40,
         fresh_texts,
         quality=lambda s: 6.5 - 0.1 * s,
@@ -117,11 +119,28 @@ def test_reward_up_while_quality_goes_down_names_the_role(slope, role):
     assert f"the {role}'s external reward rose" in found[0] and "reward hacking" in found[0]
 
 
+def test_queries_of_one_kind_raise_an_alarm_where_the_world_has_kinds():
+    """Four of five legal queries ask for one family; what is not legal does not count."""
+
+    def texts(step):
+        letters = ["".join(random.Random(f"{step} {i}").choices("abc", k=8)) for i in range(4)]
+        return [*(f"reverse {text}" for text in letters), "copy abca", "gibberish"]
+
+    detector = CollapseDetector(SETTINGS, PocketWorld())
+    values, _ = detector.step(queries_of(texts(0)), empty_play(), HEALTHY)
+    assert values["collapse/largest_kind_frac"] == 0.8
+    found = run(CollapseDetector(SETTINGS, PocketWorld()), 20, texts)
+    assert len(found) == 1 and found[0].startswith("collapse/largest_kind_frac rose to 0.8")
+    of_language = CollapseDetector(SETTINGS, PaperWorld())
+    values, _ = of_language.step(queries_of(texts(0)), empty_play(), HEALTHY)
+    assert "collapse/largest_kind_frac" not in values
+
+
 def test_repeats_of_earlier_steps_are_seen_even_where_a_step_is_varied():
     texts = fresh_texts(0)
-    found = run(CollapseDetector(SETTINGS), 20, lambda step: texts)
+    found = run(CollapseDetector(SETTINGS, PocketWorld()), 20, lambda step: texts)
     assert len(found) == 1 and found[0].startswith("collapse/near_duplicate_frac rose to 0.98")
-    detector = CollapseDetector(SETTINGS)
+    detector = CollapseDetector(SETTINGS, PocketWorld())
     first = detector.step(queries_of(texts), empty_play(), HEALTHY)[0]
     again = detector.step(queries_of(texts), empty_play(), HEALTHY)[0]
     assert first["collapse/near_duplicate_frac"] == 0.0
@@ -129,14 +148,14 @@ def test_repeats_of_earlier_steps_are_seen_even_where_a_step_is_varied():
 
 
 def test_memory_is_bounded():
-    detector = CollapseDetector(replace(SETTINGS, memory=6))
+    detector = CollapseDetector(replace(SETTINGS, memory=6), PocketWorld())
     run(detector, 10, fresh_texts)
     assert detector.signatures.shape == (6, 32)
     assert detector.signatures.nbytes == 6 * 128
 
 
 def test_data_queries_are_no_challengers():
-    detector = CollapseDetector(SETTINGS)
+    detector = CollapseDetector(SETTINGS, PocketWorld())
     queries = [Query("q", "same", "dataset")] * 4
     for _ in range(20):
         low = {**HEALTHY, "rollout/distinct_query_frac": 0.0}
@@ -145,10 +164,13 @@ def test_data_queries_are_no_challengers():
 
 
 def test_a_restored_detector_goes_on_as_if_never_stopped():
-    whole, first = CollapseDetector(SETTINGS), CollapseDetector(SETTINGS)
+    whole, first = (
+        CollapseDetector(SETTINGS, PocketWorld()),
+        CollapseDetector(SETTINGS, PocketWorld()),
+    )
     run(whole, 12, fresh_texts, unparsed_frac=lambda s: 0.05 * s)
     run(first, 12, fresh_texts, unparsed_frac=lambda s: 0.05 * s)
-    second = CollapseDetector(SETTINGS)
+    second = CollapseDetector(SETTINGS, PocketWorld())
     second.restore(first.state())
     assert np.array_equal(second.signatures, whole.signatures)
     assert (second.trends, second.raised) == (whole.trends, whole.raised)
@@ -157,6 +179,6 @@ def test_a_restored_detector_goes_on_as_if_never_stopped():
 
 
 def test_on_an_empty_step_nothing_breaks():
-    values, alarms = CollapseDetector(SETTINGS).step([], empty_play(), {})
+    values, alarms = CollapseDetector(SETTINGS, PocketWorld()).step([], empty_play(), {})
     assert alarms == [] and values["collapse/unasked_code_frac"] == 0.0
     assert torch.is_tensor(empty_play().reward_QG)
