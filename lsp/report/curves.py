@@ -49,6 +49,8 @@ PANELS = {
 }
 """Title -> the metrics in it; beside these there is the evaluation's first number."""
 
+GAPS = {"challenger_gap": "challenger", "solver_gap": "solver", "nash_conv": None}
+"""What an evaluation measures of a solved game -> whose it is."""
 DASHES = ("-", "--", ":")
 Points = list[tuple[int, float, float]]  # (step, mean, standard deviation) over seeds
 
@@ -73,9 +75,7 @@ def panels(groups: Mapping[str, Sequence[Record]]) -> dict[str, list[Line]]:
     labels_of = {title: {key: LABELS[key] for key in keys} for title, keys in PANELS.items()}
     records = [record for members in groups.values() for record in members]
     for record in records:
-        for key, words in itertools.islice(record.labels.items(), 1):
-            title = f"{words[:1].upper()}{words[1:]}, dev split"
-            labels_of[title] = {f"eval/{record.evaluation}/{key}": Label(words, 3, "solver")}
+        labels_of |= evaluation_panels(record, alone=len(groups) == 1)
     drawn: dict[str, list[Line]] = {}
     for title, labels in labels_of.items():
         for (key, label), dashes in zip(labels.items(), DASHES, strict=False):
@@ -88,6 +88,25 @@ def panels(groups: Mapping[str, Sequence[Record]]) -> dict[str, list[Line]]:
                 lines = [Line(name, c, "-", mean_curve(runs, key)) for c, (name, runs) in colours]
             drawn.setdefault(panel, []).extend(line for line in lines if line.points)
     return {title: lines for title, lines in drawn.items() if lines}
+
+
+def evaluation_panels(record: Record, alone: bool) -> dict[str, dict[str, Label]]:
+    """Of the evaluation's first number, and of those that were predicted: the prediction beside
+    them, dashed, where a run stands ``alone``. Gaps to best responses share a panel."""
+    prefix, found = f"eval/{record.evaluation}/", {}
+    for i, (key, words) in enumerate(record.labels.items()):
+        predicted = f"{prefix}predicted/{key}"
+        if i and not record.series(predicted):
+            continue
+        lines = {prefix + key: Label(words, 3, "solver")}
+        if alone:
+            lines[predicted] = Label("predicted from the base", 3)
+        found[f"{words[:1].upper()}{words[1:]}, dev split"] = lines
+    gaps = {key: words for key, words in record.labels.items() if key in GAPS}
+    if gaps:
+        lines = {prefix + key: Label(words, 3, GAPS[key]) for key, words in gaps.items()}
+        found["Worth of the best response beyond one's own"] = lines
+    return found
 
 
 def mean_curve(members: Sequence[Record], key: str) -> Points:

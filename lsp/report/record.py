@@ -3,7 +3,7 @@
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -27,7 +27,10 @@ MAY_DIFFER = re.compile(
 )
 """Settings in which two runs of one experiment may differ."""
 Labels = Mapping[str, str]
-NEEDED = {"num_steps", "method.queries", *(f"collapse.{f.name}" for f in fields(CollapseConfig))}
+LIMITS = {f"collapse.{name}": f for name, f in CollapseConfig.__pydantic_fields__.items()}
+ADDED = {key: limit.default for key, limit in LIMITS.items() if not limit.is_required()}
+"""Limits that runs of earlier versions do not have."""
+NEEDED = {"num_steps", "method.queries", *LIMITS} - ADDED.keys()
 """Settings that a report reads."""
 
 
@@ -95,7 +98,7 @@ def read_record(folder: Path, world: World | None = None, trust: str | None = No
     run, steps = read_run(folder), trace_steps(folder)
     try:
         tree = saved_tree(folder)
-        saved = flat_tree(tree)
+        saved = ADDED | flat_tree(tree)
         metrics = read_metrics(folder) if (folder / "metrics.jsonl").is_file() else []
         # A finished run that went on and was killed has the summary of its shorter self.
         summary = read_summary(folder) if run["status"] == "finished" else {}

@@ -34,6 +34,28 @@ def test_the_panel_of_an_evaluation_is_named_by_its_first_label(run, edit_json):
     assert list(curves.panels({"lsp": [read_record(run)]})) == ["Reward of each role"]
 
 
+def test_what_was_predicted_is_dashed_beside_it_and_gaps_share_a_panel(run):
+    labels = {"score": "my score", "nash_conv": "NashConv", "solver_gap": "Solver's gap", "x": "x"}
+    update_run(run, evaluation={"name": "mine", "labels": labels})
+    line = '{"step": 3, "eval/mine/score": 0.75, "eval/mine/predicted/score": 0.9,'
+    line += ' "eval/mine/x": 1.0, "eval/mine/nash_conv": 0.5, "eval/mine/solver_gap": 0.125}\n'
+    (run / "metrics.jsonl").write_text(line)
+    record = read_record(run)
+    panels = curves.panels({"lsp": [record]})
+    measured, predicted = panels["My score, dev split"]
+    assert (measured.dashes, predicted.dashes) == ("-", "--")
+    assert predicted.points == [(3, 0.9, 0.0)] and predicted.label == "predicted from the base"
+    gaps = panels["Worth of the best response beyond one's own"]
+    assert [(line.label, line.points) for line in gaps] == [
+        ("NashConv", [(3, 0.5, 0.0)]), ("Solver's gap", [(3, 0.125, 0.0)])
+    ]  # fmt: skip
+    assert "X, dev split" not in panels
+    # Beside other experiments each metric has its panel, and predictions are left out.
+    several = curves.panels({"one": [record], "other": [record]})
+    assert [line.label for line in several["My score, dev split"]] == ["one", "other"]
+    assert [line.label for line in several["NashConv"]] == ["one", "other"]
+
+
 def test_several_experiments_have_a_panel_a_metric(run):
     record = read_record(run)
     panels = curves.panels({"one": [record], "other": [record, record]})
