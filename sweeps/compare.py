@@ -10,7 +10,7 @@ its own with ``resume=auto``, so a comparison that was stopped goes on where it 
 
 import os
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean, stdev
@@ -21,6 +21,7 @@ from matplotlib.figure import Figure
 
 from lsp.errors import RunError
 from lsp.files import write_csv, write_text
+from lsp.pocket.pretrain import SIZES
 from lsp.pocket.world import PocketWorld
 from lsp.report.game import read_index
 from lsp.report.river import draw_river
@@ -46,13 +47,15 @@ class CompareSettings:
 
 @dataclass(frozen=True)
 class Contrasts:
-    """A checked file. ``variants``: name -> overrides; ``families``: title -> pairs of variants."""
+    """A checked file. ``variants``: name -> overrides; ``families``: title -> pairs of variants;
+    ``size``: of the bases (lsp/pocket/pretrain.py)."""
 
     bases: tuple[int, ...]
     seeds: int
     steps: int
     variants: Mapping[str, Sequence[str]]
     families: Mapping[str, Sequence[Sequence[str]]]
+    size: str = "0.1M"
 
 
 @dataclass(frozen=True)
@@ -108,8 +111,8 @@ def main(arguments: Sequence[str]) -> None:
     except RunError as error:
         sys.exit(f"error: {error}")
     root, name = Path(settings.folder), Path(settings.contrasts).stem
-    runs = all_runs(contrasts.variants, contrasts.bases, settings.seeds or contrasts.seeds)
-    rows = train_all(runs, root, contrasts.steps, settings.workers)
+    runs = all_runs(contrasts, settings.seeds)
+    rows = train_all(runs, root, contrasts, settings.workers)
     write_csv(root / f"{name}.csv", rows)
     text = f"{variants_table(rows)}\n{claims_text(rows, contrasts.families)}"
     write_text(root / f"{name}.md", text)
@@ -130,7 +133,9 @@ def read_contrasts(path: Path) -> Contrasts:
     for key, kind in wanted.items():
         if not isinstance(tree, dict) or not isinstance(tree.get(key), kind) or not tree[key]:
             raise RunError(f"{path} has no usable '{key}'; {model}")
-    if unknown := sorted(set(tree) - set(wanted)):
+    if tree.get("size", "0.1M") not in SIZES:
+        raise RunError(f"{path}: size={tree['size']} is none of {', '.join(SIZES)}")
+    if unknown := sorted(set(tree) - {*wanted, "size"}):
         raise RunError(f"{path}: {unknown[0]} is no key here; {model}")
     for name, overrides in tree["variants"].items():
         if not isinstance(overrides, list) or not all(isinstance(text, str) for text in overrides):
@@ -144,22 +149,22 @@ def read_contrasts(path: Path) -> Contrasts:
     return Contrasts(**{**tree, "bases": tuple(tree["bases"])})
 
 
-def all_runs(variants: Mapping[str, Sequence[str]], bases: Iterable[int], seeds: int) -> list[Run]:
+def all_runs(contrasts: Contrasts, seeds: int | None = None) -> list[Run]:
     """Seed by seed, so that a comparison that is stopped has every variant."""
     return [
         Run(name, tuple(overrides), base, seed)
-        for seed in range(seeds)
-        for base in bases
-        for name, overrides in variants.items()
+        for seed in range(seeds or contrasts.seeds)
+        for base in contrasts.bases
+        for name, overrides in contrasts.variants.items()
     ]
 
 
-def train_all(runs: Sequence[Run], root: Path, steps: int, workers: int) -> list[Row]:
+def train_all(runs: Sequence[Run], root: Path, contrasts: Contrasts, workers: int) -> list[Row]:
     """Bases that are not there yet are pretrained first; a finished run ends at once, and one with
     other settings is refused."""
-    folders = {base: base_folder(root, base) for base in dict.fromkeys(run.base for run in runs)}
+    folders = {base: base_folder(root, base) for base in contrasts.bases}
     schooled = [
-        ["-m", "lsp.pocket.pretrain", f"seed={base}", f"out={folder}"]
+        ["-m", "lsp.pocket.pretrain", f"seed={base}", f"size={contrasts.size}", f"out={folder}"]
         for base, folder in folders.items()
         if not (folder / "pretrain.json").is_file()
     ]
@@ -167,7 +172,7 @@ def train_all(runs: Sequence[Run], root: Path, steps: int, workers: int) -> list
     commands = []
     for run in runs:
         own_steps = any(text.startswith("num_steps=") for text in run.overrides)
-        what = [*run.overrides, *([] if own_steps else [f"num_steps={steps}"])]
+        what = [*run.overrides, *([] if own_steps else [f"num_steps={contrasts.steps}"])]
         where = [f"model.name={folders[run.base]}", f"run_dir={run.folder(root)}"]
         always = [f"runs_root={root}", f"seed={run.seed}", "tracker=none", "eval.every=0"]
         commands.append(["run.py", *what, *where, *always, "resume=auto"])

@@ -10,6 +10,7 @@ are what differs. Runs are shared with ``sweeps.compare``. Results: <folder>/ran
 import os
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from statistics import mean
 
@@ -60,8 +61,8 @@ def main(arguments: Sequence[str]) -> None:
     except RunError as error:
         sys.exit(f"error: {error}")
     root = Path(settings.folder)
-    runs = all_runs({**rules.variants, **own}, rules.bases, settings.seeds or rules.seeds)
-    rows = train_all(runs, root, rules.steps, settings.workers)
+    runs = all_runs(replace(rules, variants={**rules.variants, **own}), settings.seeds)
+    rows = train_all(runs, root, rules, settings.workers)
     write_csv(root / "rank.csv", rows)
     learners = [one for pairs in rules.families.values() for one, _ in pairs]
     text = rank_text(rows, [*learners, *own], list(own))

@@ -3,6 +3,7 @@ too well.
 
     python -m lsp.pocket.pretrain seed=0            # writes lsp/pocket/base, about two minutes
     python -m lsp.pocket.pretrain seed=1 out=outputs/pocket-base-1
+    python -m lsp.pocket.pretrain size=1M out=outputs/pocket-base-1m   # a quarter of an hour
 
 The corpus has three parts, one for each role, and no query of the dev and test splits:
 
@@ -23,7 +24,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from lsp.errors import RunError
 from lsp.files import write_json
@@ -40,17 +41,29 @@ if TYPE_CHECKING:
 
 BASE_FOLDER = Path(__file__).parent / "base"
 ARCHITECTURE = {
-    "hidden_size": 64,
-    "intermediate_size": 192,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 4,
     "max_position_embeddings": 128,
     "initializer_range": 0.08,
     "tie_word_embeddings": True,
     "pad_token_id": None,
 }
-"""Of the Llama, about 110,000 parameters."""
+"""Of the Llama, whatever its size."""
+
+
+class Size(NamedTuple):
+    """``lr``: its highest learning rate, which falls as the width grows."""
+
+    hidden: int
+    layers: int
+    heads: int
+    lr: float
+
+
+SIZES = {
+    "0.1M": Size(64, 2, 4, 6e-3),
+    "1M": Size(192, 2, 6, 2e-3),
+    "10M": Size(512, 3, 8, 7.5e-4),
+}
+"""Parameters -> shape; the schooling is the same."""
 CHAT_TEMPLATE = (
     "{{ '<|begin|>' }}{% for message in messages %}"
     "{{ '<|' + message['role'] + '|>' + message['content'] | trim + '<|end|>' }}{% endfor %}"
@@ -87,7 +100,10 @@ class PretrainSettings:
     seed: int = setting("of weights and corpus", default=0, ge=0, le=2**32 - 1)
     steps: int = setting("updates", default=6000, ge=1, le=10_000_000)
     batch: int = setting("rows of the corpus a step", default=48, ge=1, le=65_536)
-    lr: float = setting("highest learning rate", default=6e-3, gt=0, le=10)
+    size: Literal["0.1M", "1M", "10M"] = setting("parameters", default="0.1M")
+    lr: float | None = setting(
+        "highest learning rate; null: the size's own", default=None, gt=0, le=10
+    )
     warmup_steps: int = setting("until that rate", default=200, ge=1, le=10_000_000)
     decay: float = setting("of queries, by their length", default=0.7, gt=0, le=10)
     careless: tuple[float, ...] = setting(
@@ -219,7 +235,16 @@ def pretrain(settings: PretrainSettings) -> tuple[LlamaForCausalLM, PreTrainedTo
     torch.manual_seed(settings.seed)
     tokenizer = build_tokenizer()
     ends = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id}
-    config = LlamaConfig(vocab_size=len(tokenizer), **ARCHITECTURE, **ends)
+    size = SIZES[settings.size]
+    highest = settings.lr or size.lr
+    shape = {
+        "hidden_size": size.hidden,
+        "intermediate_size": 3 * size.hidden,
+        "num_hidden_layers": size.layers,
+        "num_attention_heads": size.heads,
+        "num_key_value_heads": size.heads,
+    }
+    config = LlamaConfig(vocab_size=len(tokenizer), **shape, **ARCHITECTURE, **ends)
     model, chat, corpus = LlamaForCausalLM(config).float(), ChatFormat(tokenizer), Corpus(settings)
     optimizer = torch.optim.AdamW(model.parameters(), betas=(0.9, 0.98), weight_decay=0.01)
     started = time.perf_counter()
@@ -231,7 +256,7 @@ def pretrain(settings: PretrainSettings) -> tuple[LlamaForCausalLM, PreTrainedTo
         loss = (losses * weights).sum() / weights.sum()
         rise, fall = (step + 1) / settings.warmup_steps, 1 - step / settings.steps
         for group in optimizer.param_groups:
-            group["lr"] = settings.lr * min(1.0, rise) * fall
+            group["lr"] = highest * min(1.0, rise) * fall
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)

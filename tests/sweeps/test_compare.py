@@ -15,6 +15,7 @@ from lsp.settings.compose import compose
 from lsp.tracking.reader import read_trace, trace_steps
 from sweeps.compare import (
     NUMBERS,
+    Contrasts,
     Row,
     Run,
     all_runs,
@@ -75,10 +76,9 @@ def test_a_row_is_read_off_a_summary():
     assert found.accuracy_5_to_8 == pytest.approx(0.65) and found.base_accuracy == 0.5
 
 
-@pytest.mark.parametrize("name", ["contrasts.yaml", "rules.yaml"])
+@pytest.mark.parametrize("name", ["contrasts", "rules", "rung_1m", "rung_10m"])
 def test_every_variant_of_the_files_is_a_run(name):
-    contrasts = read_contrasts(ROOT / "sweeps" / name)
-    assert len(contrasts.bases) >= 8
+    contrasts = read_contrasts(ROOT / f"sweeps/{name}.yaml")
     for overrides in contrasts.variants.values():
         compose(["num_steps=150", *overrides, "tracker=none"])
 
@@ -86,12 +86,13 @@ def test_every_variant_of_the_files_is_a_run(name):
 def test_variants_of_both_files_are_the_same_runs():
     one, other = (read_contrasts(ROOT / f"sweeps/{n}.yaml") for n in ("contrasts", "rules"))
     assert (one.bases, one.seeds, one.steps) == (other.bases, other.seeds, other.steps)
+    assert len(one.bases) >= 8
     for shared in one.variants.keys() & other.variants.keys():
         assert one.variants[shared] == other.variants[shared]
 
 
 def test_runs_go_seed_by_seed():
-    runs = all_runs({"a": [], "b": []}, (1, 2), 2)
+    runs = all_runs(Contrasts((1, 2), 2, 1, {"a": [], "b": []}, {}))
     assert [(r.seed, r.base, r.variant) for r in runs[:5]] == [
         (0, 1, "a"), (0, 1, "b"), (0, 2, "a"), (0, 2, "b"), (1, 1, "a"),
     ]  # fmt: skip
@@ -107,6 +108,7 @@ GOOD = {"bases": [1], "seeds": 1, "steps": 2, "variants": {"a": ["method=lsp"]},
         ({"bases": []}, "has no usable 'bases'; see sweeps/contrasts.yaml"),
         ({"seeds": "two"}, "has no usable 'seeds'"),
         ({"speed": 1}, "speed is no key here"),
+        ({"size": "2M"}, "size=2M is none of 0.1M, 1M, 10M"),
         ({"variants": {"a": "method=lsp"}}, "variant a is no list of overrides"),
         ({"families": {"x": [["a", "b"]]}}, "b is no variant of its own"),
         ({"families": {"x": [["a"]]}}, r"\['a'\] is no variant"),
