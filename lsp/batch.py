@@ -33,7 +33,8 @@ def training_rows(
         if not (method.mask_truncated_answers and answer.finish_reason == "length")
     ]
     challenger = []
-    if method.trains_challenger and len(play.queries) + len(play.invalid) >= 2:
+    fewest = 1 if method.challenger_baseline == "moving" else 2  # that can be compared
+    if method.trains_challenger and len(play.queries) + len(play.invalid) >= fewest:
         asked = [*play.queries, *play.invalid]
         advantages_Q = play.challenger_advantage_Q.tolist()
         advantages_Q += [play.invalid_advantage] * len(play.invalid)

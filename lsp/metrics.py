@@ -35,9 +35,10 @@ def play_metrics(queries: Sequence[Query], play: Play) -> dict[str, float]:
     values |= spread("reward/solver", play.solver_reward_QG)
     values |= spread("advantage/solver", play.solver_advantage_QG)
     values["reward/solver/zero_variance_frac"] = flat_Q.float().mean().item()
-    if play.queries[0].completion is not None:
-        values |= spread("reward/challenger", play.challenger_reward_Q)
-        values |= spread("advantage/challenger", play.challenger_advantage_Q)
+    own = [i for i, query in enumerate(play.queries) if query.completion is not None]
+    if own:
+        values |= spread("reward/challenger", play.challenger_reward_Q[own])
+        values |= spread("advantage/challenger", play.challenger_advantage_Q[own])
     if play.invalid:
         values["reward/challenger/invalid"] = play.invalid_reward
     if play.quality_text:

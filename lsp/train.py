@@ -110,7 +110,7 @@ def play_queries(
         challenger_reward_Q -= method.repetition_penalty * torch.tensor(cluster_shares(asked))
     if method.novelty_weight:
         challenger_reward_Q += method.novelty_weight * torch.tensor(novelty(asked))
-    invalid = [query for query in queries if not query.played]
+    invalid = [query for query in queries if not query.played and query.completion is not None]
     if method.invalid_query == "unplayed" or not method.trains_challenger:
         invalid = []
     penalty = method.invalid_query_penalty if method.invalid_query == "penalty" else 0.0

@@ -60,7 +60,9 @@ def _of_queries(
         if statuses[status] > 0.2 * count:
             text = f"{statuses[status]} of {count} queries were {words}"
             yield Finding(text, mend, stops=lost > count / 2)
-    alone = 1 if config.method.invalid_query == "penalty" else 2
+    method = config.method
+    compared = method.invalid_query == "penalty" or method.challenger_baseline == "moving"
+    alone = 1 if compared else 2
     if statuses["stop"] < alone and trained:
         text = f"{statuses['stop']} of {count} queries can be played: the Challenger learns nothing"
         yield Finding(text, FEW_SHOT, stops=True)

@@ -226,12 +226,19 @@ class RunRecorder(Recorder):
             training_tensors(policy, learner.named, learner.optimizer),
             state,
             self.config.checkpoint.keep,
-            self.best.get("step"),
+            self._kept_beside_the_newest(step),
         )
         self._saved = {step: folder}
         self.trackers.checkpoint(folder, step)
         update_run(self.folder, step=step, seconds=self.seconds)
         return folder
+
+    def _kept_beside_the_newest(self, step: int) -> set[int]:
+        """Of the best step, and those that may ask: one of an interruption displaces none."""
+        steps = {self.best["step"]} if self.best else set()
+        if self.config.method.earlier_challengers:
+            steps |= set(range(0, step, self.config.checkpoint.every))
+        return steps
 
     def interrupt(self, step: int) -> dict[str, Any]:
         """Save and leave; raises Interrupted with the way to go on."""

@@ -32,18 +32,21 @@ def bleu(candidate: Tokens, reference: Tokens, orders: int = 4) -> float:
 def cluster_shares(queries: Sequence[Tokens]) -> list[float]:
     """|C| / B of each query: the share of the step's B queries in its cluster C. Clusters by
     average linkage over 1 - BLEU (the mean of both directions), cut at CLUSTER_DISTANCE (R-Zero,
-    arXiv 2508.05004)."""
+    arXiv 2508.05004). Which of two distances that are equal is joined first decides clusters, so
+    queries are sorted before: their order among the step's says nothing."""
     count = len(queries)
     if count < 2:
         return [1.0] * count
+    order = sorted(range(count), key=lambda i: tuple(queries[i]))
     distance = np.zeros((count, count))
     for i in range(count):
         for j in range(i):
-            one, other = queries[i], queries[j]
+            one, other = queries[order[i]], queries[order[j]]
             distance[i, j] = distance[j, i] = 1 - (bleu(one, other) + bleu(other, one)) / 2
     cluster = fcluster(linkage(squareform(distance), "average"), CLUSTER_DISTANCE, "distance")
     sizes = Counter(cluster.tolist())
-    return [sizes[number] / count for number in cluster.tolist()]
+    shares = {i: sizes[k] / count for i, k in zip(order, cluster.tolist(), strict=True)}
+    return [shares[i] for i in range(count)]
 
 
 def novelty(queries: Sequence[Tokens]) -> list[float]:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from collections.abc import Collection
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -118,12 +119,12 @@ def save_checkpoint(
     tensors: TrainingTensors,
     state: dict[str, Any],
     keep: int,
-    best_step: int | None,
+    also: Collection[int],
 ) -> Path:
-    """Write ``checkpoints/step-NNNNNN``, then remove all but the newest ``keep`` and the one of
-    ``best_step``. ``state`` is plain values, but for the collapse detector's signatures. Under LoRA
-    the model's folder holds merged weights, in the shape of the reference, and the adapters lie
-    beside the optimizer's state."""
+    """Write ``checkpoints/step-NNNNNN``, then remove all but the newest ``keep`` and those of the
+    steps ``also``. ``state`` is plain values, but for the collapse detector's signatures. Under
+    LoRA the model's folder holds merged weights, in the shape of the reference, and the adapters
+    lie beside the optimizer's state."""
     import torch
     from safetensors import SafetensorError
     from safetensors.torch import save_file
@@ -160,7 +161,7 @@ def save_checkpoint(
     temporary.replace(final)
     sync(final.parent)
     for old in checkpoint_folders(run)[:-keep]:
-        if checkpoint_step(old) != best_step:
+        if checkpoint_step(old) not in also:
             shutil.rmtree(old)
     return final
 

@@ -83,6 +83,16 @@ def test_no_challenger_rows_without_weight_or_with_one_query():
         challenger_advantage_Q=torch.zeros(1),
     )
     assert {row.role for row in training_rows(one, METHOD, 2, 10, 10)} == {"solver"}
+    moving = replace(METHOD, challenger_baseline="moving")  # has something to compare one with
+    assert {row.role for row in training_rows(one, moving, 2, 10, 10)} == {"solver", "challenger"}
+
+
+def test_a_query_of_an_earlier_challenger_has_no_row():
+    play = play_of()
+    mixed = [play.queries[0], replace(play.queries[1], completion=None)]
+    rows = training_rows(replace(play, queries=mixed), METHOD, 2, 10, 10)
+    (own,) = [row for row in rows if row.role == "challenger"]
+    assert own.completion_ids == (5, 0)
 
 
 def rows_of(lengths):

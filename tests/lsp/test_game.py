@@ -77,8 +77,62 @@ def test_band_shape_peaks_at_a_middling_value():
 def test_shapes_that_need_a_range_say_so():
     with pytest.raises(ValueError, match="needs the reward's range"):
         game.challenger_reward(REWARD, QUALITY, 1.0, "band")
-    with pytest.raises(ValueError, match="negative_value, variance or band"):
+    with pytest.raises(ValueError, match="'value': one of negative_value, none, variance, band, "):
         game.challenger_reward(REWARD, QUALITY, 1.0, "value", (0.0, 1.0))
+
+
+def earned(shape, *right, size=10, top=1.0):
+    """By a shape alone, from so many right answers of ``size``, each worth ``top``, to a query."""
+    reward = torch.tensor([[top] * count + [0.0] * (size - count) for count in right])
+    found = game.challenger_reward(reward, torch.full_like(reward, NAN), 0.0, shape, (0.0, top))
+    return found.tolist()
+
+
+def test_none_earns_the_weighted_quality_alone_and_needs_no_range():
+    # 0 + 0.5 V_Q: V_Q is 4 and 3
+    assert game.challenger_reward(REWARD, QUALITY, 0.5, "none").tolist() == [2.0, 1.5]
+    assert game.challenger_reward(REWARD, NO_QUALITY, 0.0, "none").tolist() == [0.0, 0.0]
+
+
+def test_learnable_is_one_minus_the_success_rate_but_for_all_and_nothing():
+    # Absolute Zero, equation 4: r = 0 where the mean success is 0 or 1, else 1 - it.
+    assert earned("learnable", 0, 1, 5, 9, 10) == pytest.approx([0.0, 0.9, 0.5, 0.1, 0.0])
+    assert earned("learnable", 0, 1, 2, size=2, top=4.0) == [0.0, 0.5, 0.0]  # m of R / 4
+
+
+def test_undecided_is_one_where_some_answers_are_right_and_not_all():
+    # Self-Questioning LM: 1 if 0 < right < all, else 0.
+    assert earned("undecided", 0, 1, 5, 9, 10) == [0.0, 1.0, 1.0, 1.0, 0.0]
+
+
+def test_solvable_is_a_triangle_between_half_and_nine_tenths():
+    """OpenSIR: 1 at the middle of [.5, .9], at both ends 1 / (rates j/G inside), 0 outside."""
+    # G = 10 has 5 rates inside, .5 to .9; halfway between an end, 1/5, and the peak lies 3/5.
+    expected = [0.0, 0.2, 0.6, 1.0, 0.6, 0.2, 0.0]
+    assert earned("solvable", 4, 5, 6, 7, 8, 9, 10) == pytest.approx(expected)
+    # G = 4 has two, .5 and .75; .75 is a quarter of the way from the peak to an end, 1/2.
+    assert earned("solvable", 1, 2, 3, 4, size=4) == pytest.approx([0.0, 0.5, 0.875, 0.0])
+    # G = 3 has 2/3 alone, so the triangle is a box.
+    assert earned("solvable", 1, 2, 3, size=3) == pytest.approx([0.0, 1.0, 0.0])
+
+
+@given(st.sampled_from(game.SHAPES[2:]), st.lists(st.integers(0, 8), min_size=1, max_size=6))
+def test_shapes_of_a_range_stay_within_nought_and_one(shape, right):
+    assert all(-1e-6 <= value <= 1 + 1e-6 for value in earned(shape, *right, size=8, top=3.0))
+
+
+def test_the_moving_baseline_by_hand():
+    # SPIRAL: b <- .95 b + .05 mean r, from 0. Means 2 and -1: .1, then .095 - .05 = .045.
+    first = game.moved_baseline(0.0, torch.tensor([1.0, 3.0]))
+    assert first == pytest.approx(0.1)
+    assert game.moved_baseline(first, torch.tensor([-1.0, -1.0])) == pytest.approx(0.045)
+
+
+def test_a_reward_is_compared_with_the_baseline_where_one_is_given():
+    # A = r - b; one query alone has something to be compared with.
+    found = game.challenger_advantage(torch.tensor([1.0, 2.0, 6.0]), 0.5)
+    assert found.tolist() == [0.5, 1.5, 5.5]
+    assert game.challenger_advantage(torch.tensor([1.0]), 0.0).tolist() == [1.0]
 
 
 def test_solver_advantage_is_centred_and_not_divided():

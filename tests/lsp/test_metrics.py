@@ -1,6 +1,7 @@
 """Scalars of a play made by hand."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -47,6 +48,7 @@ def test_every_scalar_by_hand():
             "rollout/query_length_frac": 1 / 4,
             "rollout/query_empty_frac": 1 / 4,
             "rollout/query_malformed_frac": 0.0,
+            "rollout/query_illegal_frac": 0.0,
             "rollout/query_length/mean": (2 + 4 + 9 + 1) / 4,
             "rollout/answer_length/mean": (1 + 3 + 4 + 4) / 4,
             "rollout/answer_truncated_frac": 1 / 4,
@@ -79,8 +81,27 @@ def test_a_step_in_which_nothing_could_be_played_says_why():
         "rollout/query_length_frac": 0.5,
         "rollout/query_empty_frac": 0.5,
         "rollout/query_malformed_frac": 0.0,
+        "rollout/query_illegal_frac": 0.0,
         "rollout/query_length/mean": 5.0,
     }
+
+
+def test_illegal_queries_are_counted():
+    queries = [*QUERIES[:2], *(replace(query, status="illegal") for query in QUERIES)]
+    found = play_metrics(queries, PLAY)
+    assert found["rollout/query_illegal_frac"] == pytest.approx(4 / 6)
+    assert found["rollout/query_length_frac"] == 0.0
+
+
+def test_what_the_challenger_earned_is_of_its_own_queries():
+    """The first was asked by an earlier one: rewards and advantages are those of the second."""
+    queries = [replace(QUERIES[0], completion=None), QUERIES[1]]
+    found = play_metrics(queries, replace(PLAY, queries=queries))
+    names = ("reward/challenger/mean", "reward/challenger/std", "advantage/challenger/mean")
+    assert [found[name] for name in names] == [2.5, 0.0, 0.5]
+    assert found["rollout/query_length/mean"] == 4
+    nobody = [replace(query, completion=None) for query in QUERIES[:2]]
+    assert not set(names) & set(play_metrics(nobody, replace(PLAY, queries=nobody)))
 
 
 def test_one_value_has_no_spread():

@@ -113,6 +113,23 @@ def test_queries_that_the_world_has_no_answer_to():
     assert only(findings).stops
 
 
+def test_queries_that_the_gate_holds_back():
+    gated = compose(["method=gated"])
+    texts = ["sort cab", "copy ab", "last ab", "count a"]
+    queries = [*asked(["what", "sing", "sort"], "illegal"), *asked(texts)]
+    finding = only(found(queries, config=gated, prompt="ask"))
+    assert finding.text == "3 of 7 queries were none that this world has answers to"
+    assert "prompts=few_shot" in finding.mend and not finding.stops
+    most = found([*asked(WELL[:5], "illegal"), *asked(texts[:2])], config=gated, prompt="ask")
+    assert only(most).stops
+
+
+def test_one_query_teaches_where_a_baseline_moves():
+    queries = [*asked(WELL[:7], "length"), *asked(WELL[7:])]
+    moving = replace(CONFIG, method=replace(CONFIG.method, challenger_baseline="moving"))
+    assert "cut at 256 tokens" in only(found(queries, config=moving)).text
+
+
 def test_rewards_that_tell_no_answers_apart():
     flat = torch.ones(8, 2)
     finding = only(found(asked(), play_of(asked(), flat)))

@@ -68,6 +68,13 @@ def test_the_line_says_rate_time_left_rewards_kl_and_distinct(progress):
     assert progress.line(1, {}, 0.0) == "step 1/10"
 
 
+def test_the_line_says_why_nothing_was_played(progress):
+    nothing = {"rollout/played_query_frac": 0.0, "rollout/query_empty_frac": 0.0}
+    shares = {"rollout/query_length_frac": 0.25, "rollout/query_illegal_frac": 0.75}
+    line = progress.line(1, nothing | shares, 0.0)
+    assert line == "step 1/10  nothing played: 25% cut, 75% illegal"
+
+
 def test_a_log_gets_a_line_now_and_then_and_the_last_as_plain_text(progress, capsys):
     progress.note("evaluating the start")
     for step in range(1, 11):

@@ -42,7 +42,7 @@ def learner_of(players, **model):
     return Learner(replace(players, policy=policy, config=config), config)
 
 
-def save(run, step, learner, keep=2, best_step=None):
+def save(run, step, learner, keep=2, also=()):
     players = learner.players
     signatures = numpy.arange(6, dtype=numpy.uint32).reshape(2, 3) + 2**31
     state = {"seed": 3, "best": {}, "collapse": {**COLLAPSE, "signatures": signatures}}
@@ -55,7 +55,7 @@ def save(run, step, learner, keep=2, best_step=None):
         training_tensors(players.policy, learner.named, learner.optimizer),
         state,
         keep,
-        best_step,
+        also,
     )
 
 
@@ -82,11 +82,11 @@ def test_a_learner_goes_on_from_a_checkpoint_bit_for_bit(players, tmp_path, dtyp
             assert torch.equal(value, moments[kind]), (name, kind)
 
 
-def test_the_newest_and_the_best_are_kept(players, tmp_path):
+def test_the_newest_and_some_beside_them_are_kept(players, tmp_path):
     learner = learner_of(players)
     for step in (1, 2, 3, 4, 5):
-        best = None if step < 2 else 2
-        assert save(tmp_path, step, learner, keep=2, best_step=best).name == f"step-00000{step}"
+        best = () if step < 2 else (2,)
+        assert save(tmp_path, step, learner, keep=2, also=best).name == f"step-00000{step}"
     assert [checkpoint_step(folder) for folder in checkpoint_folders(tmp_path)] == [2, 4, 5]
     assert not list((tmp_path / "checkpoints").glob(".*"))
 

@@ -12,8 +12,35 @@ from lsp.settings.compose import CONF, compose, written
 from lsp.settings.rules import from_tree
 from lsp.settings.schema import flat, to_tree
 
-NEEDED = {"http": ["reward.url=http://host/r"], "callable": ["reward.path=math.dist"]}
+NEEDED = {
+    "http": ["reward.url=http://host/r"],
+    "callable": ["reward.path=math.dist"],
+    "pool": ["checkpoint.keep=3"],
+}
 METHODS = ["lsp", "lsp_zero", "grpo", "untrained_challenger", "frozen_challenger"]
+RULES = {
+    "anchored_challenger": {"challenger_reward": "none"},
+    "absolute_zero": {
+        "challenger_reward": "learnable",
+        "query_gate": "legal",
+        "invalid_query": "penalty",
+        "invalid_query_penalty": 0.5,
+    },
+    "r_zero": {
+        "challenger_reward": "band",
+        "repetition_penalty": 1.0,
+        "query_gate": "legal",
+        "invalid_query": "lowest",
+    },
+    "spice": {"challenger_reward": "variance"},
+    "spiral": {"challenger_baseline": "moving"},
+    "open_sir": {"challenger_reward": "solvable", "novelty_weight": 1.0},
+    "self_questioning": {"challenger_reward": "undecided"},
+    "gated": {"query_gate": "legal"},
+    "gated_penalised": {"query_gate": "legal", "invalid_query": "penalty"},
+    "pool": {"earlier_challengers": 0.5},
+}
+"""Method -> what it has that LSP-Zero has not."""
 
 
 def problems_of(*overrides):
@@ -30,6 +57,7 @@ def choices(group):
     "overrides",
     [
         *[[f"world={world}", f"method={m}"] for world in choices("world") for m in METHODS],
+        *[[f"method={name}", *NEEDED.get(name, [])] for name in choices("method")],
         *[[f"init={init}", "init.run=x"] for init in ("grpo", "checkpoint")],
         *[[f"tracker={tracker}"] for tracker in choices("tracker")],
         *[[f"eval={name}"] for name in choices("eval")],
@@ -60,6 +88,17 @@ def test_lsp_zero_is_lsp_with_one_line_changed():
     lsp, zero = flat(compose(["method=lsp"])), flat(compose(["method=lsp_zero"]))
     assert {k for k in lsp if lsp[k] != zero[k]} == {"method.self_reward_weight"}
     assert zero["method.self_reward_weight"] == 0
+
+
+@pytest.mark.parametrize("method", RULES)
+def test_rules_of_others_are_lsp_zero_but_for_what_they_say(method):
+    zero = vars(compose(["method=lsp_zero"]).method)
+    own = vars(compose([f"method={method}", *NEEDED.get(method, [])]).method)
+    assert {key: value for key, value in own.items() if value != zero[key]} == RULES[method]
+
+
+def test_every_method_is_one_of_the_papers_a_control_or_a_rule_of_others():
+    assert choices("method") == sorted([*METHODS, *RULES])
 
 
 @pytest.mark.parametrize("method", METHODS)

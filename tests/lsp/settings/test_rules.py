@@ -21,6 +21,17 @@ SHORT = ["rollout.max_new_tokens=8", "rollout.max_query_tokens=8"]
          " queries, so there is no Challenger to train. Choose method.challenger_weight=0"),
         (["world=paper", "method.challenger_reward=band"], "method.challenger_reward",
          "needs a reward with a known range, and this one has none. Choose"),
+        (["world=paper", "method=absolute_zero"], "method.challenger_reward",
+         "none. Choose method.challenger_reward=negative_value"),
+        (["method=grpo", "method.earlier_challengers=0.5"], "method.earlier_challengers",
+         "asks earlier Challengers, and this run has none that learns. Choose 0"),
+        (["method=frozen_challenger", "method.earlier_challengers=1"], "method.earlier_challengers",
+         "this run has none that learns. Choose 0"),
+        (["method=pool"], "method.earlier_challengers", "needs all of the run's checkpoints, and"
+         " some are not kept. Choose checkpoint.every=50 checkpoint.keep=3"),
+        (["method=pool", "checkpoint.every=0", "checkpoint.keep=9"], "method.earlier_challengers",
+         "some are not kept. Choose checkpoint.every=50 checkpoint.keep=3"),
+        (["method.earlier_challengers=1.5"], "method.earlier_challengers", "must be at most 1"),
         (["init=checkpoint"], "init.run", "does not say which. Give init.run="),
         (["init.run=x"], "init.run", "init=base starts from model.name and reads no run. Say"),
         (["hardware.parallel=fsdp", "model.lora.rank=4"], "hardware.parallel",
@@ -44,6 +55,21 @@ def test_one_broken_rule_one_message(overrides, key, says):
         compose(overrides)
     (problem,) = raised.value.problems
     assert problem.key == key and says in str(problem)
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["method=pool", "checkpoint.every=50", "checkpoint.keep=3"],  # what its refusal says
+        ["method=pool", "num_steps=40", "checkpoint.every=50", "checkpoint.keep=1"],
+        ["world=paper", "method=anchored_challenger"],  # rewarded for nothing, of whatever range
+        ["world=paper", "method=spiral"],
+        ["world=paper", "method=gated_penalised"],
+    ],
+    ids=" ".join,
+)
+def test_what_a_rule_does_not_concern_is_allowed(overrides):
+    compose(overrides)
 
 
 def test_all_broken_rules_come_together():
