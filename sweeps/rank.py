@@ -35,8 +35,6 @@ from sweeps.compare import (
 )
 
 CONTROL = "frozen"
-KEEPING = ("checkpoint.every=25", "checkpoint.keep=6")
-"""A method may ask earlier Challengers, which are checkpoints."""
 RULES = Path(__file__).with_name("rules.yaml")
 
 
@@ -87,7 +85,7 @@ def method_overrides(path: Path) -> list[str]:
             f"{path} is no method: write 'defaults: [<one of {known}>]' and what differs, as in"
             " conf/method/lsp_zero.yaml"
         ) from error
-    overrides = [f"method={start}", *changes, *KEEPING]
+    overrides = [f"method={start}", *changes]
     try:
         compose([*overrides, "tracker=none"])
     except ConfigError as error:

@@ -75,14 +75,12 @@ def _broken_rules(config: Config) -> Iterator[tuple[str, str, str]]:
         reason = "is the Challenger's, and no Challenger is trained"
         yield "method.challenger_beta", reason, "leave it out, or choose null"
     if method.earlier_challengers:
-        every, keep = config.checkpoint.every, config.checkpoint.keep
         if method.queries == "dataset" or method.challenger == "reference":
             reason = "asks earlier Challengers, and this run has none that learns"
             yield "method.earlier_challengers", reason, "choose 0"
-        elif every == 0 or keep < config.num_steps // every:
-            reason = "needs all of the run's checkpoints, and some are not kept"
-            fix = f"choose checkpoint.every=50 checkpoint.keep={max(1, config.num_steps // 50)}"
-            yield "method.earlier_challengers", reason, fix
+        elif config.checkpoint.every == 0:
+            reason = "are the run's checkpoints, and it saves none on the way"
+            yield "method.earlier_challengers", reason, "choose checkpoint.every=50"
     shaped = method.challenger_reward not in ("negative_value", "none")
     if shaped and config.reward.range is None:
         reason = "needs a reward with a known range, and this one has none"

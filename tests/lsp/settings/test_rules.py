@@ -27,10 +27,8 @@ SHORT = ["rollout.max_new_tokens=8", "rollout.max_query_tokens=8"]
          "asks earlier Challengers, and this run has none that learns. Choose 0"),
         (["method=frozen_challenger", "method.earlier_challengers=1"], "method.earlier_challengers",
          "this run has none that learns. Choose 0"),
-        (["method=pool"], "method.earlier_challengers", "needs all of the run's checkpoints, and"
-         " some are not kept. Choose checkpoint.every=50 checkpoint.keep=3"),
-        (["method=pool", "checkpoint.every=0", "checkpoint.keep=9"], "method.earlier_challengers",
-         "some are not kept. Choose checkpoint.every=50 checkpoint.keep=3"),
+        (["method=pool", "checkpoint.every=0"], "method.earlier_challengers",
+         "are the run's checkpoints, and it saves none on the way. Choose checkpoint.every=50"),
         (["method.earlier_challengers=1.5"], "method.earlier_challengers", "must be at most 1"),
         (["init=checkpoint"], "init.run", "does not say which. Give init.run="),
         (["init.run=x"], "init.run", "init=base starts from model.name and reads no run. Say"),
@@ -60,8 +58,7 @@ def test_one_broken_rule_one_message(overrides, key, says):
 @pytest.mark.parametrize(
     "overrides",
     [
-        ["method=pool", "checkpoint.every=50", "checkpoint.keep=3"],  # what its refusal says
-        ["method=pool", "num_steps=40", "checkpoint.every=50", "checkpoint.keep=1"],
+        ["method=pool", "checkpoint.every=50", "checkpoint.keep=1"],  # all that may ask are kept
         ["world=paper", "method=anchored_challenger"],  # rewarded for nothing, of whatever range
         ["world=paper", "method=spiral"],
         ["world=paper", "method=gated_penalised"],
