@@ -16,7 +16,8 @@ What is a lower bound. A KL over atoms is at most the KL over their members (log
 ``challenger_kl``, ``solver_kl`` and the gaps see no change *within* the illegal queries or within
 other wrong answers; a Solver's gap leaves out illegal queries altogether. The ends of an interval
 are those of what is earned: ``_low`` is a lower bound of the gap itself, ``_high`` an upper bound
-of the gap over atoms alone. For the reference itself a gap over atoms is the gap.
+of the gap over atoms alone. For the reference itself a gap over atoms is the gap. ``kl_within``
+estimates from draws what an atom hides.
 """
 
 from __future__ import annotations
@@ -88,6 +89,14 @@ def kl(log_p: Tensor, log_ref: Tensor) -> Tensor:
     """KL(p || ref) over the last axis, nats; 0 ln 0 is 0."""
     p = log_p.exp()
     return torch.where(p > 0, p * (log_p - log_ref), 0.0).sum(-1)
+
+
+def kl_within(log_p: float, log_ref: float, ratios: Tensor) -> float:
+    """What a KL over atoms lacks of the KL over their members, from draws of one atom's members:
+    p (mean ln(pi / ref) - ln(p / ref)), p and ref the atom's; 0 without draws."""
+    if not len(ratios):
+        return 0.0
+    return max(0.0, math.exp(log_p) * (ratios.mean().item() - (log_p - log_ref)))
 
 
 def worth(log_p: Tensor, log_ref: Tensor, earned: Tensor, beta: float) -> Tensor:

@@ -23,9 +23,11 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from lsp.batch import pack, pad, row_sums
 from lsp.files import replacing
 from lsp.model.language_model import end_token_ids
-from lsp.pocket.equilibrium import Game, Stakes
+from lsp.model.logprobs import completion_scores
+from lsp.pocket.equilibrium import Game, Stakes, asked_A, kl_within
 from lsp.pocket.language import MAX_LENGTH, legal_queries, parse
 from lsp.pocket.tables import (
     AnsweredTable,
@@ -36,7 +38,7 @@ from lsp.pocket.tables import (
 )
 from lsp.pocket.verifier import PocketVerifier
 from lsp.rewards.self_reward import RubricJudge
-from lsp.types import DrawKey
+from lsp.types import DrawKey, TrainingRow
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -48,6 +50,8 @@ SHIPPED = Path(__file__).parent / "base" / "tables.safetensors"
 COLUMNS = ("right_Q", "echo_Q", "quality_right_Q", "quality_echo_Q")
 DRAWN = 4096
 """Queries in which illegal ones are looked for, for their quality."""
+DRAWN_ANEW = 1024
+"""And for a policy's KL among them."""
 
 
 def obstacle(config: Config) -> str | None:
@@ -114,12 +118,11 @@ class ExactPlay:
         self.script = script
         self.temperatures = [config.rollout.temperature_of(r) for r in ("challenger", "solver")]
         self.tasks = list(legal_queries())
-        self._kept: dict[str, tuple[AskedTable, AnsweredTable]] = {}
+        self._kept: dict[str, dict[str, float]] = {}
         self._newest = ""
         reference = players.reference
         judged, illegal_quality = self._reference_table(reference)
         asked = asked_table(reference, self.script, self.temperatures[0])
-        self._kept[self._name(reference)] = asked, judged
         stakes = Stakes(
             self.method.beta_of("challenger"),
             self.method.beta_of("solver"),
@@ -127,20 +130,42 @@ class ExactPlay:
             config.reward.credit,
         )
         self.game = Game(stakes, self.tasks, asked, judged, illegal_quality)
+        own = {**self.game.played(asked, judged), "challenger_kl_unseen": 0.0}
+        self._kept[self._name(reference)] = own
 
     def metrics(self, model: PreTrainedModel) -> dict[str, float]:
         """Of the model in both roles. The last step's policy is asked for twice, so what was found
         of the newest one is kept."""
         name = self._name(model)
         if name not in self._kept:
-            asked, solver = self.temperatures
-            answered = answered_table(model, self.script, solver)
-            found = asked_table(model, self.script, asked), answered
+            temperature, solver = self.temperatures
+            asked = asked_table(model, self.script, temperature)
+            played = self.game.played(asked, answered_table(model, self.script, solver))
             if model is self.players.policy:
                 self._kept.pop(self._newest, None)
                 self._newest = name
-            self._kept[name] = found
-        return self.game.played(*self._kept[name])
+            self._kept[name] = {**played, "challenger_kl_unseen": self._unseen_kl(model, asked)}
+        return self._kept[name]
+
+    def _unseen_kl(self, model: PreTrainedModel, asked: AskedTable) -> float:
+        """By draws: the KL among illegal queries, which ``challenger_kl`` lacks."""
+        players, temperature = self.players, self.temperatures[0]
+        drawn = players.ask(model, DRAWN_ANEW, DrawKey(0, 0, "unseen"))
+        rows, own = [], []
+        for query in drawn:
+            written = query.completion
+            if written.finish_reason == "length" or parse(written.text) is None:
+                ids = query.prompt_ids, written.ids
+                rows.append(TrainingRow("challenger", *ids, (), 0.0, 0.0, 1))
+                own.append(sum(written.logprobs))
+        ratios = torch.tensor(own).double()
+        with players.reference_at_work(), torch.no_grad():
+            for chosen in pack(rows, players.config.optim.micro_batch_tokens):
+                batch = pad([rows[i] for i in chosen]).to(players.device)
+                scores = completion_scores(players.reference, batch, temperature)
+                ratios[chosen] -= row_sums(batch, scores.logprobs_C).cpu().double()
+        illegal, reference = asked_A(asked)[-1].item(), self.game.reference_A[-1].item()
+        return kl_within(illegal, reference, ratios)
 
     def _name(self, model: PreTrainedModel) -> str:
         """A hash of all that a table depends on."""

@@ -13,11 +13,13 @@ from safetensors.torch import load_file, safe_open
 
 from lsp.loop.launch import start
 from lsp.pocket import exact
+from lsp.pocket.equilibrium import kl_within
 from lsp.pocket.evaluation import PocketEvaluator
 from lsp.pocket.exact import COLUMNS, SHIPPED, ExactPlay, obstacle, other_rule
 from lsp.pocket.tables import AnsweredTable, asked_table, read_script
 from lsp.settings.compose import compose
 from lsp.tracking.reader import read_metrics
+from lsp.types import DrawKey
 
 REMAKE = "the shipped table is not the shipped base's: python -m lsp.pocket.exact"
 GAPS = [f"{name}{end}" for name in ("challenger_gap", "solver_gap", "nash_conv")
@@ -226,11 +228,51 @@ def test_a_policy_is_measured_once_until_it_changes(players, quick):
         weight.data.copy_(before)
 
 
+def test_draws_of_an_atoms_members_tell_the_kl_that_it_hides():
+    """Members .6 and .2 of a policy, .1 and .3 of the reference: three draws in four are the first.
+    KL of all: .6 ln 6 + .2 ln 2/3 + .2 ln 1/3; over atoms: .8 ln 2 + .2 ln 1/3."""
+    ratios = torch.tensor([6.0, 6.0, 6.0, 2 / 3]).double().log()
+    expected = 0.6 * math.log(6) + 0.2 * math.log(2 / 3) - 0.8 * math.log(2)
+    found = kl_within(math.log(0.8), math.log(0.4), ratios)
+    assert found == pytest.approx(expected) and found == pytest.approx(0.439445, abs=1e-6)
+    assert kl_within(math.log(0.8), math.log(0.4), ratios[:0]) == 0
+
+
+def test_the_kl_by_draws_is_what_the_atoms_lack(players, asked, monkeypatch):
+    """Against the KL of whole queries, of a policy some way off the reference."""
+    shipped = shipped_table()
+    monkeypatch.setattr(exact, "answered_table", lambda *a, **k: shipped)
+    play, weights = ExactPlay(players), list(players.policy.parameters())
+    before = [weight.detach().clone() for weight in weights]
+    try:
+        generator = torch.Generator().manual_seed(0)
+        for weight in weights:
+            weight.data += 0.1 * torch.randn(weight.shape, generator=generator)
+        found = play.metrics(players.policy)
+        assert found["valid_query_frac"] < 0.9
+        queries = players.ask(players.policy, 1024, DrawKey(3, 0, "test"))
+        ratios = []
+        for query in queries:
+            ids = torch.tensor([[*query.prompt_ids, *query.completion.ids]])
+            with torch.no_grad():
+                logprobs = players.reference(ids).logits[0].log_softmax(-1)
+            places = torch.arange(len(query.prompt_ids) - 1, ids.shape[1] - 1)
+            reference = logprobs[places, ids[0, places + 1]].sum().item()
+            ratios.append(sum(query.completion.logprobs) - reference)
+        whole = torch.tensor(ratios).double()
+    finally:
+        for weight, old in zip(weights, before, strict=True):
+            weight.data.copy_(old)
+    both = found["challenger_kl"] + found["challenger_kl_unseen"]
+    assert both == pytest.approx(whole.mean().item(), abs=4 * 2**0.5 * whole.std().item() / 32)
+    assert found["challenger_kl_unseen"] > 0.02
+
+
 def check_run(folder, summary):
     assert {f"{side}/{name}" for side in ("base", "final") for name in GAPS} < set(summary)
     on_disk = json.loads((folder / "summary.json").read_text())
     for side in ("base", "final"):
-        for name in (*GAPS, *DESCRIBED, "challenger_kl", "solver_kl"):
+        for name in (*GAPS, *DESCRIBED, "challenger_kl", "solver_kl", "challenger_kl_unseen"):
             assert math.isfinite(on_disk[f"{side}/{name}"]), name
         assert f"{side}/distinct_query_frac" not in on_disk
         parts = on_disk[f"{side}/challenger_gap"] + on_disk[f"{side}/solver_gap"]
@@ -259,6 +301,7 @@ def test_a_run_records_the_game(small, tmp_path, quick, without_pictures):
 def test_a_run_records_its_own_policys_game(small, tmp_path, without_pictures):
     folder = tmp_path / "run"
     on_disk = check_run(folder, start(exactly(small, folder)))
+    assert 0 <= on_disk["final/challenger_kl_unseen"] < 1
     assert 0 < on_disk["final/solver_kl"] < 1 and 0 < on_disk["final/challenger_kl"] < 1
 
 
