@@ -7,9 +7,17 @@ Shape letters: ``_Q`` the legal queries, in the order of the tables; ``_A`` thos
 illegal ones as one atom; ``_Q3`` a query's answers as three atoms: right, echo, all others.
 Everything is float64.
 
-R is 0 after an illegal query, so with w = 0 the atom is exact; with w > 0 its queries are taken to
-have one quality. The answers in the third atom are not known one by one: what they earn is an
-interval, and a KL over atoms, and so a Solver's gap, is a lower bound.
+What is exact. R is 0 after an illegal query, so with w = 0 the best response's share of the
+illegal atom is exact, and so are all predictions with exact credit; with w > 0 its queries are
+taken to have one quality. The answers in the third atom are not known one by one: what they earn is
+an interval.
+
+What is a lower bound. A KL over atoms is at most the KL over their members (log-sum inequality), so
+``challenger_kl``, ``solver_kl`` and the gaps see no change *within* the illegal queries or within
+other wrong answers; a Solver's gap leaves out illegal queries altogether. The ends of an interval
+are those of what is earned: ``_low`` is a lower bound of the gap itself, ``_high`` an upper bound
+of the gap over atoms alone. For the reference itself a gap over atoms is the gap. ``kl_within``
+estimates from draws what an atom hides.
 """
 
 from __future__ import annotations
@@ -42,7 +50,8 @@ class Stakes:
 
 @dataclass(frozen=True)
 class Interval:
-    """What something is at least and at most, and ``value``, what it is taken to be."""
+    """What something is at least and at most, and ``value``, what it is taken to be. Sums take both
+    terms' ends, so intervals are safe and not tight."""
 
     low: Tensor
     value: Tensor
@@ -68,7 +77,11 @@ def soft_value(log_ref: Tensor, earned: Tensor, beta: float) -> Tensor:
 
 
 def best_response(log_ref: Tensor, earned: Tensor, beta: float) -> Tensor:
-    """Log-probabilities of ref e^(earned / beta), normalised over the last axis; beta above 0."""
+    """Log-probabilities of ref e^(earned / beta), normalised over the last axis; with beta 0 its
+    limit, the reference among what earns the most."""
+    if beta == 0:
+        most = soft_value(log_ref, earned, beta)[..., None]
+        return log_ref.masked_fill(earned < most, -torch.inf).log_softmax(-1)
     return (log_ref + earned / beta).log_softmax(-1)
 
 
@@ -78,6 +91,14 @@ def kl(log_p: Tensor, log_ref: Tensor) -> Tensor:
     return torch.where(p > 0, p * (log_p - log_ref), 0.0).sum(-1)
 
 
+def kl_within(log_p: float, log_ref: float, ratios: Tensor) -> float:
+    """What a KL over atoms lacks of the KL over their members, from draws of one atom's members:
+    p (mean ln(pi / ref) - ln(p / ref)), p and ref the atom's; 0 without draws."""
+    if not len(ratios):
+        return 0.0
+    return max(0.0, math.exp(log_p) * (ratios.mean().item() - (log_p - log_ref)))
+
+
 def worth(log_p: Tensor, log_ref: Tensor, earned: Tensor, beta: float) -> Tensor:
     """What p earns less beta KL(p || ref), over the last axis."""
     return (log_p.exp() * earned).sum(-1) - beta * kl(log_p, log_ref)
@@ -85,7 +106,8 @@ def worth(log_p: Tensor, log_ref: Tensor, earned: Tensor, beta: float) -> Tensor
 
 def gap(log_p: Tensor, log_ref: Tensor, earned: Interval, beta: float) -> Interval:
     """How much more the best response is worth, over the last axis: beta KL(p || best), 0 or more.
-    Its ends take the best response at one end of what is earned and p at the other."""
+    Its ends take the best response at one end of what is earned and p at the other: the soft value
+    and p's worth both rise with what is earned."""
     best = [soft_value(log_ref, end, beta) for end in (earned.low, earned.value, earned.high)]
     own = [worth(log_p, log_ref, end, beta) for end in (earned.high, earned.value, earned.low)]
     return Interval(*((b - o).clamp(min=0.0) for b, o in zip(best, own, strict=True)))
@@ -135,7 +157,7 @@ def average_Q(log_p_Q3: Tensor, earned: Interval) -> Interval:
 @dataclass(frozen=True)
 class Game:
     """The reference's tables (``answered`` with its judgements where w > 0) and the stakes.
-    ``illegal_quality``: V_Q of the illegal atom."""
+    ``illegal_quality``: V_Q of the illegal atom, not read where w = 0."""
 
     stakes: Stakes
     tasks: Sequence[Task]
@@ -166,14 +188,17 @@ class Game:
         """r(q) against a Solver."""
         value_Q = average_Q(answers_Q3, self.rewards)
         earned = -value_Q + average_Q(answers_Q3, self.qualities).scaled(self.stakes.weight)
-        illegal = torch.tensor([self.stakes.weight * self.illegal_quality]).double()
+        weight = self.stakes.weight
+        illegal = torch.tensor([weight * self.illegal_quality if weight else 0.0]).double()
         return Interval(
             *(torch.cat([end, illegal]) for end in (earned.low, earned.value, earned.high))
         )
 
     def played(self, asked: AskedTable, answered: AnsweredTable) -> dict[str, float]:
         """Gaps, NashConv and the rest of a pair of players; docs/metrics.md."""
-        stakes, known_Q = self.stakes, answered.echo_Q > -torch.inf
+        stakes = self.stakes
+        # One's echo alone would be an atom that the other gives nothing to.
+        known_Q = (answered.echo_Q > -torch.inf) & (self.answered.echo_Q > -torch.inf)
         own_A, own_Q3 = asked_A(asked), answers_Q3(answered, known_Q)
         reference_Q3 = answers_Q3(self.answered, known_Q)
         earned = self.challenger_earns_A(own_Q3)
@@ -225,7 +250,7 @@ def described(asked_A: Tensor, tasks: Sequence[Task]) -> dict[str, float]:
     """What a Challenger asks. Entropy, support and length are of its legal queries."""
     p_Q = asked_A[:-1].exp()
     legal = p_Q.sum()
-    p_Q = p_Q / legal
+    p_Q = p_Q / legal.clamp(min=LEAST)
     entropy = -torch.where(p_Q > 0, p_Q * p_Q.log(), 0.0).sum().item()
     lengths = torch.tensor([len(task.argument) for task in tasks]).double()
     cells = torch.zeros(len(FAMILIES) * len(LENGTHS)).double()
@@ -233,7 +258,7 @@ def described(asked_A: Tensor, tasks: Sequence[Task]) -> dict[str, float]:
     return {
         "valid_query_frac": legal.item(),
         "query_entropy": entropy,
-        "effective_support": math.exp(entropy),
+        "effective_support": math.exp(entropy) if legal > LEAST else 0.0,
         "coverage": cells.clamp(max=1 / len(cells)).sum().item(),
         "argument_length": (p_Q * lengths).sum().item(),
     }
@@ -257,7 +282,8 @@ def cell_mean(value_Q: Tensor, tasks: Sequence[Task]) -> float:
 def per_token(reference: AskedTable, earned_A: Tensor, beta: float) -> AskedTable:
     """The fixed point of the gradient in use, by backward induction over the tree of strings: at
     each node a character's weight is ref e^(W / beta), W what is earned on average below it. In the
-    Gibbs form W would also hold the KL that is still to be paid there."""
+    Gibbs form W would also hold the KL that is still to be paid there. What leaves the language is
+    one option at each node and goes on as the reference does."""
     illegal = earned_A[-1]
 
     def chosen(log_ref: Tensor, below: Tensor) -> tuple[Tensor, Tensor]:

@@ -136,7 +136,13 @@ class PocketEvaluator(Evaluator):
 
     @cached_property
     def _predicted(self) -> dict[str, float]:
-        """Of both players at their best, by the reference's tables alone."""
+        """Of both players at their best, by the reference's tables alone; nothing where the run
+        plays by another rule."""
+        from lsp.pocket.exact import other_rule
+
+        if reason := other_rule(self.players.config):
+            print(f"what this run comes to is not predicted: {reason}", flush=True)
+            return {}
         predicted = self._exact.game.predicted()
         return {f"predicted/{key}": value for key, value in predicted.items()}
 

@@ -1,10 +1,14 @@
 """Exact accuracy: against brute force, and the averages by hand."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
-from lsp.pocket.evaluation import Skill, measure_skill, win_loss
-from lsp.pocket.language import Task
+from lsp.pocket.equilibrium import asked_A, described
+from lsp.pocket.evaluation import PocketEvaluator, Skill, measure_skill, win_loss
+from lsp.pocket.language import Task, legal_queries
+from lsp.pocket.tables import asked_table, read_script
 
 
 @pytest.fixture(scope="module")
@@ -46,6 +50,21 @@ def test_sampled_answers_agree_with_the_exact_accuracy(players):
     )
     share = sum(c.text == task.right_answer and c.finish_reason == "stop" for c in drawn) / 2000
     assert abs(share - probability) < 4 * (probability * (1 - probability) / 2000) ** 0.5
+
+
+def test_drawn_queries_agree_with_the_exact_share_and_length(players):
+    """``challenger_samples`` of 2,048 against the whole distribution: within four standard
+    errors."""
+    settings = replace(players.config.eval, challenger_samples=2048, exact=False)
+    drawn = PocketEvaluator(settings, players, players.reference).challenger(players.reference)
+    asked = asked_table(players.reference, read_script(players.chat, players.prompts))
+    tasks = list(legal_queries())
+    found = described(asked_A(asked), tasks)
+    share = found["valid_query_frac"]
+    assert abs(drawn["valid_query_frac"] - share) < 4 * (share * (1 - share) / 2048) ** 0.5
+    assert drawn["argument_length"] == pytest.approx(
+        found["argument_length"], abs=4 * 2 / 2048**0.5
+    )
 
 
 def test_averages_weigh_each_family_and_length_alike():
