@@ -126,7 +126,7 @@ def _model_text(config: Config) -> str:
     folder = local_model_folder(config.model.name)
     if folder is None:
         return f"{config.model.name} from the Hub (not looked up in a dry run)"
-    size = sum(path.stat().st_size for path in folder.glob("model*.safetensors"))
+    size = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
     kind = json.loads((folder / "config.json").read_text(encoding="utf-8"))["model_type"]
     return f"{config.model.name} ({kind}, {size / 1e6:.1f} MB of weights)"
 

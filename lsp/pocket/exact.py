@@ -46,7 +46,8 @@ if TYPE_CHECKING:
     from lsp.players import Players
     from lsp.settings.config import Config
 
-SHIPPED = Path(__file__).parent / "base" / "tables.safetensors"
+SHIPPED = Path(__file__).with_name("base_tables.safetensors")
+"""Not in the base's folder, whose weights are a run's identity."""
 COLUMNS = ("right_Q", "echo_Q", "quality_right_Q", "quality_echo_Q")
 DRAWN = 4096
 """Queries in which illegal ones are looked for, for their quality."""
