@@ -115,6 +115,10 @@ class PretrainSettings:
     judge_weight: float = setting("of its digit in the loss", default=4.0, ge=0, le=1e6)
     out: str | None = setting("folder; null: the shipped base's place", default=None)
 
+    @property
+    def highest_lr(self) -> float:
+        return self.lr or SIZES[self.size].lr
+
 
 class Corpus:
     """Draws (messages, completion) pairs for the three roles; see the module's docstring."""
@@ -235,8 +239,7 @@ def pretrain(settings: PretrainSettings) -> tuple[LlamaForCausalLM, PreTrainedTo
     torch.manual_seed(settings.seed)
     tokenizer = build_tokenizer()
     ends = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id}
-    size = SIZES[settings.size]
-    highest = settings.lr or size.lr
+    size, highest = SIZES[settings.size], settings.highest_lr
     shape = {
         "hidden_size": size.hidden,
         "intermediate_size": 3 * size.hidden,
@@ -279,6 +282,7 @@ def main(arguments: Sequence[str]) -> None:
     model.save_pretrained(out)
     tokenizer.save_pretrained(out)
     record = {key: value for key, value in vars(settings).items() if key != "out"}
+    record["lr"] = settings.highest_lr
     write_json(out / "pretrain.json", record)
     print(f"saved {out}")
 
