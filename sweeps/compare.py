@@ -5,11 +5,12 @@
 
 Bases are pretrained first where they are missing. Every run is ``python run.py`` in a process of
 its own with ``resume=auto``, so a comparison that was stopped goes on where it was. Results:
-<folder>/<name of the file>.md, .csv and, where LSP and LSP-Zero are variants, queries.png.
+<folder>/<name of the file>.md, .csv and a picture of what was asked, queries.png.
 """
 
 import os
 import sys
+import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +21,7 @@ import yaml
 from matplotlib.figure import Figure
 
 from lsp.errors import RunError
-from lsp.files import write_csv, write_text
+from lsp.files import read_csv, write_csv, write_text
 from lsp.pocket.pretrain import SIZES
 from lsp.pocket.world import PocketWorld
 from lsp.report.game import read_index
@@ -41,6 +42,10 @@ class CompareSettings:
     seeds: int | None = setting(
         "of each variant; null: what the file says", default=None, ge=1, le=1000
     )
+    known: str | None = setting(
+        "a .csv of rows (docs/data/contrasts.csv): runs that are there are not made again",
+        default=None,
+    )
     workers: int = setting("runs at once", default=os.cpu_count() or 1, ge=1, le=1024)
     folder: str = setting("of bases, runs and results", default="outputs/compare")
 
@@ -58,12 +63,20 @@ class Contrasts:
     size: str = "0.1M"
 
 
+RowKey = tuple[str, int, int]
+"""(variant, base, seed)"""
+
+
 @dataclass(frozen=True)
 class Run:
     variant: str
     overrides: tuple[str, ...]
     base: int
     seed: int
+
+    @property
+    def key(self) -> RowKey:
+        return self.variant, self.base, self.seed
 
     def folder(self, root: Path) -> Path:
         name = "".join(c if c.isalnum() or c in "._" else "-" for c in self.variant)
@@ -108,16 +121,17 @@ def main(arguments: Sequence[str]) -> None:
     try:
         settings = read_settings(CompareSettings, arguments)
         contrasts = read_contrasts(Path(settings.contrasts))
+        known = read_rows(Path(settings.known)) if settings.known else {}
     except RunError as error:
         sys.exit(f"error: {error}")
     root, name = Path(settings.folder), Path(settings.contrasts).stem
     runs = all_runs(contrasts, settings.seeds)
-    rows = train_all(runs, root, contrasts, settings.workers)
+    rows = train_all(runs, root, contrasts, settings.workers, known)
     write_csv(root / f"{name}.csv", rows)
     text = f"{variants_table(rows)}\n{claims_text(rows, contrasts.families)}"
     write_text(root / f"{name}.md", text)
     print(text)
-    if {"lsp", "lsp_zero"} <= contrasts.variants.keys():
+    if PICTURED.keys() & contrasts.variants.keys():
         print(f"picture: {draw_queries(runs, root)}")
     print(f"table: {root / name}.md")
 
@@ -149,6 +163,16 @@ def read_contrasts(path: Path) -> Contrasts:
     return Contrasts(**{**tree, "bases": tuple(tree["bases"])})
 
 
+def read_rows(path: Path) -> dict[RowKey, Row]:
+    """What an earlier comparison wrote. Raises RunError where it is something else."""
+    try:
+        kinds = typing.get_type_hints(Row)
+        rows = [Row(**{k: kinds[k](v) for k, v in line.items()}) for line in read_csv(path)]
+    except (OSError, UnicodeDecodeError, KeyError, TypeError, ValueError) as error:
+        raise RunError(f"{path} holds no rows of sweeps.compare: {error!r}") from error
+    return {(row.variant, row.base, row.seed): row for row in rows}
+
+
 def all_runs(contrasts: Contrasts, seeds: int | None = None) -> list[Run]:
     """Seed by seed, so that a comparison that is stopped has every variant."""
     return [
@@ -159,10 +183,17 @@ def all_runs(contrasts: Contrasts, seeds: int | None = None) -> list[Run]:
     ]
 
 
-def train_all(runs: Sequence[Run], root: Path, contrasts: Contrasts, workers: int) -> list[Row]:
+def train_all(
+    runs: Sequence[Run],
+    root: Path,
+    contrasts: Contrasts,
+    workers: int,
+    known: Mapping[RowKey, Row],
+) -> list[Row]:
     """Bases that are not there yet are pretrained first; a finished run ends at once, and one with
-    other settings is refused."""
-    folders = {base: base_folder(root, base) for base in contrasts.bases}
+    other settings is refused. Runs whose rows are ``known`` are not made."""
+    new = [run for run in runs if run.key not in known]
+    folders = {base: base_folder(root, base) for base in dict.fromkeys(run.base for run in new)}
     schooled = [
         ["-m", "lsp.pocket.pretrain", f"seed={base}", f"size={contrasts.size}", f"out={folder}"]
         for base, folder in folders.items()
@@ -170,14 +201,15 @@ def train_all(runs: Sequence[Run], root: Path, contrasts: Contrasts, workers: in
     ]
     require_all(schooled, workers)
     commands = []
-    for run in runs:
+    for run in new:
         own_steps = any(text.startswith("num_steps=") for text in run.overrides)
         what = [*run.overrides, *([] if own_steps else [f"num_steps={contrasts.steps}"])]
         where = [f"model.name={folders[run.base]}", f"run_dir={run.folder(root)}"]
         always = [f"runs_root={root}", f"seed={run.seed}", "tracker=none", "eval.every=0"]
         commands.append(["run.py", *what, *where, *always, "resume=auto"])
     require_all(commands, workers)
-    return [row_of(run, read_summary(run.folder(root))) for run in runs]
+    made = {run.key: row_of(run, read_summary(run.folder(root))) for run in new}
+    return [(known | made)[run.key] for run in runs]
 
 
 def base_folder(root: Path, base: int) -> Path:
@@ -261,18 +293,22 @@ def claims_text(rows: Sequence[Row], families: Mapping[str, Sequence[Sequence[st
     return "\n".join(parts)
 
 
+PICTURED = {"lsp_zero": "LSP-Zero", "lsp": "LSP", "lsp_zero, beta_Ch .3": "LSP-Zero, β_Ch = .3"}
+
+
 def draw_queries(runs: Sequence[Run], root: Path) -> Path:
-    """The Challenger's queries over steps, LSP-Zero beside LSP: the first base's first seed."""
+    """The Challenger's queries over steps, variants side by side: the first base's first seed."""
     world = PocketWorld()
     folders = {run.variant: run.folder(root) for run in reversed(runs)}
-    figure = Figure(figsize=(10, 5.6), layout="constrained")
-    axes = figure.subplots(2, 2, sharex=True)
+    shown = {variant: title for variant, title in PICTURED.items() if variant in folders}
+    figure = Figure(figsize=(1 + 4.2 * len(shown), 5.6), layout="constrained")
+    axes = figure.subplots(2, len(shown), sharex=True, squeeze=False)
     for row, kinds in zip(axes, world.kinds(()), strict=True):
-        for axis, variant, title in zip(row, ("lsp_zero", "lsp"), ("LSP-Zero", "LSP"), strict=True):
+        for axis, (variant, title) in zip(row, shown.items(), strict=True):
             draw_river(axis, read_index(folders[variant], world).queries, kinds)
-            axis.set_title(f"{title}: the Challenger's queries by {kinds.title}", fontsize=10)
+            axis.set_title(f"{title}: queries by {kinds.title}", fontsize=10)
         row[0].set_ylabel("share of queries")
-        row[1].legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False, reverse=True)
+        row[-1].legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False, reverse=True)
     for axis in axes[0]:
         axis.set_xlabel("")
     path = root / "queries.png"

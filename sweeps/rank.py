@@ -30,6 +30,7 @@ from sweeps.compare import (
     by_base,
     differences,
     read_contrasts,
+    read_rows,
     spread,
     train_all,
 )
@@ -45,6 +46,9 @@ class RankSettings:
     seeds: int | None = setting(
         "of each rule; null: what the file says", default=None, ge=1, le=1000
     )
+    known: str | None = setting(
+        "a .csv of rows (docs/data/rank.csv): runs that are there are not made again", default=None
+    )
     workers: int = setting("runs at once", default=os.cpu_count() or 1, ge=1, le=1024)
     folder: str = setting("of bases, runs and results", default="outputs/compare")
 
@@ -53,6 +57,7 @@ def main(arguments: Sequence[str]) -> None:
     try:
         names, settings = read_command(RankSettings, arguments)
         rules = read_contrasts(RULES)
+        known = read_rows(Path(settings.known)) if settings.known else {}
         own = {Path(name).stem: method_overrides(Path(name)) for name in names}
         if taken := sorted(own.keys() & rules.variants.keys()):
             raise RunError(f"{taken[0]} is a rule of {RULES.name} already; name the file otherwise")
@@ -60,7 +65,7 @@ def main(arguments: Sequence[str]) -> None:
         sys.exit(f"error: {error}")
     root = Path(settings.folder)
     runs = all_runs(replace(rules, variants={**rules.variants, **own}), settings.seeds)
-    rows = train_all(runs, root, rules, settings.workers)
+    rows = train_all(runs, root, rules, settings.workers, known)
     write_csv(root / "rank.csv", rows)
     learners = [one for pairs in rules.families.values() for one, _ in pairs]
     text = rank_text(rows, [*learners, *own], list(own))

@@ -7,6 +7,7 @@ import pytest
 import yaml
 
 from lsp.errors import RunError
+from lsp.files import write_csv
 from lsp.pocket.pretrain import BASE_FOLDER
 from lsp.pocket.world import PocketWorld
 from lsp.report.game import read_index
@@ -24,8 +25,10 @@ from sweeps.compare import (
     differences,
     main,
     read_contrasts,
+    read_rows,
     row_of,
     spread,
+    train_all,
     variants_table,
 )
 from sweeps.parallel import ROOT
@@ -74,6 +77,21 @@ def test_a_row_is_read_off_a_summary():
     found = row_of(Run("lsp", (), 3, 1), {**summary, "base/accuracy": 0.5, "seconds": 9.0})
     assert (found.variant, found.base, found.seed) == ("lsp", 3, 1)
     assert found.accuracy_5_to_8 == pytest.approx(0.65) and found.base_accuracy == 0.5
+
+
+def test_rows_that_are_known_need_no_runs(tmp_path):
+    write_csv(tmp_path / "rows.csv", ROWS)
+    known = read_rows(tmp_path / "rows.csv")
+    assert list(known.values()) == ROWS and known["lsp", 1, 1].accuracy == 0.8
+    contrasts = Contrasts((1, 2), 1, 1, {"frozen": [], "lsp": []}, {})
+    rows = train_all(all_runs(contrasts), tmp_path, contrasts, 1, known)
+    assert [(r.variant, r.base, r.accuracy) for r in rows] == [
+        ("frozen", 1, 0.6), ("lsp", 1, 0.7), ("frozen", 2, 0.8), ("lsp", 2, 0.9)
+    ]  # fmt: skip
+    (tmp_path / "other.csv").write_text("variant,speed\nlsp,1\n")
+    for name in ("other.csv", "nowhere.csv"):
+        with pytest.raises(RunError, match=f"{name} holds no rows of sweeps.compare"):
+            read_rows(tmp_path / name)
 
 
 @pytest.mark.parametrize("name", ["contrasts", "rules", "rung_1m", "rung_10m"])

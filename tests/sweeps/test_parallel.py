@@ -25,5 +25,7 @@ def test_a_failure_says_why_and_does_not_stop_the_others(tmp_path, capfd, monkey
     assert "FAILED  run.py num_stepz=2" in said.err and "/4  -m sweeps.reproduce table" in said.err
     assert said.out == ""  # what commands say is theirs
     assert os.environ["OMP_NUM_THREADS"] == "7"
-    with pytest.raises(SystemExit, match=r"(?s)error: python -m sweeps.nothing failed:\n.*No module"):
+    with pytest.raises(
+        SystemExit, match=r"(?s)error: python -m sweeps.nothing failed:\n.*No module"
+    ):
         require_all([["-m", "sweeps.nothing"]], 1)
