@@ -8,13 +8,17 @@ The prediction is the fixed point of the gradient in use against the Solver's be
 written before a run begins: <folder>/predicted.csv. Runs resume. Then: phase.md, .csv and .png.
 """
 
+from __future__ import annotations
+
 import itertools
 import json
+import math
 import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
@@ -26,6 +30,14 @@ from lsp.settings.command import read_settings
 from lsp.settings.schema import setting, settings
 from lsp.tools.text import markdown_table
 from sweeps.parallel import ROOT, require_all
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from lsp.players import Players
+    from lsp.pocket.equilibrium import Game, Stakes
+    from lsp.pocket.tables import Script
+    from lsp.settings.config import Config
 
 
 @settings
@@ -61,7 +73,9 @@ def region(played: Mapping[str, float]) -> str:
 
 @dataclass(frozen=True)
 class Cell:
-    """One played cell. ``alarms``: the texts that were raised, the first words of each."""
+    """One played cell. ``alarms``: the texts that were raised. ``legal_by_own_solver``: where the
+    boundary was predicted wrong, the legal share of the fixed point against the Solver that was
+    played with, in place of the best one; else NaN."""
 
     beta: float
     weight: float
@@ -74,6 +88,7 @@ class Cell:
     coverage: float
     challenger_kl: float
     alarms: str
+    legal_by_own_solver: float = math.nan
 
     @property
     def boundary_right(self) -> bool:
@@ -124,15 +139,14 @@ def predict(settings: PhaseSettings) -> list[Prediction]:
     """From the base's tables; no run is looked at."""
     import torch
 
-    from lsp.pocket.equilibrium import Game, Stakes
     from lsp.pocket.exact import ExactPlay
 
     torch.set_num_threads(1)
     config, players = load(settings)
-    game: Game = ExactPlay(players).game
+    game = ExactPlay(players).game
     predictions = []
     for beta, weight in itertools.product(settings.betas, settings.weights):
-        stakes = Stakes(beta, config.method.beta, weight, config.reward.credit)
+        stakes = stakes_of(config, beta, weight)
         played = replace(game, stakes=stakes).predicted()
         names = ("valid_query_frac", "coverage", "argument_length", "effective_support")
         numbers = {name: played[name] for name in (*names, "challenger_kl")}
@@ -140,7 +154,13 @@ def predict(settings: PhaseSettings) -> list[Prediction]:
     return predictions
 
 
-def load(settings: PhaseSettings):
+def stakes_of(config: Config, beta: float, weight: float) -> Stakes:
+    from lsp.pocket.equilibrium import Stakes
+
+    return Stakes(beta, config.method.beta, weight, config.reward.credit)
+
+
+def load(settings: PhaseSettings) -> tuple[Config, Players]:
     from lsp.players import load_players
     from lsp.run.init import resolve_init
     from lsp.settings.compose import compose
@@ -161,8 +181,8 @@ def game_settings(settings: PhaseSettings) -> list[str]:
 def play(settings: PhaseSettings, root: Path, predictions: Sequence[Prediction]) -> list[Cell]:
     """Run what is not there yet, then read each run's Challenger off its last checkpoint."""
     from lsp.pocket.equilibrium import asked_A, described, kl
-    from lsp.pocket.language import legal_queries
-    from lsp.pocket.tables import asked_table, read_script
+    from lsp.pocket.exact import ExactPlay
+    from lsp.pocket.tables import asked_table
 
     seeds = range(settings.seeds)
     places = {
@@ -183,32 +203,47 @@ def play(settings: PhaseSettings, root: Path, predictions: Sequence[Prediction])
         same = [text for text in game_settings(settings) if not text.startswith("method=")]
         commands.append(["run.py", method, *same, "eval=none", *stakes, *run])
     require_all(commands, settings.workers)
-    _, players = load(settings)
-    tasks, script = list(legal_queries()), read_script(players.chat, players.prompts)
-    reference_A = asked_A(asked_table(players.reference, script))
+    config, players = load(settings)
+    exact = ExactPlay(players)
     cells = []
     for (prediction, alpha, seed), place in places.items():
-        own_A = asked_A(asked_table(load_policy(newest_checkpoint(place)), script))
-        played = {**described(own_A, tasks), "challenger_kl": kl(own_A, reference_A).item()}
-        cells.append(
-            Cell(
-                beta=prediction.beta,
-                weight=prediction.weight,
-                alpha=alpha,
-                seed=seed,
-                predicted=prediction.region,
-                predicted_legal=prediction.valid_query_frac,
-                region=region(played),
-                legal=played["valid_query_frac"],
-                coverage=played["coverage"],
-                challenger_kl=played["challenger_kl"],
-                alarms="; ".join(alarms(place)),
-            )
+        policy = load_policy(newest_checkpoint(place))
+        own_A = asked_A(asked_table(policy, exact.script))
+        own_kl = kl(own_A, exact.game.reference_A).item()
+        played = {**described(own_A, exact.game.tasks), "challenger_kl": own_kl}
+        cell = Cell(
+            beta=prediction.beta,
+            weight=prediction.weight,
+            alpha=alpha,
+            seed=seed,
+            predicted=prediction.region,
+            predicted_legal=prediction.valid_query_frac,
+            region=region(played),
+            legal=played["valid_query_frac"],
+            coverage=played["coverage"],
+            challenger_kl=played["challenger_kl"],
+            alarms="; ".join(alarms(place)),
         )
+        if not cell.boundary_right:
+            stakes = stakes_of(config, prediction.beta, prediction.weight)
+            legal = legal_by_own_solver(replace(exact.game, stakes=stakes), policy, exact.script)
+            cell = replace(cell, legal_by_own_solver=legal)
+        cells.append(cell)
     return cells
 
 
-def load_policy(folder: Path):
+def legal_by_own_solver(game: Game, policy: PreTrainedModel, script: Script) -> float:
+    """What the prediction would be against the Solver as it is: which assumption broke."""
+    from lsp.pocket.equilibrium import answers_Q3, asked_A, per_token
+    from lsp.pocket.tables import answered_table
+
+    answered = answered_table(policy, script)
+    earned = game.challenger_earns_A(answers_Q3(answered, answered.echo_Q > -math.inf)).value
+    there = asked_A(per_token(game.asked, earned, game.stakes.beta_challenger))
+    return 1 - there[-1].exp().item()
+
+
+def load_policy(folder: Path) -> PreTrainedModel:
     import torch
 
     from lsp.model.language_model import load_model
@@ -241,10 +276,12 @@ def outcome_text(cells: Sequence[Cell]) -> str:
         f"Leaves the language or not: predicted right in {right} of {len(cells)} cells"
         f" ({right / len(cells):.0%}); the very region in {same}.\n"
     )
-    headings = ["beta_Ch", "w", "alpha_Ch", "predicted", "legal", "played", "legal", "coverage"]
+    headings = ["beta_Ch", "w", "alpha_Ch", "predicted", "legal", "played", "legal", "coverage",
+                "legal, predicted against its own Solver"]  # fmt: skip
     lines = [
         [f"{c.beta:g}", f"{c.weight:g}", f"{c.alpha:g}", c.predicted, f"{c.predicted_legal:.2f}",
-         c.region, f"{c.legal:.2f}", f"{c.coverage:.2f}"]
+         c.region, f"{c.legal:.2f}", f"{c.coverage:.2f}",
+         "" if math.isnan(c.legal_by_own_solver) else f"{c.legal_by_own_solver:.2f}"]
         for c in cells if c.predicted != c.region
     ]  # fmt: skip
     text += f"\n{markdown_table(headings, lines)}"

@@ -41,12 +41,14 @@ def test_predictions_are_counted_and_those_that_failed_are_listed():
     cells = [
         cell(),
         cell(weight=0.3, predicted=CORNER, region=EXPLORES, legal=0.98, alarms=""),
-        cell(beta=0.2, region=CORNER, legal=0.7, alarms="…"),
+        cell(beta=0.2, region=CORNER, legal=0.7, alarms="…", legal_by_own_solver=0.625),
     ]
     text = outcome_text(cells)
     assert "predicted right in 2 of 3 cells (67%); the very region in 1." in text
-    assert "| 0.1 | 0.3 | 0.3 | one corner | 0.02 | explores | 0.98 | 0.10 |" in text
-    assert "| 0.2 | 0 | 0.3 | leaves the language | 0.02 | one corner | 0.70 | 0.10 |" in text
+    assert "| 0.1 | 0.3 | 0.3 | one corner | 0.02 | explores | 0.98 | 0.10 |  |" in text
+    assert (
+        "| 0.2 | 0 | 0.3 | leaves the language | 0.02 | one corner | 0.70 | 0.10 | 0.62 |" in text
+    )
     # The corner's own alarm was not raised; where a Challenger explores none should be.
     assert "| leaves the language | reward hacking | 1 | 1 |" in text
     assert "| one corner | largest_kind_frac | 1 | 0 |" in text
