@@ -195,13 +195,13 @@ def test_a_step_that_a_report_leaves_out_is_shown_whole(finished, capsys):
 USAGE = {
     *("eval/compare.py:main", "eval/crossplay.py:cross_play", "eval/figures.py:make_figures"),
     *("lsp/report/__main__.py:main", "lsp/sync.py:main", "sweeps/local.py:main"),
-    *("sweeps/reproduce.py:main", "sweeps/reproduce.py:claims_table", "lsp/play.py:main"),
+    *("sweeps/reproduce.py:main", "lsp/play.py:main"),
     "lsp/show.py:main",
 }
 """What a command says of its own use, RUN in the place of a run."""
 OWN = {
     *("run.py:hydra_main", "sweeps/compare.py:train_all", "sweeps/local.py:main"),
-    "sweeps/paper.py:run_command",
+    *("sweeps/paper.py:run_command", "sweeps/phase.py:play", "sweeps/reproduce.py"),
 }
 """Command lines that the program itself makes or looks for."""
 INSTALLED = {
