@@ -71,15 +71,32 @@ class OneDnnLinear(nn.Linear):
         return out.view(*input.shape[:-1], self.out_features)
 
 
-def use_onednn(model: nn.Module) -> None:
+def use_onednn(model: nn.Module, smallest: int = SMALLEST_ONEDNN) -> list[nn.Module]:
     """Turn the model's linear layers into ``OneDnnLinear`` where that pays and is possible: fp32 on
-    an x86 CPU. Parameters, names and what is saved stay the same."""
+    an x86 CPU, ``smallest`` weights or more. Parameters, names and what is saved stay the same.
+    Returns the layers that were turned."""
     if not available():
-        return
+        return []
+    turned = []
     for module in model.modules():
-        fits = type(module) is nn.Linear and module.weight.numel() >= SMALLEST_ONEDNN
+        fits = type(module) is nn.Linear and module.weight.numel() >= smallest
         if fits and module.weight.device.type == "cpu" and module.weight.dtype == torch.float32:
             module.__class__ = OneDnnLinear
+            turned.append(module)
+    return turned
+
+
+@contextmanager
+def passes_of_rows(model: nn.Module, rows: int) -> Iterator[None]:
+    """For passes of thousands of rows: small layers compute by oneDNN too, whose call costs nothing
+    beside them, all with packed weights. The model is as it was at the end."""
+    turned = use_onednn(model, smallest=1)
+    try:
+        with decoding_weights(model, rows):
+            yield
+    finally:
+        for module in turned:
+            module.__class__ = nn.Linear
 
 
 @contextmanager

@@ -25,6 +25,10 @@ if TYPE_CHECKING:
     from lsp.settings.config import Config
 
 
+PREDICTED = ("accuracy", "valid_query_frac", "legal_gibbs", "coverage", "challenger_kl")
+"""What is expected of a run's end, beside what is measured."""
+
+
 @settings
 class PocketEvaluation(EvaluatorSettings):
     """Exact accuracy on the dev split on the way, on the test split at the end."""
@@ -118,7 +122,8 @@ class PocketEvaluator(Evaluator):
         if split not in self._base_skill:
             self._base_skill[split] = measure_skill(self.base, self.players, tasks)
         base = self._base_skill[split]
-        skill = base if model is self.base else measure_skill(model, self.players, tasks)
+        known = same_weights(model, self.base)  # as a run's first policy has
+        skill = base if known else measure_skill(model, self.players, tasks)
         wins, losses = win_loss(skill, base)
         ties = len(tasks) - wins - losses
         return {
@@ -144,7 +149,7 @@ class PocketEvaluator(Evaluator):
             print(f"what this run comes to is not predicted: {reason}", flush=True)
             return {}
         predicted = self._exact.game.predicted()
-        return {f"predicted/{key}": value for key, value in predicted.items()}
+        return {f"predicted/{key}": predicted[key] for key in PREDICTED}
 
     def challenger(self, model: PreTrainedModel) -> dict[str, float]:
         """What the model asks when it plays Challenger: shares of ``challenger_samples``."""
@@ -158,6 +163,14 @@ class PocketEvaluator(Evaluator):
             "distinct_query_frac": len({query.text for query in queries}) / len(queries),
             "argument_length": sum(len(t.argument) for t in legal) / max(1, len(legal)),
         }
+
+
+def same_weights(one: PreTrainedModel, other: PreTrainedModel) -> bool:
+    if one is other:
+        return True
+    ours, theirs = one.state_dict(), other.state_dict()
+    alike = ours.keys() == theirs.keys()
+    return alike and all(bool((ours[name] == theirs[name]).all()) for name in ours)
 
 
 def measure_skill(model: PreTrainedModel, players: Players, tasks: Sequence[Task]) -> Skill:

@@ -5,8 +5,6 @@ from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
-from scipy.cluster.hierarchy import fcluster, linkage
-from scipy.spatial.distance import squareform
 
 Tokens = Sequence[int]
 CLUSTER_DISTANCE = 0.5
@@ -34,6 +32,9 @@ def cluster_shares(queries: Sequence[Tokens]) -> list[float]:
     average linkage over 1 - BLEU (the mean of both directions), cut at CLUSTER_DISTANCE (R-Zero,
     arXiv 2508.05004). Which of two distances that are equal is joined first decides clusters, so
     queries are sorted before: their order among the step's says nothing."""
+    from scipy.cluster.hierarchy import fcluster, linkage  # half a second, for this rule alone
+    from scipy.spatial.distance import squareform
+
     count = len(queries)
     if count < 2:
         return [1.0] * count
