@@ -105,10 +105,9 @@ def play_queries(
         method.challenger_reward,
         config.reward.range,
     )
-    asked = players.chat.encode_text([query.text for query in played])
-    if method.repetition_penalty:
+    if method.repetition_penalty or method.novelty_weight:
+        asked = players.chat.encode_text([query.text for query in played])
         challenger_reward_Q -= method.repetition_penalty * torch.tensor(cluster_shares(asked))
-    if method.novelty_weight:
         challenger_reward_Q += method.novelty_weight * torch.tensor(novelty(asked))
     invalid = [query for query in queries if not query.played and query.completion is not None]
     if method.invalid_query == "unplayed" or not method.trains_challenger:

@@ -131,8 +131,8 @@ def main(arguments: Sequence[str]) -> None:
     text = f"{variants_table(rows)}\n{claims_text(rows, contrasts.families)}"
     write_text(root / f"{name}.md", text)
     print(text)
-    if PICTURED.keys() & contrasts.variants.keys():
-        print(f"picture: {draw_queries(runs, root)}")
+    if picture := draw_queries(runs, root):
+        print(f"picture: {picture}")
     print(f"table: {root / name}.md")
 
 
@@ -208,6 +208,7 @@ def train_all(
         always = [f"runs_root={root}", f"seed={run.seed}", "tracker=none", "eval.every=0"]
         commands.append(["run.py", *what, *where, *always, "resume=auto"])
     require_all(commands, workers)
+    root.mkdir(parents=True, exist_ok=True)  # where no run was new, nothing made it
     made = {run.key: row_of(run, read_summary(run.folder(root))) for run in new}
     return [(known | made)[run.key] for run in runs]
 
@@ -296,11 +297,15 @@ def claims_text(rows: Sequence[Row], families: Mapping[str, Sequence[Sequence[st
 PICTURED = {"lsp_zero": "LSP-Zero", "lsp": "LSP", "lsp_zero, beta_Ch .3": "LSP-Zero, β_Ch = .3"}
 
 
-def draw_queries(runs: Sequence[Run], root: Path) -> Path:
-    """The Challenger's queries over steps, variants side by side: the first base's first seed."""
+def draw_queries(runs: Sequence[Run], root: Path) -> Path | None:
+    """The Challenger's queries over steps, variants side by side: the first base's first seed. None
+    where no such run was made here."""
     world = PocketWorld()
     folders = {run.variant: run.folder(root) for run in reversed(runs)}
-    shown = {variant: title for variant, title in PICTURED.items() if variant in folders}
+    made = {variant for variant, folder in folders.items() if (folder / "trace").is_dir()}
+    shown = {variant: title for variant, title in PICTURED.items() if variant in made}
+    if not shown:
+        return None
     figure = Figure(figsize=(1 + 4.2 * len(shown), 5.6), layout="constrained")
     axes = figure.subplots(2, len(shown), sharex=True, squeeze=False)
     for row, kinds in zip(axes, world.kinds(()), strict=True):

@@ -23,6 +23,7 @@ from sweeps.compare import (
     by_base,
     claims_text,
     differences,
+    draw_queries,
     main,
     read_contrasts,
     read_rows,
@@ -88,6 +89,7 @@ def test_rows_that_are_known_need_no_runs(tmp_path):
     assert [(r.variant, r.base, r.accuracy) for r in rows] == [
         ("frozen", 1, 0.6), ("lsp", 1, 0.7), ("frozen", 2, 0.8), ("lsp", 2, 0.9)
     ]  # fmt: skip
+    assert draw_queries(all_runs(contrasts), tmp_path) is None  # their traces are elsewhere
     (tmp_path / "other.csv").write_text("variant,speed\nlsp,1\n")
     for name in ("other.csv", "nowhere.csv"):
         with pytest.raises(RunError, match=f"{name} holds no rows of sweeps.compare"):
