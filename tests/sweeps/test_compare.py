@@ -96,7 +96,7 @@ def test_rows_that_are_known_need_no_runs(tmp_path):
             read_rows(tmp_path / name)
 
 
-@pytest.mark.parametrize("name", ["contrasts", "rules", "rung_1m", "rung_10m"])
+@pytest.mark.parametrize("name", ["contrasts", "rules", "estimators", "rung_1m", "rung_10m"])
 def test_every_variant_of_the_files_is_a_run(name):
     contrasts = read_contrasts(ROOT / f"sweeps/{name}.yaml")
     for overrides in contrasts.variants.values():
