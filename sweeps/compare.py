@@ -8,6 +8,7 @@ its own with ``resume=auto``, so a comparison that was stopped goes on where it 
 <folder>/<name of the file>.md, .csv and a picture of what was asked, queries.png.
 """
 
+import math
 import os
 import sys
 import typing
@@ -85,7 +86,8 @@ class Run:
 
 @dataclass(frozen=True)
 class Row:
-    """One run's outcome; numbers are ``final/…`` of its summary, of the test split."""
+    """One run's outcome; numbers are ``final/…`` of its summary, of the test split. NaN: what only
+    the exact game tells, of a run with ``eval.exact=false``."""
 
     variant: str
     base: int
@@ -94,14 +96,14 @@ class Row:
     accuracy_5_to_8: float
     greedy_accuracy: float
     valid_query_frac: float
-    effective_support: float
-    coverage: float
     argument_length: float
-    challenger_gap: float
-    solver_gap: float
-    nash_conv: float
     base_accuracy: float
     seconds: float
+    effective_support: float = math.nan
+    coverage: float = math.nan
+    challenger_gap: float = math.nan
+    solver_gap: float = math.nan
+    nash_conv: float = math.nan
 
 
 NUMBERS = {
@@ -114,7 +116,7 @@ NUMBERS = {
     "challenger_gap": ("Challenger's gap", 2),
     "solver_gap": ("Solver's gap", 3),
 }
-"""Columns of the table: field of a row -> (heading, digits)."""
+"""Columns of the table: field of a row -> (heading, digits); what no run measured is left out."""
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -237,13 +239,14 @@ def row_of(run: Run, summary: Mapping[str, Any]) -> Row:
 
 def variants_table(rows: Sequence[Row]) -> str:
     """Markdown: a line a variant, each number the mean over bases ± the deviation between them."""
-    headings = ["", *(heading for heading, _ in NUMBERS.values())]
+    numbers = {k: v for k, v in NUMBERS.items() if not all(math.isnan(getattr(r, k)) for r in rows)}
+    headings = ["", *(heading for heading, _ in numbers.values())]
     lines = []
     for variant in dict.fromkeys(row.variant for row in rows):
         own = [row for row in rows if row.variant == variant]
-        cells = [spread(by_base(own, name), digits) for name, (_, digits) in NUMBERS.items()]
+        cells = [spread(by_base(own, name), digits) for name, (_, digits) in numbers.items()]
         lines.append([variant, *cells])
-    base = ["base", spread(by_base(rows, "base_accuracy"), 3), *[""] * (len(NUMBERS) - 1)]
+    base = ["base", spread(by_base(rows, "base_accuracy"), 3), *[""] * (len(numbers) - 1)]
     return markdown_table(headings, [base, *lines])
 
 

@@ -168,7 +168,8 @@ class PocketEvaluator(Evaluator):
 def same_weights(one: PreTrainedModel, other: PreTrainedModel) -> bool:
     if one is other:
         return True
-    ours, theirs = one.state_dict(), other.state_dict()
+    # No state_dict(): it would put a sharded model's gathered weights back into parts.
+    ours, theirs = dict(one.named_parameters()), dict(other.named_parameters())
     alike = ours.keys() == theirs.keys()
     return alike and all(bool((ours[name] == theirs[name]).all()) for name in ours)
 

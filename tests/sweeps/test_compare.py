@@ -1,6 +1,7 @@
 """The comparison of variants: file, numbers by hand, picture, and a small real one."""
 
 import csv
+import math
 import shutil
 
 import pytest
@@ -78,6 +79,23 @@ def test_a_row_is_read_off_a_summary():
     found = row_of(Run("lsp", (), 3, 1), {**summary, "base/accuracy": 0.5, "seconds": 9.0})
     assert (found.variant, found.base, found.seed) == ("lsp", 3, 1)
     assert found.accuracy_5_to_8 == pytest.approx(0.65) and found.base_accuracy == 0.5
+
+
+def test_what_only_the_exact_game_tells_may_be_missing():
+    """A run with eval.exact=false: the number is no number in its row, its column is left out."""
+    names = ("accuracy", "greedy_accuracy", "valid_query_frac", "argument_length")
+    summary = dict.fromkeys([f"final/{name}" for name in names], 0.25)
+    summary |= {f"final/accuracy/length_{n}": 0.5 for n in range(1, 9)}
+    found = row_of(Run("lsp", (), 3, 1), {**summary, "base/accuracy": 0.5, "seconds": 9.0})
+    assert math.isnan(found.challenger_gap) and math.isnan(found.coverage)
+    headings = variants_table([found]).splitlines()[0]
+    assert "legal queries" in headings and "gap" not in headings
+    with pytest.raises(TypeError, match="accuracy"):  # what every run tells may not
+        row_of(
+            Run("lsp", (), 3, 1),
+            {k: v for k, v in summary.items() if k != "final/accuracy"}
+            | {"base/accuracy": 0.5, "seconds": 9.0},
+        )
 
 
 def test_rows_that_are_known_need_no_runs(tmp_path):
