@@ -14,10 +14,13 @@ from omegaconf import DictConfig
 
 from lsp.errors import ConfigError, Interrupted, RunError
 from lsp.loop.launch import objective_of
+from lsp.loop.signals import StopRequests
 from lsp.model.processes import Processes
 from lsp.settings.compose import compose
 
 FAILED: list[str] = []
+STOP = StopRequests()
+"""A request belongs to the process: no job of a multirun begins after it."""
 
 
 @hydra.main(version_base=None, config_path="conf", config_name="config")
@@ -25,8 +28,10 @@ def hydra_main(cfg: DictConfig) -> float | None:
     """One job of a multirun, whose overrides are composed and checked as those of a single run. A
     job that cannot run is reported, and the others go on."""
     overrides = list(HydraConfig.get().overrides.task)
+    if STOP.reason:
+        sys.exit(f"asked to stop ({STOP.reason}): no further job begins")
     try:
-        return objective_of(overrides)
+        return objective_of(overrides, STOP)
     except (ConfigError, RunError, OSError) as error:
         print(f"error: job {' '.join(overrides)}: {error}", file=sys.stderr, flush=True)
         FAILED.append(" ".join(overrides))
@@ -48,7 +53,7 @@ def ask_for_another_turn() -> None:
 def main(arguments: list[str]) -> None:
     try:
         if not any(argument.startswith("-") for argument in arguments):
-            objective_of(arguments)
+            objective_of(arguments, STOP)
             return
         processes = Processes.from_environment()
         if processes.size > 1:

@@ -1,11 +1,13 @@
 """Files that are whole or not there: written beside their place, then renamed onto it."""
 
 import csv
+import errno
 import fcntl
 import hashlib
 import json
 import math
 import os
+import stat
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import count
@@ -14,27 +16,32 @@ from typing import IO, Any
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def replacing(path: Path, durable: bool = False) -> Iterator[Path]:
     """A path to write to, which takes the place of ``path`` in one step at the end of the block. A
-    reader finds the old file or the new one, never half of it; after an error, the old one."""
+    reader finds the old file or the new one, never half of it; after an error, the old one.
+    ``durable``: after a power cut too."""
     temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
     try:
         yield temporary
+        if durable:
+            sync(temporary)
         os.replace(temporary, path)
+        if durable:
+            sync(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
 
 
-def write_text(path: Path, text: str) -> None:
+def write_text(path: Path, text: str, durable: bool = False) -> None:
     """In UTF-8, in one step."""
-    with replacing(path) as temporary:
+    with replacing(path, durable) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
-def write_json(path: Path, value: Any) -> None:
+def write_json(path: Path, value: Any, durable: bool = False) -> None:
     """In one step. JSON has no NaN and no infinity: they are null."""
     text = json.dumps(finite(value), indent=2, ensure_ascii=False, allow_nan=False)
-    write_text(path, text + "\n")
+    write_text(path, text + "\n", durable)
 
 
 def write_json_lines(path: Path, rows: Iterable[Any]) -> None:
@@ -74,6 +81,22 @@ def files_below(folder: Path) -> list[Path]:
 
     found = os.walk(folder, onerror=refuse)
     return sorted(Path(parent, name) for parent, _, names in found for name in names)
+
+
+def read_bytes(path: Path, limit: int) -> bytes:
+    """Of a regular file (also behind a link). Raises OSError for a pipe, which would be waited for,
+    a device, a folder, and what has more than ``limit`` bytes."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise OSError(errno.EINVAL, "it is no regular file", str(path))
+        if status.st_size > limit:
+            raise OSError(errno.EFBIG, f"it is larger than {limit:,} bytes", str(path))
+        with open(descriptor, "rb", closefd=False) as stream:
+            return stream.read(limit)
+    finally:
+        os.close(descriptor)
 
 
 def sha256(path: Path) -> str:

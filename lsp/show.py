@@ -41,15 +41,15 @@ def show(record: Record, step: int | None, wanted: str, answers: int, width: int
     step = last if step is None else step
     if step not in record.steps:
         raise RunError(f"{record.folder} has no step {step}; it has {first} to {last}")
-    uses = read_index(record.folder, record.world).uses
+    uses = read_index(record.folder, record.world, record.steps).uses
     queries = read_plays(record.folder, step, record.world, uses)
     shown = [q for q in queries if any(wanted.lower() in text.lower() for text in q.texts)]
     lines = [
         f"{record.run['id']}, step {step} of {record.settings['num_steps']}:"
         f" {len(shown)} of {len(queries)} queries, the Challenger's best first",
     ]
-    if record.warning:
-        lines += folded(visible(record.warning), width)
+    for text in (record.state, *record.warnings):
+        lines += folded(visible(text), width)
     for query in shown:
         lines += ["", *_query_lines(query, width)]
         for answer in query.answers[:answers]:

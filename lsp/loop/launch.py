@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import os
 import shlex
-import shutil
 import sys
 import time
 from collections.abc import Sequence
@@ -16,28 +15,33 @@ from typing import IO, TYPE_CHECKING, Any
 from lsp.contracts import BuildContext, RunIdentity, build_part
 from lsp.errors import ConfigError, Interrupted, RunError
 from lsp.files import write_text
+from lsp.loop.signals import StopRequests
 from lsp.model.processes import Processes, is_collective_failure
 from lsp.plan.memory import crowding, refuse_impossible
 from lsp.plan.text import plan
 from lsp.run.folder import (
+    NewRun,
     base_identity,
     create_run,
     display_name,
-    go_on_command,
+    is_held,
     key_of,
     lock_run,
+    path_word,
     read_run,
+    remove_start,
+    runs,
     save_config,
-    start_again_command,
     update_run,
 )
 from lsp.run.init import Init, NoEarlierRun, resolve_init
 from lsp.run.provenance import code_diff, provenance
-from lsp.run.resume import MAY_CHANGE_ON_RESUME, Resumed, find_resumed, supersede
+from lsp.run.resume import Resumed, find_resumed, supersede
 from lsp.run.spec import RunSpec
 from lsp.settings.compose import CONF, compose
 from lsp.settings.config import Config
 from lsp.settings.rules import warnings
+from lsp.tools.secrets import scrub
 from lsp.tracking.reader import read_summary
 
 if TYPE_CHECKING:
@@ -51,10 +55,11 @@ OF_ONE_RUN = (
 """Settings that a run does not share with the earlier one that is made for it."""
 
 
-def start(overrides: Sequence[str]) -> dict[str, Any] | None:
+def start(overrides: Sequence[str], stop: StopRequests | None = None) -> dict[str, Any] | None:
     """Run what a command line asks for; the summary, or None for a dry run. Raises ConfigError or
-    RunError, whose texts are for the user, before anything heavy loads."""
-    return _start(_read(overrides), overrides)
+    RunError, whose texts are for the user, before anything heavy loads. ``stop``: where the process
+    does more than this."""
+    return _start(_read(overrides), overrides, stop or StopRequests())
 
 
 def _read(overrides: Sequence[str]) -> Config:
@@ -65,7 +70,7 @@ def _read(overrides: Sequence[str]) -> Config:
         raise
 
 
-def _start(config: Config, overrides: Sequence[str]) -> dict[str, Any] | None:
+def _start(config: Config, overrides: Sequence[str], stop: StopRequests) -> dict[str, Any] | None:
     """``start`` for overrides that were read."""
     processes = Processes.from_environment()
     if not processes.is_first:
@@ -83,11 +88,12 @@ def _start(config: Config, overrides: Sequence[str]) -> dict[str, Any] | None:
         return None
     processes.check_launch(config)
     refuse_impossible(config)
-    try:
-        summary = go_on(resumed) if resumed else begin(config, overrides)
-    except Interrupted:
-        processes.dismiss()
-        raise
+    with stop:
+        try:
+            summary = go_on(resumed, stop) if resumed else begin(config, overrides, stop)
+        except Interrupted:
+            processes.dismiss()
+            raise
     processes.dismiss()
     return summary
 
@@ -150,7 +156,7 @@ def _leave_out_of_collections() -> None:
     gc.freeze()
 
 
-def begin(config: Config, overrides: Sequence[str]) -> dict[str, Any]:
+def begin(config: Config, overrides: Sequence[str], stop: StopRequests) -> dict[str, Any]:
     try:
         init = resolve_init(config)
     except NoEarlierRun as error:
@@ -158,7 +164,7 @@ def begin(config: Config, overrides: Sequence[str]) -> dict[str, Any]:
         if not config.world.makes_earlier_runs:
             fix = f"make one with `{_command_line(first)}`, or name one with init.run=…"
             raise RunError(f"{error}; {fix}") from error
-        init = _make_earlier_run(config, first)
+        init = _make_earlier_run(config, first, stop)
     record = {
         "method": config.method.label,
         "world": config.world.name,
@@ -170,13 +176,13 @@ def begin(config: Config, overrides: Sequence[str]) -> dict[str, Any]:
         "started": time.time(),
         **provenance(_command_line(overrides)),
     }
-    run_id, folder, lock = create_run(config, record)
-    write_text(folder / "code.diff", code_diff())
-    announce(config, folder, init)
-    return run(RunSpec(config, run_id, init, folder=folder), folder, lock)
+    new = create_run(config, record)
+    write_text(new.folder / "code.diff", code_diff())
+    announce(config, new.folder, init)
+    return run(RunSpec(config, new.run_id, init, folder=new.folder), new.lock, stop, new)
 
 
-def go_on(resumed: Resumed) -> dict[str, Any]:
+def go_on(resumed: Resumed, stop: StopRequests) -> dict[str, Any]:
     folder, spec = resumed.folder, resumed.spec
     if resumed.finished:
         print(f"the run {folder} is finished ({spec.step} steps); nothing to do")
@@ -186,65 +192,55 @@ def go_on(resumed: Resumed) -> dict[str, Any]:
         save_config(spec.config, folder)
     announce(spec.config, folder, spec.init)
     moved = supersede(folder, spec.step)
-    print(f"resumed at step {spec.step}" + (f"; later rows are in {moved}" if moved else ""))
-    return run(spec, folder, lock)
+    aside = f"; what is not of the record up to there is in {moved}" if moved else ""
+    print(f"resumed at step {spec.step}, after it was {resumed.ended}{aside}")
+    return run(spec, lock, stop)
 
 
-def run(spec: RunSpec, folder: Path, lock: IO[str]) -> dict[str, Any]:
-    """Load and train, together with the other processes; ``lock`` is held until the run ends."""
+def run(
+    spec: RunSpec, lock: IO[str], stop: StopRequests, new: NewRun | None = None
+) -> dict[str, Any]:
+    """Load and train, together with the other processes; ``lock`` is held until the run ends,
+    however it ends: run.json says how, and why. A ``new`` one that cannot be loaded leaves
+    nothing."""
     thread_environment()
+    from lsp.loop.outcome import outcome_of, told
     from lsp.loop.progress import Progress
     from lsp.loop.recorder import RunRecorder
-    from lsp.model.out_of_memory import OutOfMemory, memory_guard
+    from lsp.model.out_of_memory import memory_guard
     from lsp.train import train
 
-    config = spec.config
+    config, folder = spec.config, spec.folder
     processes = Processes.from_environment()
     processes.start()
     processes.broadcast(spec)
     progress = Progress(config.num_steps, spec.step)
     base, init_run_id = read_run(folder)["base"], spec.init.run_id
     identity = RunIdentity(spec.run_id, folder, display_name(config), base, init_run_id)
+    recorder = None
     try:
         with memory_guard("loading"):  # the tracker first, which may be refused within seconds
             tracker = build_part(config.tracker, BuildContext(config, run=identity))
             players, learner, state = load(spec, processes)
-            recorder = RunRecorder(spec, folder, progress, players, learner, tracker, state)
-    except (ValueError, RunError, OSError, OutOfMemory) as error:
-        progress.close()
-        if read_run(folder)["status"] == "starting":  # it never began: its name stays free
-            shutil.rmtree(folder)
-        lock.close()
-        text = error.advice(config) if isinstance(error, OutOfMemory) else str(error)
-        raise RunError(text) from error
-    update_run(folder, status="running")
-    way_on = f"go on with: {go_on_command(folder)}"
-    try:
+            recorder = RunRecorder(spec, folder, progress, players, learner, tracker, state, stop)
         return train(spec, players, learner, recorder)
-    except ValueError as error:
-        recorder.fail()
-        raise RunError(f"{error}\n{way_on}") from error
-    except OutOfMemory as error:
-        recorder.fail()
-        raise RunError(
-            f"{error.advice(config)}\neverything up to the last checkpoint is kept; with"
-            f" {', '.join(MAY_CHANGE_ON_RESUME)} written behind it, go on with:"
-            f" {go_on_command(folder, 'reward')}\nwith others changed, start again from its"
-            f" weights: {start_again_command(folder)}"
-        ) from error
-    except RuntimeError as error:
-        if not is_collective_failure(error):
+    except Interrupted:
+        raise  # after all of it was recorded
+    except BaseException as error:
+        status, reason = outcome_of(error, stop)
+        if recorder is not None and not recorder.left:
+            recorder.leave(status, reason)
+        elif recorder is not None or new is None:
+            update_run(folder, status=status, reason=reason)
+        else:
+            remove_start(new)
+        shown = told(error, config, folder, began=recorder is not None)
+        if shown is error:
             raise
-        recorder.fail()
-        reason = "another process of the run has ended, and reports why"
-        raise RunError(f"{reason}; {way_on}") from error
-    except OSError as error:
-        kept = "everything up to the last checkpoint is kept"
-        raise RunError(f"the run could not be written: {error}; {kept}; {way_on}") from error
-    except KeyboardInterrupt as error:
-        raise KeyboardInterrupt(way_on) from error
+        raise shown from error
     finally:
-        recorder.close()
+        stop.act_at_once()
+        progress.close()
         lock.close()
 
 
@@ -284,25 +280,46 @@ def _overrides_of_earlier_run(config: Config, overrides: Sequence[str]) -> list[
     return [*standing, *shared, f"method={method}", "init=base"]
 
 
-def _make_earlier_run(config: Config, first: Sequence[str]) -> Init:
-    """Make the run of init=<method> that is not there yet, by its overrides."""
+def _make_earlier_run(config: Config, first: Sequence[str], stop: StopRequests) -> Init:
+    """Make the run of init=<method> that is not there yet, by its overrides; with resume=auto go on
+    with the one that an earlier start of this command began."""
     method = config.init.source
+    if config.resume == "auto":
+        first = [*first, *_begun_earlier_run(config, first)]
     print(
         f"init={method}: no finished run of it from this base yet; training one first"
         f" ({_command_line(first)}), kept under {config.runs_root}/",
         flush=True,
     )
     agent_id = os.environ.pop("WANDB_RUN_ID", None)  # a sweep agent's, meant for the run itself
-    begin(compose(first), first)
+    earlier = compose(first)
+    if resumed := find_resumed(earlier, first) if earlier.resume else None:
+        go_on(resumed, stop)
+    else:
+        begin(earlier, first, stop)
     if agent_id is not None:
         os.environ["WANDB_RUN_ID"] = agent_id
+    if stop.reason:
+        left = f"asked to stop ({stop.reason}) as the earlier run was ending, which is finished"
+        raise Interrupted(f"{left}; the same command begins the run itself", stop.signals)
     return resolve_init(config)
 
 
-def objective_of(overrides: Sequence[str]) -> float | None:
+def _begun_earlier_run(config: Config, first: Sequence[str]) -> list[str]:
+    """What goes on with the newest unfinished run of the same command line that nobody holds."""
+    command, base = scrub(_command_line(first)), base_identity(config)
+    for folder, entries in runs(config.runs_root):
+        same = entries.get("command") == command and entries["base"] == base
+        if same and entries["status"] != "finished" and not is_held(folder):
+            begun = entries["status"] != "starting"
+            return [path_word("resume" if begun else "run_dir", folder)]
+    return []
+
+
+def objective_of(overrides: Sequence[str], stop: StopRequests) -> float | None:
     """``start``, and of its summary the metric that a sweeper wants."""
     config = _read(overrides)
-    summary = _start(config, overrides)
+    summary = _start(config, overrides, stop)
     if summary is None or config.objective is None:
         return None
     return summary.get(f"last/{config.objective}")

@@ -22,6 +22,7 @@ from lsp.model.device import device_name, peak_memory_mb
 from lsp.model.processes import Command
 from lsp.players import Players
 from lsp.run.checkpoint import checkpoint_folders, save_checkpoint, training_tensors
+from lsp.run.conditions import conditions, differing
 from lsp.run.folder import go_on_command, read_run, start_again_command, update_run
 from lsp.run.spec import RunSpec
 from lsp.tracking.local import LocalTracker
@@ -44,12 +45,13 @@ class RunRecorder(Recorder):
         learner: Learner,
         tracker: Tracker | None,
         state: dict[str, Any] | None,
+        stop: StopRequests,
     ):
         config = spec.config
         self.spec, self.config, self.folder = spec, config, folder
         self.players, self.learner, self.processes = players, learner, players.processes
-        self.progress = progress
-        self.stop = StopRequests(progress.note)
+        self.progress, self.stop = progress, stop
+        self.left, self._stopping_alarm = False, ""
         self.detector = CollapseDetector(config.collapse, config.world)
         self.evaluation = Evaluation(spec, players, learner)
         self.trackers = Trackers(LocalTracker(folder), tracker, config.tracker.finish_seconds)
@@ -70,7 +72,15 @@ class RunRecorder(Recorder):
         settings, left_out = config.eval, players.left_out
         evaluation = settings and {"name": settings.name, "labels": dict(settings.labels)}
         device = device_name(players.device)
-        update_run(folder, device=device, queries_left_out=left_out, evaluation=evaluation)
+        self._note_conditions(conditions(device, self.processes.size))
+        update_run(
+            folder,
+            status="running",
+            reason="",
+            device=device,
+            queries_left_out=left_out,
+            evaluation=evaluation,
+        )
         if left_out:
             all_queries = left_out + len(players.dataset)
             progress.note(
@@ -78,9 +88,22 @@ class RunRecorder(Recorder):
                 " the model's context and are left out"
             )
 
+    def _note_conditions(self, now: dict[str, Any]) -> None:
+        """Under what this run computes; a difference to what it was before is said and kept."""
+        run = read_run(self.folder)
+        others = run.get("other_conditions", [])
+        if changed := differing(run.get("conditions", {}), now):
+            texts = (f"{name} {before} → {after}" for name, (before, after) in changed.items())
+            self.progress.note(
+                f"warning: this run goes on under other conditions ({'; '.join(texts)}); what"
+                " follows may differ in its last bits from a run that was never stopped"
+            )
+            others = [*others, {"step": self.spec.step, "changed": changed}]
+        update_run(self.folder, conditions=now, other_conditions=others)
+
     def begin(self) -> None:
-        """Listen for signals; evaluate the start."""
-        self.stop.listen()
+        """From here on requests to stop wait for the end of a step; evaluate the start."""
+        self.stop.defer(self.progress.note)
         if self.evaluation.evaluator and self.spec.step == 0:
             self.progress.note("evaluating the start")
             self.progress.phase("evaluation")
@@ -130,11 +153,11 @@ class RunRecorder(Recorder):
             self.trackers.alert(step, text)
         self._count_skipped(step, metrics)
         if alarms and config.on_collapse == "stop":
-            self.stop.reason = f"on_collapse=stop: {'; '.join(alarms)}"
+            self._stopping_alarm = "; ".join(alarms)
         every = config.checkpoint.every
         if every and (best or step % every == 0):
             self.save(step)
-        stops = bool(self.stop.reason)  # read once: a signal may come at any time
+        stops = bool(self.stop.reason or self._stopping_alarm)  # once: a signal may come any time
         self.processes.broadcast(Command.STOP if stops else Command.CONTINUE)
         return stops
 
@@ -159,7 +182,6 @@ class RunRecorder(Recorder):
     def _require(self, reason: str) -> None:
         """End the run where there is a reason why it cannot go on."""
         if reason:
-            self.fail()
             raise RunError(reason)
 
     def _note_best(self, step: int, metrics: dict[str, float]) -> bool:
@@ -188,12 +210,14 @@ class RunRecorder(Recorder):
             steps = self._skipped_in_a_row
             self._require(f"{steps} steps in a row had no finite loss or gradient; {fix}")
 
-    def fail(self) -> None:
-        """The run ends here; what it recorded still reaches every tracker."""
-        self.trackers.finish({"status": "failed"})
-        update_run(self.folder, status="failed")
-        if trace_steps(self.folder):
-            self.progress.note(f"report: {self._write_report()}")
+    def leave(self, status: str, reason: str, summary: dict[str, Any] | None = None) -> str:
+        """Every way out of a run ends here: trackers, curves and report first, then run.json says
+        how it ended and why. Returns where the report is, or why it is not."""
+        self.left = True
+        self.trackers.finish(summary or {"status": status, "reason": reason})
+        report = self._write_report(status, reason) if trace_steps(self.folder) else "none"
+        update_run(self.folder, status=status, reason=reason, seconds=self.seconds)
+        return report
 
     @property
     def seconds(self) -> float:
@@ -205,7 +229,7 @@ class RunRecorder(Recorder):
         if step in self._saved:
             return self._saved[step]
         self.progress.phase("saving", step)
-        self.trackers.flush()
+        self.trackers.secure()
         state = {
             "run_id": self.spec.run_id,
             "seed": self.config.seed,
@@ -244,11 +268,13 @@ class RunRecorder(Recorder):
         """Save and leave; raises Interrupted with the way to go on."""
         self.save(step)
         self.processes.broadcast(Command.CONTINUE)
-        self.trackers.finish({"status": "interrupted", "step": step})
-        update_run(self.folder, status="interrupted")
+        status, reason = "interrupted", self.stop.reason
+        if not reason:
+            status, reason = "stopped", f"on_collapse=stop: {self._stopping_alarm}"
+        report = self.leave(status, reason)
         raise Interrupted(
-            f"stopped after step {step} ({self.stop.reason}); everything is in {self.folder}\n"
-            f"report: {self._write_report()}\n"
+            f"stopped after step {step} ({reason}); everything is in {self.folder}\n"
+            f"report: {report}\n"
             f"go on with: {go_on_command(self.folder)}",
             self.stop.signals,
         )
@@ -260,6 +286,7 @@ class RunRecorder(Recorder):
         summary: dict[str, Any] = {
             "run_id": self.spec.run_id,
             "status": "finished",
+            "reason": "",
             "method": config.method.label,
             "seed": config.seed,
             "init": self.spec.init.text,
@@ -274,29 +301,23 @@ class RunRecorder(Recorder):
         if best := self.best:
             summary |= {f"best/{best['objective']}": best["value"], "best/step": best["step"]}
         summary["seconds"] = self.seconds
-        self.trackers.finish(summary)
-        update_run(self.folder, status="finished", seconds=self.seconds)
-        report = self._write_report()
+        report = self.leave("finished", "", summary)
         finish.print_closing(config, self.folder, checkpoint, report, summary)
         return summary
 
-    def _write_report(self) -> str:
+    def _write_report(self, status: str, reason: str) -> str:
         """``curves.png`` and ``report.html``; what draws them is loaded by then and not before. The
-        run is over and whole by then: a report that fails says so and changes nothing of that."""
+        record is whole by then: a report that fails says so and changes nothing of that."""
         self.progress.phase("writing the report")
         try:
             from lsp.report.curves import save_curves
             from lsp.report.page import REPORT, write_report
             from lsp.report.record import read_record
 
-            record = read_record(self.folder, self.config.world)
+            ended = {"status": status, "reason": reason, "seconds": self.seconds}
+            record = read_record(self.folder, self.config.world, ended=ended)
             save_curves(record, self.folder / "curves.png")
             return str(write_report([record], self.folder / REPORT))
         except Exception as error:
             again = f"python -m lsp.report {shlex.quote(str(self.folder))}"
             return f"not written ({type(error).__name__}: {error}); try again: {again}"
-
-    def close(self) -> None:
-        """Let go of signals and heartbeat, however the run ended."""
-        self.progress.close()
-        self.stop.close()

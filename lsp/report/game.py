@@ -88,14 +88,15 @@ class Index:
     extremes: tuple[int, ...]
 
 
-def read_index(run: Path, world: World) -> Index:
+def read_index(run: Path, world: World, steps: Sequence[int] | None = None) -> Index:
+    """Of ``steps``, or of all that have a shard."""
     columns = ["query_id", "query", "query_finish_reason", "query_value", "challenger_advantage"]
     queries: dict[int, list[tuple[str, bool]]] = {}
     counts: Counter[str] = Counter()
     first: dict[str, int] = {}
     ranks: list[tuple[float, int]] = []  # of played queries, with their steps
     rows, is_legal = 0, cache(world.is_legal)
-    for step in trace_steps(run):
+    for step in trace_steps(run) if steps is None else steps:
         table = read_columns(run, step, columns)
         rows += len(table["query_id"])
         lines = zip(*(table[name] for name in columns), strict=True)
@@ -114,10 +115,12 @@ def read_index(run: Path, world: World) -> Index:
     return Index(queries, uses, rows, tuple(extremes))
 
 
-def true_quality(run: Path, world: World) -> list[tuple[int, float]]:
+def true_quality(
+    run: Path, world: World, steps: Sequence[int] | None = None
+) -> list[tuple[int, float]]:
     """(step, mean true quality of its answers), where the world knows any."""
     quality, points = cache(world.quality), []
-    for step in trace_steps(run):
+    for step in trace_steps(run) if steps is None else steps:
         table = read_columns(run, step, ["query", "answer"])
         pairs = zip(table["query"], table["answer"], strict=True)
         qualities = [quality(query, answer) for query, answer in pairs if answer is not None]

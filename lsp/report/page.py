@@ -38,7 +38,7 @@ def write_report(records: Sequence[Record], path: Path) -> Path:
 
 
 def render(records: Sequence[Record]) -> str:
-    indices = {r.folder: game.read_index(r.folder, r.world) for r in records}
+    indices = {r.folder: game.read_index(r.folder, r.world, r.steps) for r in records}
     records = [replace(r, derived=world_series(r, indices[r.folder])) for r in records]
     groups = facts.grouped(records)
     texts: dict[str, int] = {}  # every text once, with its number
@@ -75,7 +75,8 @@ def render(records: Sequence[Record]) -> str:
 def world_series(record: Record, index: game.Index) -> dict[str, list[tuple[int, float]]]:
     """What the run's world knows of its trace, step by step."""
     shares = [(step, fmean(legal for _, legal in q)) for step, q in index.queries.items()]
-    return {LEGAL_QUERIES: shares, TRUE_QUALITY: game.true_quality(record.folder, record.world)}
+    quality = game.true_quality(record.folder, record.world, record.steps)
+    return {LEGAL_QUERIES: shares, TRUE_QUALITY: quality}
 
 
 def _game(record: Record, index: game.Index, budget: int, texts: dict[str, int]) -> dict[str, Any]:

@@ -5,21 +5,28 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated, Any
-
-import pyarrow.parquet as pq
-import yaml
 
 from lsp.contracts import World
 from lsp.errors import ConfigError, RunError
 from lsp.paper.world import PaperWorld
 from lsp.pocket.evaluation import PocketEvaluation
 from lsp.report.game import COLUMNS
-from lsp.run.folder import go_on_command, is_held, read_run, saved_tree
+from lsp.run.folder import go_on_command, outcome, read_run, saved_tree
 from lsp.settings.config import CollapseConfig
 from lsp.settings.reader import check_tree
 from lsp.settings.schema import PLUGGABLE, flat_tree, setting, settings
-from lsp.tracking.reader import read_json_lines, read_metrics, read_summary, shard, trace_steps
+from lsp.tracking.continuity import Scan, scan
+from lsp.tracking.reader import (
+    DamagedFile,
+    metrics_lines,
+    read_alerts,
+    read_summary,
+    shard,
+    shard_columns,
+    trace_steps,
+)
 
 MAY_DIFFER = re.compile(
     r"(seed|run_dir|run_name|runs_root|resume|dry_run|init\.run|objective)$"
@@ -32,6 +39,9 @@ ADDED = {key: limit.default for key, limit in LIMITS.items() if not limit.is_req
 """Limits that runs of earlier versions do not have."""
 NEEDED = {"num_steps", "method.queries", *LIMITS} - ADDED.keys()
 """Settings that a report reads."""
+NUMBER = (int, float)
+KINDS: dict[str, type] = {"num_steps": int, "method.queries": str}
+"""Of those that are no plain number."""
 
 
 @settings
@@ -43,16 +53,16 @@ class SavedWorld:
 
 @dataclass(frozen=True)
 class Record:
-    """One run. ``settings``: dotted key -> value. ``warning`` says where ``world`` is not the run's
-    own. ``metrics``: one dict a step. ``summary`` is empty until the run is finished. ``alerts``:
-    (step, text). ``evaluation``: its name, ``labels``: key -> words of its numbers. ``derived``:
-    key -> points of series that are no metrics."""
+    """One run. ``settings``: dotted key -> value. ``warnings``: where ``world`` is not the run's
+    own; what of its record is damaged or lost. ``metrics``: one dict a step. ``summary`` is empty
+    until the run is finished. ``alerts``: (step, text). ``evaluation``: its name, ``labels``: key
+    -> words of its numbers. ``derived``: key -> points of series that are no metrics."""
 
     folder: Path
     run: dict[str, Any]
     settings: dict[str, Any]
     world: World
-    warning: str
+    warnings: tuple[str, ...]
     metrics: list[dict[str, Any]]
     summary: dict[str, Any]
     alerts: list[tuple[int, str]]
@@ -63,18 +73,20 @@ class Record:
 
     @property
     def state(self) -> str:
-        """One sentence on how far the run is."""
-        last, planned, status = self.steps[-1], self.settings["num_steps"], self.run["status"]
+        """One sentence on how far the run is, or how it ended and why."""
+        last, planned = self.steps[-1], self.settings["num_steps"]
+        status, reason = outcome(self.folder, self.run)
+        why = f" ({reason})" if reason else ""
         if status == "finished":
-            return f"Finished: {planned} steps in {self.run['seconds']:.0f} s."
-        if status == "running" and is_held(self.folder):
+            return f"Finished: {planned} steps in {self.run.get('seconds', 0):.0f} s{why}."
+        if status == "running":
             return f"Still going: {last} of {planned} steps so far; this report ends there."
         go_on = f"go on with: {go_on_command(self.folder)}"
-        if status == "interrupted":
-            return f"Stopped after step {last} of {planned}, everything saved; {go_on}"
+        if status in ("interrupted", "stopped"):
+            return f"{status.title()} after step {last} of {planned}{why}; {go_on}"
         if status == "failed":
-            return f"Failed after step {last} of {planned}; what it recorded is here."
-        return f"Killed after step {last} of {planned}: its process is gone; {go_on}"
+            return f"Failed after step {last} of {planned}{why}; what it recorded is here."
+        return f"Killed after step {last} of {planned} ({reason}); {go_on}"
 
     @property
     def group(self) -> str:
@@ -91,30 +103,39 @@ class Record:
         return [(line["step"], line[key]) for line in self.metrics if line.get(key) is not None]
 
 
-def read_record(folder: Path, world: World | None = None, trust: str | None = None) -> Record:
+def read_record(
+    folder: Path,
+    world: World | None = None,
+    trust: str | None = None,
+    ended: Mapping[str, Any] = MappingProxyType({}),
+) -> Record:
     """``world``: the run's own where it is at hand; else it is made from the saved settings, where
-    it is of this project or its dotted path is the one that the user ``trust``s. Raises RunError
-    for what is no run, has no step yet, or was written in another layout."""
-    run, steps = read_run(folder), trace_steps(folder)
+    it is of this project or its dotted path is the one that the user ``trust``s. ``ended``: entries
+    that run.json gets once this report is there. What of the record is damaged or lost is left out
+    and said in ``warnings``. Raises RunError for what is no run, has no step yet, or was written in
+    another layout."""
+    run = {**read_run(folder), **ended}
     try:
         tree = saved_tree(folder)
         saved = ADDED | flat_tree(tree)
-        metrics = read_metrics(folder) if (folder / "metrics.jsonl").is_file() else []
+        by_step = {line.step: line.entries for line in metrics_lines(folder) if line.entries}
+        metrics, last = list(by_step.values()), max(by_step, default=0)
+        found = scan(folder, last)
+        strange = set(found.strange_files)
+        steps = [s for s in trace_steps(folder) if s > last or shard(folder, s) not in strange]
         # A finished run that went on and was killed has the summary of its shorter self.
         summary = read_summary(folder) if run["status"] == "finished" else {}
-        path = folder / "alerts.jsonl"
-        alarms = read_json_lines(path) if path.is_file() else []
-        alerts = [(alarm["step"], alarm["text"]) for alarm in alarms]
-        if not isinstance(run["init"], dict):
-            raise ValueError("run.json does not say what init was")
+        alerts = [(alarm["step"], alarm["text"]) for alarm in read_alerts(folder)]
         if absent := NEEDED - set(saved):
             raise ValueError(f"config.yaml has no {', '.join(sorted(absent))}")
+        if wrong := [key for key in NEEDED if not isinstance(saved[key], KINDS.get(key, NUMBER))]:
+            raise ValueError(f"config.yaml has no {sorted(wrong)[0]} that can be meant")
         if steps:
-            columns = pq.read_schema(shard(folder, steps[0])).names
+            columns = shard_columns(folder, steps[0])
             if absent := set().union(*COLUMNS.values()).difference(columns):
                 raise ValueError(f"its trace has no column {', '.join(sorted(absent))}")
         evaluation = evaluation_of(run, metrics)
-    except (OSError, ValueError, TypeError, AttributeError, yaml.YAMLError) as error:
+    except (DamagedFile, ValueError) as error:
         commit = run.get("git_commit") or "unknown"
         raise RunError(
             f"{folder} cannot be read ({error}); it is damaged, or was written by another version"
@@ -125,8 +146,18 @@ def read_record(folder: Path, world: World | None = None, trust: str | None = No
             f"{folder} has no recorded step yet (status: {run['status']}); there is nothing to"
             " show before the first one"
         )
-    world, warning = (world, "") if world else world_of(tree.get("world"), trust)
-    return Record(folder, run, saved, world, warning, metrics, summary, alerts, steps, *evaluation)
+    world, of_world = (world, "") if world else world_of(tree.get("world"), trust)
+    warnings = tuple(filter(None, (of_world, *_damage(found))))
+    return Record(folder, run, saved, world, warnings, metrics, summary, alerts, steps, *evaluation)
+
+
+def _damage(found: Scan) -> list[str]:
+    """What of a record is damaged or lost, and what was gone on without."""
+    parts = (
+        ("The record is damaged", found.gaps),
+        ("The run went on without these steps of its record (accept_gap=true)", found.accepted),
+    )
+    return [f"{text}: {'; '.join(map(str, gaps))}" for text, gaps in parts if gaps]
 
 
 def world_of(node: Any, trust: str | None) -> tuple[World, str]:

@@ -10,17 +10,16 @@ so a damaged one is refused by name. Loading runs no code from a file.
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 from collections.abc import Collection
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lsp.errors import RunError
 from lsp.files import files_below, sha256, sync, write_json
 from lsp.run.folder import go_on_command
+from lsp.tracking.reader import DamagedFile, read_checkpoint_file
 
 if TYPE_CHECKING:
     import torch
@@ -57,14 +56,14 @@ def named_checkpoint(run: Path, name: str | None) -> Path:
 
 def verified(folder: Path) -> Path:
     """The same folder, each file matching its hash; RunError names the damage and the way out."""
-    files: dict[str, str] = {}
-    with suppress(ValueError, KeyError, TypeError):
-        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-        if manifest["step"] == checkpoint_step(folder):
-            files = dict(manifest["files"])
-    paths = {name: folder / name for name in files}
-    damaged = [n for n, path in paths.items() if not path.is_file() or sha256(path) != files[n]]
-    if "model.safetensors" not in str(files):
+    try:
+        manifest = read_checkpoint_file(folder)
+        files = manifest["files"]
+        paths = {name: folder / name for name in files}
+        damaged = [n for n, path in paths.items() if not path.is_file() or sha256(path) != files[n]]
+        if "model.safetensors" not in str(files) or manifest["step"] != checkpoint_step(folder):
+            damaged = [MANIFEST]
+    except DamagedFile:
         damaged = [MANIFEST]
     if damaged:
         older = [p for p in checkpoint_folders(folder.parent.parent) if p.name < folder.name]
@@ -78,7 +77,7 @@ def verified(folder: Path) -> Path:
 
 def checkpoint_state(folder: Path) -> dict[str, Any]:
     """The plain values that a checkpoint keeps of its run's record."""
-    return json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["state"]
+    return read_checkpoint_file(folder)["state"]
 
 
 class TrainingTensors(NamedTuple):

@@ -11,15 +11,16 @@
 """
 
 import hashlib
-import json
 import os
 import re
 import secrets
 import shlex
+import shutil
+import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -33,11 +34,16 @@ from lsp.settings.compose import CONF, compose, written
 from lsp.settings.config import Config, local_model_folder
 from lsp.settings.rules import from_tree
 from lsp.settings.schema import flat_tree, to_tree
+from lsp.tracking.reader import (
+    METRICS,
+    RUN_FILE,
+    DamagedFile,
+    read_run_file,
+    read_settings_file,
+)
 
-RUN_FILE = "run.json"
 COMMAND = r"(python|torchrun(?: --nnodes \d+)? --nproc_per_node \d+) run\.py(.*)"
 """A run's command line, as it is recorded: launcher, settings."""
-RUN_KEYS = {"id", "status", "method", "model", "base", "init", "started"}
 
 
 def new_run_id(config: Config) -> str:
@@ -62,24 +68,52 @@ def display_name(config: Config) -> str:
     )
 
 
-def create_run(config: Config, record: dict[str, Any]) -> tuple[str, Path, IO[str]]:
-    """Make the folder of a new run and hold it; (run id, folder, lock). ``record`` goes into its
-    ``run.json`` with status ``starting`` until the run has begun; a folder that was left in that
-    state (a kill while loading) holds nothing and is taken over. Raises RunError where something
-    else is there, another process holds it, or nothing can be written."""
+class NewRun(NamedTuple):
+    """A run that was just made and is held. ``made``: its folder was not there before."""
+
+    run_id: str
+    folder: Path
+    lock: IO[str]
+    made: bool
+
+
+def create_run(config: Config, record: dict[str, Any]) -> NewRun:
+    """Make the folder of a new run and hold it. ``record`` goes into its ``run.json`` with status
+    ``starting`` until the run has begun; a folder that was left in that state (a kill while
+    loading) holds nothing and is taken over. Raises RunError where something else is there, another
+    process holds it, or nothing can be written."""
     run_id = new_run_id(config)
     folder = Path(config.run_dir) if config.run_dir else Path(config.runs_root) / run_id
     _check_free(folder)
     try:
+        made = not folder.exists()
         folder.mkdir(parents=True, exist_ok=True)
         lock = lock_run(folder)
         _check_free(folder)
-        write_json(folder / RUN_FILE, {"id": run_id, "status": "starting", **record})
+        entries = {"id": run_id, "status": "starting", **record}
+        write_json(folder / RUN_FILE, entries, durable=True)
         save_config(config, folder)
     except OSError as error:
         reason, fix = error.strerror, "choose another with run_dir=… or runs_root=…"
         raise RunError(f"cannot write to the run folder {folder}: {reason}; {fix}") from error
-    return run_id, folder, lock
+    return NewRun(run_id, folder, lock, made)
+
+
+def remove_start(run: NewRun) -> None:
+    """Take away what a start made that did not come to a run, and nothing else: its name is free
+    again, and what a user put beside it stays."""
+    folder = run.folder
+    for name in ("code.diff", "config.yaml", RUN_FILE, ".lock"):
+        (folder / name).unlink(missing_ok=True)
+    metrics, trace, wandb = folder / METRICS, folder / "trace", folder / "wandb"
+    if metrics.is_file() and not metrics.stat().st_size:
+        metrics.unlink()
+    if trace.is_dir() and not any(trace.iterdir()):
+        trace.rmdir()
+    if wandb.is_dir() and not wandb.is_symlink():  # a folder where a run may begin has none
+        shutil.rmtree(wandb)
+    if run.made and not any(folder.iterdir()):
+        folder.rmdir()
 
 
 def _check_free(folder: Path) -> None:
@@ -115,32 +149,40 @@ def save_config(config: Config, folder: Path) -> None:
 
 
 def dump_config(config: Config) -> str:
-    return yaml.safe_dump(to_tree(config), sort_keys=False, allow_unicode=True)
+    return yaml.dump(to_tree(config), Dumper=_Dumper, sort_keys=False, allow_unicode=True)
+
+
+class _Dumper(yaml.SafeDumper):
+    """Without aliases, which the reader refuses."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
 
 
 def saved_tree(folder: Path) -> dict[str, Any]:
-    """A run's settings in today's layout; OSError, YAMLError or ValueError where unreadable."""
-    tree = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
-    if not isinstance(tree, dict):
-        raise ValueError("config.yaml holds no settings")
-    return in_todays_layout(tree)
+    """A run's settings in today's layout. Raises DamagedFile where they cannot be read."""
+    return in_todays_layout(read_settings_file(folder))
 
 
 def read_run(folder: Path) -> dict[str, Any]:
     """A run's ``run.json``. Raises RunError where the folder is no run."""
     try:
-        run = json.loads((folder / RUN_FILE).read_text(encoding="utf-8"))
-        if missing := RUN_KEYS - set(run):
-            raise ValueError(f"it lacks {', '.join(sorted(missing))}")
-        return run
-    except (OSError, ValueError, TypeError) as error:
-        reason = f"its {RUN_FILE} cannot be read; if it was one, move it away"
+        return read_run_file(folder)
+    except DamagedFile as error:
+        reason = f"{error}; if it was one, move it away"
         raise RunError(f"{folder} is no run folder: {reason}") from error
 
 
 def update_run(folder: Path, **values: Any) -> None:
-    """Change entries of a run's ``run.json``."""
-    write_json(folder / RUN_FILE, read_run(folder) | values)
+    """Change entries of a run's ``run.json``, for good."""
+    write_json(folder / RUN_FILE, read_run(folder) | values, durable=True)
+
+
+def outcome(folder: Path, run: Mapping[str, Any]) -> tuple[str, str]:
+    """(status, reason) of a run with these entries of run.json, as it is now."""
+    if run["status"] in ("starting", "running") and not is_held(folder):
+        return "killed", "its process is gone"
+    return run["status"], run.get("reason", "")
 
 
 def go_on_command(folder: Path, *parts: str) -> str:
@@ -217,7 +259,7 @@ def _refused_keys(folder: Path) -> set[str]:
         from_tree(saved_tree(folder))
     except ConfigError as error:
         return {problem.key for problem in error.problems if problem.of_code}
-    except (OSError, ValueError, yaml.YAMLError):
+    except DamagedFile:
         pass
     return set()
 
@@ -265,9 +307,14 @@ def find_run(name: str, runs_root: str) -> Path:
 
 
 def runs(runs_root: str) -> Iterator[tuple[Path, dict[str, Any]]]:
-    """All runs under a root, the newest first."""
-    folders = [path.parent for path in Path(runs_root).glob(f"*/{RUN_FILE}")]
-    all_runs = [(folder, read_run(folder)) for folder in folders]
+    """All runs under a root, the newest first; what is damaged among them is said and passed over:
+    it is somebody else's."""
+    all_runs = []
+    for path in sorted(Path(runs_root).glob(f"*/{RUN_FILE}")):
+        try:
+            all_runs.append((path.parent, read_run(path.parent)))
+        except RunError as error:
+            print(f"note: passed over: {error}", file=sys.stderr)
     yield from sorted(all_runs, key=lambda item: item[1]["started"], reverse=True)
 
 

@@ -20,7 +20,7 @@ def provenance(command: str) -> dict[str, Any]:
         "git_commit": _git("rev-parse", "HEAD"),
         "git_untracked": scrub(_git("ls-files", "--others", "--exclude-standard")).splitlines(),
         "python": platform.python_version(),
-        "packages": {name: _version(name) for name in PACKAGES},
+        "packages": {name: package_version(name) for name in PACKAGES},
         "machine": platform.platform(),
         "cpus": os.cpu_count(),
     }
@@ -41,7 +41,7 @@ def _git(*arguments: str) -> str:
     return result.stdout.strip() if result.returncode == 0 else ""
 
 
-def _version(name: str) -> str | None:
+def package_version(name: str) -> str | None:
     try:
         return metadata.version(name)
     except metadata.PackageNotFoundError:

@@ -3,21 +3,19 @@
 The saved config is the config: only keys given on the command line are compared with it, and a
 difference is refused, but for ``num_steps``, which may grow, and MAY_CHANGE_ON_RESUME. Everything
 past the checkpoint moves to ``superseded-K/``, so ``trace/``, ``metrics.jsonl`` and
-``alerts.jsonl`` are always one line of history. All randomness is a function of (seed, step), so
-the rows that follow are those of a run that was never stopped.
+``alerts.jsonl`` are always one line of history; damage before it needs consent (``accept_gap``).
+All randomness is a function of (seed, step), so the rows that follow are those of a run that was
+never stopped, to the last bit under the same conditions (lsp/run/conditions.py).
 """
 
-import json
-import math
 import shlex
 import shutil
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
-
-import yaml
 
 from lsp.errors import ConfigError, RunError
 from lsp.files import next_free, write_text
@@ -30,6 +28,7 @@ from lsp.run.folder import (
     find_run,
     go_on_command,
     key_of,
+    outcome,
     read_run,
     saved_tree,
     start_again_command,
@@ -40,7 +39,16 @@ from lsp.settings.compose import CONF, written
 from lsp.settings.config import Config
 from lsp.settings.rules import config_rules, from_tree
 from lsp.settings.schema import flat, with_value
-from lsp.tracking.reader import shard, trace_steps
+from lsp.tracking.continuity import Gap, scan, write_manifest
+from lsp.tracking.reader import (
+    ALERTS,
+    MANIFEST,
+    METRICS,
+    SUMMARY,
+    DamagedFile,
+    GapEntries,
+    alert_lines,
+)
 
 MAY_CHANGE_ON_RESUME = (
     "rollout.max_rows",
@@ -54,19 +62,21 @@ MAY_CHANGE_ON_RESUME = (
 )
 """How a step's work is cut into parts and shared out: a resumed run may change it.
 Sums are then rounded in another order; nothing else changes."""
-FREE_KEYS = ("resume", "run_dir", "runs_root", "dry_run")
-"""Given on the command line to find the run, not to change it."""
+FREE_KEYS = ("resume", "run_dir", "runs_root", "dry_run", "accept_gap")
+"""Given on the command line to find the run and to go on with it, not to change it."""
 
 
 @dataclass(frozen=True)
 class Resumed:
     """A run to go on with; its ``spec`` has no checkpoint where it was stopped before the first
-    one. ``finished``: nothing is left to do; ``changed``: the config is not what was saved."""
+    one. ``finished``: nothing is left to do; ``changed``: the config is not what was saved;
+    ``ended``: how it ended, and why."""
 
     spec: RunSpec
     folder: Path
     finished: bool
     changed: bool
+    ended: str
 
 
 def find_resumed(config: Config, overrides: Sequence[str]) -> Resumed | None:
@@ -88,14 +98,31 @@ def find_resumed(config: Config, overrides: Sequence[str]) -> Resumed | None:
     checkpoints = checkpoint_folders(folder)
     checkpoint = verified(checkpoints[-1]) if checkpoints else None
     step = checkpoint_step(checkpoint) if checkpoint else 0
-    whole = run["status"] == "finished" and (folder / "summary.json").is_file()
     told = run.get("self_reward_weight")
     weight = told["weight"] if told and told["step"] <= step else None  # else it is told anew
     state = checkpoint_state(checkpoint) if checkpoint else {}
     baseline = state.get("challenger_baseline", 0.0)
+    if gaps := scan(folder, step).gaps:
+        _accept(gaps, folder, config.accept_gap)
     init = Init(**run["init"])
     spec = RunSpec(agreed, run["id"], init, checkpoint, step, weight, baseline, folder)
-    return Resumed(spec, folder, whole and step >= agreed.num_steps, agreed != saved)
+    status, reason = outcome(folder, run)
+    ended = f"{status} ({reason})" if reason else status
+    finished = status == "finished" and (folder / SUMMARY).is_file() and step >= agreed.num_steps
+    return Resumed(spec, folder, finished, agreed != saved, ended)
+
+
+def _accept(gaps: Sequence[Gap], folder: Path, consent: bool) -> None:
+    """Raises RunError where part of a run's record is damaged or lost and nobody has consented."""
+    shown = "; ".join(str(gap) for gap in gaps[:3])
+    more = f"; and {len(gaps) - 3} steps more" if len(gaps) > 3 else ""
+    what = f"the record of {folder} up to its checkpoint is damaged: {shown}{more}"
+    if not consent:
+        raise RunError(
+            f"{what}. Restore it, or go on without what is missing, which moves aside what cannot"
+            f" be used: {go_on_command(folder)} accept_gap=true"
+        )
+    print(f"accept_gap=true: {what}", file=sys.stderr, flush=True)
 
 
 def saved_config(folder: Path, trusted: Mapping[str, Any] = MappingProxyType({})) -> Config:
@@ -104,7 +131,7 @@ def saved_config(folder: Path, trusted: Mapping[str, Any] = MappingProxyType({})
     run = read_run(folder)
     try:
         saved = from_tree(saved_tree(folder), trusted)
-    except (OSError, yaml.YAMLError, ValueError) as error:
+    except (DamagedFile, ValueError) as error:
         raise RunError(
             f"the settings of {folder} cannot be used: {error}\n{_trusting(folder)}restore its"
             " config.yaml or what that names, or start a new run from its weights:"
@@ -162,36 +189,27 @@ def _agreed(saved: Config, composed: Config, overrides: Sequence[str], folder: P
 
 
 def supersede(folder: Path, step: int) -> Path | None:
-    """Move shards, metric lines and alarms past ``step`` to ``superseded-K/``; the folder, or
-    None where there was nothing. With ``step`` 0 everything moves."""
-    split = {name: _split(folder / name, step) for name in ("metrics.jsonl", "alerts.jsonl")}
-    past_steps = [past for past in trace_steps(folder) if past > step]
-    for leftover in (folder / "trace").glob(".*.tmp*"):
+    """Move all that is not the record up to ``step`` to ``superseded-K/``: what lies past it, and
+    what is damaged; the folder, or None where there was nothing. With ``step`` 0 everything moves.
+    What was damaged and is gone on without (``accept_gap``) stands in the manifest."""
+    found = scan(folder, step)
+    alerts = alert_lines(folder)
+    kept = [line for line in alerts if line.step is not None and step and line.step <= step]
+    lines = {METRICS: found.lines, ALERTS: kept}
+    strange = {METRICS: found.strange_lines, ALERTS: [x for x in alerts if x not in kept]}
+    for leftover in (folder / "trace").glob(".*.tmp*"):  # half a shard, of a kill
         leftover.unlink()
-    if not past_steps and not any(lines for _, lines in split.values()):
-        return None
-    target = next_free(folder, "superseded")
-    (target / "trace").mkdir(parents=True)
-    for past in past_steps:
-        shutil.move(shard(folder, past), shard(target, past))
-    for name, (kept, superseded) in split.items():
-        if superseded:
-            (target / name).write_text("".join(superseded), encoding="utf-8")
-            write_text(folder / name, "".join(kept))
+    gaps: list[GapEntries] = [gap._asdict() for gap in (*found.accepted, *found.gaps)]
+    target = None
+    if found.strange_files or any(strange.values()):
+        target = next_free(folder, "superseded")
+        (target / "trace").mkdir(parents=True)
+        for path in found.strange_files:
+            shutil.move(path, target / "trace" / path.name)
+        for name, moved in strange.items():
+            if moved:
+                (target / name).write_bytes(b"".join(line.written for line in moved))
+                write_text(folder / name, b"".join(line.written for line in lines[name]).decode())
+    if gaps or (folder / MANIFEST).exists():
+        write_manifest(folder, {"steps": found.entries, "gaps": gaps})
     return target
-
-
-def _split(file: Path, step: int) -> tuple[list[str], list[str]]:
-    """(lines up to ``step``, lines past it) of a file of JSON lines."""
-    text = file.read_text(encoding="utf-8", errors="replace") if file.exists() else ""
-    lines = text.splitlines(keepends=True)
-    kept = [line for line in lines if step and _line_step(line) <= step]
-    return kept, lines[len(kept) :]
-
-
-def _line_step(line: str) -> float:
-    """A line's step; a line that a kill cut short belongs to what is superseded."""
-    try:
-        return json.loads(line)["step"]
-    except (ValueError, KeyError, TypeError):
-        return math.inf

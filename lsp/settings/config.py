@@ -340,6 +340,9 @@ class Config:
         "a run's folder or id to go on with from its last checkpoint; auto: that of"
         " run_dir, where there is one"
     )
+    accept_gap: bool = setting(
+        "with resume: go on although part of the record is damaged or lost", default=False
+    )
     dry_run: bool = setting("print the plan and stop")
     objective: str | None = setting("the metric that a sweeper gets and `best` goes by")
     objective_goal: Literal["max", "min"] = setting("which value of it is the best")

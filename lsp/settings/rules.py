@@ -57,6 +57,8 @@ def _broken_rules(config: Config) -> Iterator[tuple[str, str, str]]:
     if (weight := method.fixed_weight) is not None and not 0 <= weight <= 1e6:
         reason = "must be a number from 0 to 1,000,000, or auto"
         yield "method.self_reward_weight", reason, "choose one, or auto"
+    if config.accept_gap and not config.resume:
+        yield "accept_gap", "there is no record yet that could have a gap", "say resume=<run> too"
     if config.group_size < 2:
         reason = "an answer is rewarded against the mean of its group, so one answer learns nothing"
         yield "group_size", reason, "choose group_size=2 or more"

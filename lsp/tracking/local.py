@@ -1,4 +1,4 @@
-"""Steps go in; metrics.jsonl, trace shards and summary.json of the run's folder come out."""
+"""Steps go in; metrics.jsonl, trace shards, manifest and summary of the run's folder come out."""
 
 import json
 from pathlib import Path
@@ -9,7 +9,8 @@ import pyarrow.parquet as pq
 
 from lsp.contracts import Rows, Tracker
 from lsp.files import finite, replacing, write_json
-from lsp.tracking.reader import shard
+from lsp.tracking.continuity import Manifest
+from lsp.tracking.reader import ALERTS, METRICS, SUMMARY, shard
 from lsp.tracking.rows import SCHEMA
 
 
@@ -20,28 +21,35 @@ class LocalTracker(Tracker):
     def __init__(self, folder: Path):
         self.folder = folder
         (folder / "trace").mkdir(exist_ok=True)
-        self._metrics = (folder / "metrics.jsonl").open("a", encoding="utf-8")
+        self._metrics = (folder / METRICS).open("a", encoding="utf-8")
+        self._manifest = Manifest(folder)
 
     def log(self, step: int, metrics: dict[str, float], rows: Rows) -> None:
         if rows:
             columns = {name: [_utf8(row[name]) for row in rows] for name in SCHEMA.names}
             with replacing(shard(self.folder, step)) as temporary:
                 pq.write_table(pa.table(columns, schema=SCHEMA), temporary, compression="zstd")
-        self._metrics.write(json.dumps({"step": step, **finite(metrics)}) + "\n")
+        line = json.dumps({"step": step, **finite(metrics)}) + "\n"
+        self._metrics.write(line)
         self._metrics.flush()
+        self._manifest.add(step, line, len(rows))
+
+    def secure(self) -> None:
+        """All that was logged is on the disk for good, with a manifest of it."""
+        self._manifest.write()
 
     def checkpoint(self, folder: Path, step: int) -> None:
         """It lies in the run's folder already."""
 
     def alert(self, step: int, text: str) -> None:
-        with (self.folder / "alerts.jsonl").open("a", encoding="utf-8") as stream:
+        with (self.folder / ALERTS).open("a", encoding="utf-8") as stream:
             stream.write(json.dumps({"step": step, "text": text}) + "\n")
 
     def finish(self, summary: dict[str, Any]) -> None:
         """A summary is that of a finished run: a file of that name says so to every reader."""
         self._metrics.close()
         if summary.get("status") == "finished":
-            write_json(self.folder / "summary.json", summary)
+            write_json(self.folder / SUMMARY, summary, durable=True)
 
 
 def _utf8(value: Any) -> Any:

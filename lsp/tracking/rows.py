@@ -4,19 +4,21 @@ A column's name, its type and what fills it are one line below; shards and table
 and docs/metrics.md says what each is. A query that was not played has one row, without an answer.
 """
 
+from __future__ import annotations
+
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
-import torch
 
-from lsp.types import Completion, Play, Query, Role, RowKey
+if TYPE_CHECKING:  # a reader of traces needs the columns and no torch
+    from lsp.types import Completion, Play, Query, Role, RowKey
 
-Measured = Mapping[RowKey, tuple[float, float]]
-"""Key of a training row -> its mean KL (k2) to the reference and its mean entropy."""
+    Measured = Mapping[RowKey, tuple[float, float]]
+    """Key of a training row -> its mean KL (k2) to the reference and its mean entropy."""
 
 
 @dataclass(frozen=True)
@@ -127,6 +129,8 @@ def trace_rows(
 ) -> list[dict[str, Any]]:
     """Every (query, answer) pair of the step, and one row for each query that was not played, whose
     ``query_finish_reason`` is the reason."""
+    import torch
+
     positions = {query.query_id: i for i, query in enumerate(play.queries)}
     numbers = {name: value.tolist() for name, value in vars(play).items() if torch.is_tensor(value)}
     numbers |= {f"{name}/detail": value.tolist() for name, value in play.reward_details.items()}

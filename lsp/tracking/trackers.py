@@ -16,6 +16,7 @@ from typing import Any
 
 from lsp.contracts import BuildContext, Rows, Tracker, TrackerSettings
 from lsp.settings.schema import settings
+from lsp.tracking.local import LocalTracker
 
 
 @settings
@@ -65,7 +66,7 @@ class Trackers:
     """``local`` must not fail and is waited for. ``other`` may fail or be slow: where it cannot
     keep up, or is not done ``patience`` seconds after the run, it is left out with a warning."""
 
-    def __init__(self, local: Tracker, other: Tracker | None = None, patience: float = 60.0):
+    def __init__(self, local: LocalTracker, other: Tracker | None = None, patience: float = 60.0):
         self._local, self._other, self._patience = local, other, patience
         self._local_worker = Worker("tracking")
         self._other_worker = Worker("tracking-other") if other else None
@@ -84,10 +85,12 @@ class Trackers:
         """``alert`` to the other tracker alone: the run's folder has it elsewhere."""
         self._each(lambda tracker: None if tracker is self._local else tracker.alert(step, text))
 
-    def flush(self) -> None:
-        """Wait until everything handed over is in the run's folder; raises what went wrong."""
+    def secure(self) -> None:
+        """Wait until everything handed over is in the run's folder, on the disk for good; raises
+        what went wrong."""
         self._local_worker.queue.join()
         self._raise_error()
+        self._local.secure()
 
     def finish(self, summary: dict[str, Any]) -> None:
         """The last call: waits for the whole folder, and ``patience`` for the other tracker."""

@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from lsp.tracking.local import LocalTracker
+from lsp.tracking.reader import MANIFEST
 from lsp.tracking.rows import SCHEMA
 
 
@@ -47,7 +48,8 @@ def write_metrics():
 
 @pytest.fixture
 def add_step():
-    """A step's rows as a tracker would write them; what is not given is plain."""
+    """A step's rows as a tracker would write them, whatever a manifest says; what is not given is
+    plain."""
 
     def add(run, step, rows):
         plain = dict.fromkeys(SCHEMA.names) | dict(
@@ -56,6 +58,7 @@ def add_step():
             challenger_reward=-0.5, challenger_advantage=0.0, query_finish_reason="stop",
             answer_finish_reason="stop", query_tokens=3, answer_tokens=2,
         )  # fmt: skip
+        (run / MANIFEST).unlink(missing_ok=True)
         LocalTracker(run).log(step, {}, [plain | row for row in rows])
 
     return add

@@ -26,16 +26,19 @@ def test_states(run, edit_settings):
     update_run(run, status="running")
     edit_settings(run, num_steps=9)
     killed = read_record(run).state
-    assert "Killed after step 3 of 9: its process is gone" in killed and "resume=" in killed
+    assert "Killed after step 3 of 9 (its process is gone)" in killed and "resume=" in killed
     with lock_run(run):
         assert read_record(run).state.startswith("Still going: 3 of 9 steps so far")
-        for status, word in (("interrupted", "Stopped after"), ("failed", "Failed after")):
+        for status, word in (("interrupted", "Interrupted after"), ("failed", "Failed after")):
             update_run(run, status=status)  # its own process writes this report, and holds it
             assert read_record(run).state.startswith(word)
-    update_run(run, status="interrupted")
-    assert "Stopped after step 3 of 9, everything saved" in read_record(run).state
-    update_run(run, status="failed")
-    assert "Failed after step 3" in read_record(run).state
+    for status, reason, sentence in (
+        ("interrupted", "SIGTERM", "Interrupted after step 3 of 9 (SIGTERM); go on with: "),
+        ("stopped", "on_collapse=stop: x", "Stopped after step 3 of 9 (on_collapse=stop: x); go"),
+        ("failed", "ValueError: no", "Failed after step 3 of 9 (ValueError: no); what it"),
+    ):
+        update_run(run, status=status, reason=reason)
+        assert read_record(run).state.startswith(sentence)
 
 
 def test_a_step_that_a_kill_left_without_its_line_is_shown(run):
@@ -51,7 +54,7 @@ def test_the_world_is_made_from_the_saved_settings(run, edit_settings, node):
     """Of an older run, whose world was a name, too."""
     edit_settings(run, world=node)
     record = read_record(run)
-    assert record.world == PocketWorld() and record.warning == ""
+    assert record.world == PocketWorld() and record.warnings == ()
 
 
 def test_a_world_that_is_not_trusted_is_not_imported_and_the_page_says_so(
@@ -62,17 +65,17 @@ def test_a_world_that_is_not_trusted_is_not_imported_and_the_page_says_so(
     edit_settings(run, world={"_target_": "own_world.Mine"})
     record = read_record(run)
     assert record.world == PaperWorld()
-    assert record.warning == (
+    assert record.warnings == (
         "The run's world own_world.Mine: code outside lsp and eval is not run from a config file;"
         " its queries are sorted as free text, and all that were played are taken as legal;"
-        " trust=own_world.Mine imports it"
+        " trust=own_world.Mine imports it",
     )
     page = render([record])
     assert "The run&#39;s world own_world.Mine: code outside" in page and "by family" not in page
     trusted = read_record(run, trust="own_world.Mine")
-    assert trusted.world.name == "mine" and trusted.warning == ""
+    assert trusted.world.name == "mine" and trusted.warnings == ()
     assert "by family" in render([trusted])
-    assert read_record(run, trust="own_world.Other").warning == record.warning
+    assert read_record(run, trust="own_world.Other").warnings == record.warnings
     assert read_record(run, PocketWorld()).world == PocketWorld()
 
 

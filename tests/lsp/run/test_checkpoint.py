@@ -45,7 +45,7 @@ def learner_of(players, **model):
 def save(run, step, learner, keep=2, also=()):
     players = learner.players
     signatures = numpy.arange(6, dtype=numpy.uint32).reshape(2, 3) + 2**31
-    state = {"seed": 3, "best": {}, "collapse": {**COLLAPSE, "signatures": signatures}}
+    state = {"skipped_in_a_row": 3, "best": {}, "collapse": {**COLLAPSE, "signatures": signatures}}
     return save_checkpoint(
         run,
         step,
@@ -70,7 +70,7 @@ def test_a_learner_goes_on_from_a_checkpoint_bit_for_bit(players, tmp_path, dtyp
     second.players.policy.load_state_dict(first.players.policy.state_dict())
     state = load_training_state(folder, second.players.policy, second.named, second.optimizer)
     signatures = state["collapse"].pop("signatures")
-    assert state == {"seed": 3, "best": {}, "collapse": COLLAPSE}
+    assert state == {"skipped_in_a_row": 3, "best": {}, "collapse": COLLAPSE}
     assert signatures.tolist() == [[2**31, 2**31 + 1, 2**31 + 2], [2**31 + 3, 2**31 + 4, 2**31 + 5]]
     whole.update(ROWS, 2)
     second.update(ROWS, 2)

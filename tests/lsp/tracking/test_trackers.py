@@ -32,11 +32,11 @@ class Remembering:
         return call
 
 
-def test_flush_waits_for_every_shard(tmp_path):
+def test_securing_waits_for_every_shard(tmp_path):
     trackers = Trackers(LocalTracker(tmp_path))
     for step in range(1, 30):
         trackers.log(step, {}, lambda step=step: [{**EMPTY, "step": step}] * 50)
-    trackers.flush()
+    trackers.secure()
     assert trace_steps(tmp_path) == list(range(1, 30))
     assert not list((tmp_path / "trace").glob(".*"))
     trackers.finish({})
@@ -47,7 +47,7 @@ def test_an_error_of_the_local_files_reaches_the_loop(tmp_path):
     (tmp_path / "trace" / "step-000001.parquet").mkdir()
     trackers.log(1, {}, lambda: [EMPTY])
     with pytest.raises(OSError, match="the record of the run: .*Is a directory"):
-        trackers.flush()
+        trackers.secure()
     with pytest.raises(OSError, match="the record of the run"):
         trackers.log(2, {}, list)
 
@@ -86,7 +86,7 @@ def test_a_tracker_that_hangs_holds_nothing_up(tmp_path, capsys):
     trackers = Trackers(LocalTracker(tmp_path), Hanging(), patience=0.1)
     for step in range(100):  # more than its queue holds
         trackers.log(step, {}, list)
-    trackers.flush()
+    trackers.secure()
     trackers.finish({})
     assert not over.is_set() and len(read_metrics(tmp_path)) == 100
     assert capsys.readouterr().err.count("left out") == 1
