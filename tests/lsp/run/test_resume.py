@@ -1,17 +1,22 @@
 """Going on with a run: what is found, what is refused how, and what moves aside."""
 
 import json
+import os
 import shutil
+from pathlib import Path
 
 import pytest
 
-from lsp.errors import RunError
+import lsp.files
+from lsp.errors import ConfigError, RunError
 from lsp.loop.launch import start
+from lsp.report.record import read_record
 from lsp.run.checkpoint import checkpoint_folders
 from lsp.run.resume import find_resumed, saved_config, supersede
 from lsp.settings.compose import compose
-from lsp.tracking.reader import read_metrics, trace_steps
+from lsp.tracking.reader import read_manifest, read_metrics, shard, trace_steps
 
+SMALL = ["num_queries=2", "group_size=2", "eval=none"]
 pytestmark = pytest.mark.usefixtures("without_pictures")
 
 
@@ -159,3 +164,59 @@ def test_a_dry_run_of_a_resume_says_from_where(run_copy, capsys):
     assert "from step 3" in out and "9 steps" in out
     with pytest.raises(RunError, match="there is no run 'nope'"):
         start(["resume=nope", "dry_run=true"])
+
+
+def lose_a_line_and_a_shard(run_copy):
+    lines = (run_copy / "metrics.jsonl").read_text().splitlines(keepends=True)
+    (run_copy / "metrics.jsonl").write_text("".join([*lines[:2], lines[3]]))  # steps 0, 1, 3
+    shard(run_copy, 1).write_bytes(b"PAR1")
+
+
+def test_damage_before_the_checkpoint_needs_consent(run_copy, capsys):
+    lose_a_line_and_a_shard(run_copy)
+    before = sorted(run_copy.rglob("*"))
+    told = (
+        r"is damaged: step 1 has another shard in trace/ than was written; step 2 has no line in"
+        rf" metrics.jsonl. Restore it, .*python run.py resume={run_copy} accept_gap=true"
+    )
+    with pytest.raises(RunError, match=told):
+        found(f"resume={run_copy}", "num_steps=4")
+    assert sorted(run_copy.rglob("*")) == before
+    with pytest.raises(ConfigError, match="there is no record yet that could have a gap"):
+        compose(["accept_gap=true"])
+
+
+def test_a_run_goes_on_without_what_is_lost_and_says_so_from_then_on(run_copy, capsys):
+    lose_a_line_and_a_shard(run_copy)
+    start([f"resume={run_copy}", "num_steps=4", "accept_gap=true"])
+    assert "accept_gap=true: the record of" in capsys.readouterr().err
+    assert (run_copy / "superseded-1" / "trace" / "step-000001.parquet").read_bytes() == b"PAR1"
+    assert [line["step"] for line in read_metrics(run_copy)] == [0, 1, 3, 4]
+    assert [gap["step"] for gap in read_manifest(run_copy)["gaps"]] == [1, 2]
+    assert found(f"resume={run_copy}").finished  # and asks for no consent again
+    (warning,) = read_record(run_copy).warnings
+    assert warning.startswith("The run went on without these steps of its record (accept_gap=true)")
+    assert not saved_config(run_copy).accept_gap
+
+
+def test_a_record_is_on_the_disk_in_the_order_in_which_its_parts_need_each_other(
+    tmp_path, monkeypatch
+):
+    """Rows and lines, their manifest, the checkpoint, run.json: each is synced before the next one
+    is there under its name."""
+    folder, order = tmp_path / "run", []
+    synced = lsp.files.os.fsync
+
+    def note(descriptor):
+        order.append(Path(os.readlink(f"/proc/self/fd/{descriptor}")).relative_to(folder))
+        synced(descriptor)
+
+    monkeypatch.setattr(lsp.files.os, "fsync", note)
+    start([*SMALL, "num_steps=2", "checkpoint.every=2", "tracker=none", f"run_dir={folder}"])
+    names = [str(path) for path in order if not path.name.startswith(".run.")]
+    last = [
+        max(i for i, name in enumerate(names) if part in name)
+        for part in ("step-000002.parquet", "metrics.jsonl", ".manifest.", "step-000002.tmp/model")
+    ]
+    assert last == sorted(last)
+    assert any(path.name.startswith(".run.") for path in order)
