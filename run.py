@@ -16,6 +16,7 @@ from lsp.errors import ConfigError, Interrupted, RunError
 from lsp.loop.launch import objective_of
 from lsp.model.processes import Processes
 from lsp.settings.compose import compose
+from lsp.tools.secrets import scrub
 
 FAILED: list[str] = []
 
@@ -28,8 +29,9 @@ def hydra_main(cfg: DictConfig) -> float | None:
     try:
         return objective_of(overrides)
     except (ConfigError, RunError, OSError) as error:
-        print(f"error: job {' '.join(overrides)}: {error}", file=sys.stderr, flush=True)
-        FAILED.append(" ".join(overrides))
+        job = scrub(" ".join(overrides))
+        print(f"error: job {job}: {error}", file=sys.stderr, flush=True)
+        FAILED.append(job)
         return math.nan
     except Interrupted as interruption:
         print(interruption, file=sys.stderr, flush=True)

@@ -89,7 +89,7 @@ FORMATS = {
 """Name of a vendor -> how its keys are written."""
 
 NAMED = {
-    "a password": "{lower:14}",
+    "a password": "{alnum:16}",
     "a W&B key of old": "{hex:40}",
     "Cohere": "{alnum:40}",
     "Datadog": "{hex:32}",

@@ -159,6 +159,7 @@ def begin(config: Config, overrides: Sequence[str]) -> dict[str, Any]:
             fix = f"make one with `{_command_line(first)}`, or name one with init.run=…"
             raise RunError(f"{error}; {fix}") from error
         init = _make_earlier_run(config, first)
+    diff = code_diff()
     record = {
         "method": config.method.label,
         "world": config.world.name,
@@ -168,11 +169,14 @@ def begin(config: Config, overrides: Sequence[str]) -> dict[str, Any]:
         "seed": config.seed,
         "seeds": config.prompts.seeds_identity(),
         "started": time.time(),
+        "secrets_in_diff": diff.secrets,
         **provenance(_command_line(overrides)),
     }
     run_id, folder, lock = create_run(config, record)
-    write_text(folder / "code.diff", code_diff())
+    write_text(folder / "code.diff", diff.text)
     announce(config, folder, init)
+    if diff.warning:
+        print(f"warning: {diff.warning}", file=sys.stderr, flush=True)
     return run(RunSpec(config, run_id, init, folder=folder), folder, lock)
 
 

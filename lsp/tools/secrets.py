@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from lsp.tools.secret_formats import entropy, known
+from lsp.tools.secret_formats import HEX, WORD, is_random, known
 
 HIDDEN = "[hidden]"
 
@@ -28,7 +28,7 @@ class Finding:
 def findings(text: str, environment: Mapping[str, str] = os.environ) -> tuple[Finding, ...]:
     """What in the text is a secret, in its order; findings that meet are one, of the first kind."""
     found: list[Finding] = []
-    finders = (known, _private_keys, _addresses, _headers, _named, _begun, _random)
+    finders = (known, _private_keys, _addresses, _headers, _named, _random)
     spans = [*_of_environment(text, environment), *(s for find in finders for s in find(text))]
     for kind, start, end in sorted(spans, key=lambda span: (span[1], -span[2])):
         if found and start < found[-1].end:
@@ -55,80 +55,71 @@ def blank(text: str, found: tuple[Finding, ...]) -> str:
 # -- what is a secret's value
 
 _PLACEHOLDER = re.compile(r"[<{$%*.…@~^\\|]|\[|x{3,}|X{3,}|your\b|(?i:none|null|true|false)$")
-_HEX = re.compile(r"(?:0x)?[0-9a-fA-F-]+")
-_WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[0-9]+")
-
-
-def _is_random(text: str) -> bool:
-    """Whether it reads as drawn, not as written: its words are too short, where a capital or a
-    digit begins one (1.9 characters in drawn text, 4 in names such as DebertaV2ForMaskedLM).
-    Hexadecimal numbers are none: a key and a hash look alike."""
-    letters = re.sub(r"[^a-zA-Z0-9]", "", text)
-    words = _WORD.findall(letters)
-    if len(letters) < 20 or not words or _HEX.fullmatch(text):
-        return False
-    length = len(letters) / len(words)
-    if re.search("[a-z]", text) and re.search("[A-Z]", text):
-        return length <= 3 and entropy(letters) >= 3.5 and re.search("[0-9]", text) is not None
-    return letters == text and len(text) >= 24 and length <= 4.5 and entropy(text) >= 3.3
 
 
 def _is_drawn(text: str) -> bool:
     """Whether, behind a name that says key, it can be one: random, or a long hexadecimal number."""
-    if _HEX.fullmatch(text):
+    if HEX.fullmatch(text):
         return len(text) >= 32 and text.count("-") in (0, 4)
-    is_mixed = text.isalnum() and len(text) >= 12 and len(_WORD.findall(text)) >= 5
-    return is_mixed or _is_random(text)
+    longest = max(re.findall("[a-zA-Z0-9]+", text), key=len, default="")
+    least = 12 if re.search(r"\d", longest) else 20
+    is_mixed = len(longest) >= least and len(longest) < 3 * len(WORD.findall(longest))
+    return is_mixed or is_random(text)
 
 
 # -- the environment
 
-_SECRET_WORDS = {
-    *("KEY", "APIKEY", "TOKEN", "SECRET", "PASSWORD", "PASSWD", "PASSPHRASE", "PASS"),
-    *("CREDENTIAL", "CREDENTIALS", "AUTH", "PAT", "DSN", "WEBHOOK"),
-}
+_SECRET_WORD = re.compile(
+    r"[A-Z]*(?:KEY|TOKEN|SECRET|PASSW(?:OR)?D|PASSPHRASE|CREDENTIAL)S?|PASS|PAT|AUTH|DSN"
+)
+_PASSWORD_WORD = re.compile(r"[A-Z]*(?:SECRET|PASSW(?:OR)?D|PASSPHRASE)|PASS")
 _PATH = re.compile(r"(?:~|\.{1,2})?/|[A-Za-z]:[\\/]")
+_WRITTEN = re.compile(r"[a-zA-Z]{1,11}|[\d.,:+-]+")
+"""A plain word, a switch, a number."""
 
 
 def _of_environment(text: str, environment: Mapping[str, str]) -> Iterator[Span]:
     for name, value in environment.items():
-        if value in text and _is_secret_variable(name, value):
+        if value and value in text and _is_secret_variable(name, value):
             for found in re.finditer(re.escape(value), text):
                 yield f"value of {name}", *found.span()
 
 
 def _is_secret_variable(name: str, value: str) -> bool:
-    """Whether a variable's name has a word for a secret and its value can be one: no path, number,
-    switch or plain word. A password may be a word."""
-    words = set(re.split(r"[^A-Z]+", name.upper()))
-    if len(value) < 8 or not words & _SECRET_WORDS or value.isspace():
+    """Whether a variable's name has a word for a secret and its value can be one. Where that word
+    is the last, what is no path, number or short word is one; a password may be a short word. Where
+    it is not (KEY_DIR, TOKEN_LIMIT), what is random is."""
+    words = [word for word in re.split(r"[^A-Z]+", name.upper()) if word not in ("", "ID", "VALUE")]
+    is_path = _PATH.match(value) is not None and not is_random(value)
+    if len(value) < 8 or is_path or not any(map(_SECRET_WORD.fullmatch, words)):
         return False
-    if _PATH.match(value) and not _is_random(value.strip("/")):
-        return False
-    if words & {"PASSWORD", "PASSWD", "PASSPHRASE", "PASS", "SECRET"}:
-        return not words & {"DIR", "PATH", "FILE", "HOME"}
-    is_written = re.fullmatch(r"[a-z]+(?:[-_. ,/][a-z]+)*|[\d.,:+-]+", value.lower())
-    return not is_written
+    if not _SECRET_WORD.fullmatch(words[-1]):
+        return _is_drawn(value)
+    return not _WRITTEN.fullmatch(value) or _PASSWORD_WORD.fullmatch(words[-1]) is not None
 
 
 # -- private keys
 
 _BEGIN = re.compile(r"-----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----")
-_KEY_LINE = re.compile(
-    r"(?:\\r|\\n|[\s\"'`+,#*>|;()\\-])*"
-    r"(?:[A-Za-z0-9+/=]{4,}|[A-Z][\w-]{2,20}: ?[^\n]{0,120}|-----END [A-Z0-9 ]{0,50}-----)"
+_BETWEEN = r"(?:\\r|\\n|[\s\"'`+,#*>|;()\\-])"
+_KEY_PART = re.compile(
+    rf"{_BETWEEN}*(?:[A-Za-z0-9+/=]{{16,}}|[A-Za-z0-9+/=]{{1,15}}(?={_BETWEEN}+END )"
+    r"|[A-Z][\w-]{2,20}: ?[^\n]{0,120}|=[A-Za-z0-9+/]{4}\b|END [A-Z0-9 ]{0,50}-----)"
 )
 
 
 def _private_keys(text: str) -> Iterator[Span]:
     """From BEGIN to END, or as far as lines of base64 go: in a diff, in quotes, in one line."""
+    end = 0
     for begin in _BEGIN.finditer(text):
+        if begin.start() < end:
+            continue
         end = begin.end()
-        while (line := _KEY_LINE.match(text, end)) is not None:
-            end = line.end()
-            if "-----END" in line[0]:
+        while (part := _KEY_PART.match(text, end)) is not None:
+            end = part.end()
+            if part[0].endswith("-----"):
                 break
-        if end > begin.end() + 16:
+        if re.search("[A-Za-z0-9+/=]{16}", text[begin.end() : end]):
             yield "private key", begin.start(), end
 
 
@@ -166,19 +157,23 @@ def _addresses(text: str) -> Iterator[Span]:
 
 _AUTHORIZATION = re.compile(
     r"(?i)\bauthorization[\"'\]\\]{0,3}\s{0,3}[:=,]\s{0,3}[bfr]?\\?[\"']?"
-    r"(?:(?:bearer|basic|token|digest|apikey|key)\s{1,3})?([^\s\"'`,;)}<>]{6,})"
+    r"((?:bearer|basic|token|digest|apikey|key)\s{1,3})?([\w.~+/=:-]{6,})"
 )
 _BEARER = re.compile(r"(?i)\b(?:bearer|basic)\s{1,3}([\w.~+/=-]{12,})")
+_USER_OPTION = re.compile(r"\s(?:-u|--user)[ =][\"']?(?=\S*[A-Za-z])([\w.@-]{1,64}:[^\s\"']{4,})")
 _COOKIE = re.compile(r"(?i)\b(?:set-)?cookie[\"']?\s{0,3}:\s{0,3}[\"']?([\w.-]{1,64}=[^\s\"']{6,})")
 
 
 def _headers(text: str) -> Iterator[Span]:
     for found in _AUTHORIZATION.finditer(text):
-        if not _PLACEHOLDER.match(found[1]) and not found[1].isidentifier():
-            yield "authorization header", *found.span(1)
+        if not _PLACEHOLDER.match(found[2]) and (found[1] or not found[2].isidentifier()):
+            yield "authorization header", *found.span(2)
     for found in _BEARER.finditer(text):
         if re.search(r"\d", found[1]):
             yield "authorization header", *found.span(1)
+    for found in _USER_OPTION.finditer(text):
+        if not _PLACEHOLDER.match(found[1].partition(":")[2]):
+            yield "user and password", *found.span(1)
     for found in _COOKIE.finditer(text):
         yield "cookie", *found.span(1)
 
@@ -190,11 +185,11 @@ _NAMED = re.compile(
     r"|(?P<strong>secrets?|credentials?|token"
     r"|(?:api|access|secret|private|auth|account|encryption|master|signing|shared)[_-]?key)"
     r"|(?P<weak>key|auth|login|signature|bearer|[_-]pat))"
-    r"(?:[_-]?(?:id|value|base64|b64|prod|dev|live|test|\d{1,2}))?(?![a-z])"
-    r"(?P<joint>\s(?=[^\s=:-])|\\?[\"'`]?[\])]?\s{0,8}(?:=>|:=|=|:(?:\s{0,2}[\w\[\], |.]{1,24}?=)?"
-    r"|,|>|\()\s{0,8})"
-    r"[bruf]{0,2}(?:\\?(?P<quote>[\"'`])(?P<quoted>[^\"'`\n\\]{6,512})\\?[\"'`]"
-    r"|(?P<plain>[^\s\"'`,;()}\]<>&]{6,512}))"
+    r"(?:[_-]?(?:id|value|data|base64|b64|prod|dev|live|test|\d{1,2}))?(?![a-z])"
+    r"(?P<joint> (?=[^\s=:-])|\\?[\"'`]?[\])]?[ \t]{0,8}"
+    r"(?:=>|:=|=|:(?:[ \t]{0,2}[\w\[\], |.]{1,24}?=)?|,|>|\()[ \t]{0,8})"
+    r"[bruf]{0,2}(?:\\?(?P<quote>[\"'`])(?P<quoted>[^\"'`\n\\]{6,8192})\\?[\"'`]"
+    r"|(?P<plain>[^\s\"'`,;<>&]{6,8192}))"
 )
 _ONE_WORD = re.compile(r"[A-Za-z_.]+")
 
@@ -213,66 +208,30 @@ def _named(text: str) -> Iterator[Span]:
 
 
 def _is_value(text: str, found: re.Match[str], value: str) -> bool:
-    joint, is_quoted = found["joint"].strip(), found["quoted"] is not None
-    quoted_name = found["joint"][:1] in "\"'`\\"
+    name, joint = found["strong"] or found["password"], found["joint"].strip()
+    is_quoted, is_password = found["quoted"] is not None, found["password"] is not None
     if joint == "" and not _is_flag(text, found.start()):
         return False  # two words of a sentence
-    if joint.endswith(("(", ",")) and not (is_quoted and (quoted_name or joint == "(")):
-        return False
-    if joint == ">" and is_quoted:
-        return False
+    if joint == "," or (joint[-1:] in (",", "(") and not is_quoted) or (joint == ">" and is_quoted):
+        return False  # what is called or compared by that name
     if " " in value:
-        return found["password"] is not None and is_quoted and bool(re.search(r"\d", value))
+        return is_password and is_quoted and re.search(r"\d", value) is not None
+    if not is_quoted and re.search(r"[(\[{]", value) and not (name or "").isupper():
+        return False  # code
     if _is_drawn(value):
         return True
-    if found["weak"] is not None or _PATH.match(value):
+    if name is None or _PATH.match(value):
         return False
     if value.isdigit() or _ONE_WORD.fullmatch(value):
-        is_line = joint in ("=", ":") and text[found.end() : found.end() + 1] in ("", "\n", "\r")
-        is_set = is_quoted or joint == "" or (is_line and found["joint"] in ("=", ": "))
-        return found["password"] is not None and is_set and len(value) >= 8
-    is_name = re.fullmatch(r"[A-Za-z_][\w.]*", value) is not None and "_" in value
-    return bool(re.search(r"\d", value)) and len(value) >= 8 and not is_name and "[" not in value
+        is_last = joint in ("=", ":") and text[found.end() : found.end() + 1] in ("", "\n", "\r")
+        is_set = is_quoted or joint == "" or (is_last and found["joint"] in ("=", ": "))
+        return is_password and is_set and len(value) >= 8
+    is_name = not is_quoted and re.fullmatch(r"[A-Za-z_]\w*[._]\w[\w.]*", value) is not None
+    return re.search(r"\d", value) is not None and len(value) >= 8 and not is_name
 
 
 def _is_flag(text: str, end: int) -> bool:
     return re.search(r"(?:^|\s)--?[\w-]{0,40}$", text[max(0, end - 44) : end]) is not None
-
-
-# -- what begins as keys do
-
-_BEGINNINGS = (
-    *("sk", "csk", "gsk", "rk", "hf", "key", "xai", "pplx", "nvapi", "fw", "r8", "jina", "pcsk"),
-    *("tvly", "ntn", "secret", "lsv2", "wandb_v1", "wandb_v2", "figd", "fo1", "dckr_pat", "bkua"),
-    *(
-        "sbp",
-        "sb_secret",
-        "GOCSPX",
-        "KGAT",
-        "whsec",
-        "sq0atp",
-        "sq0csp",
-        "ghu",
-        "xoxe",
-        "pat",
-        "NRAK",
-    ),
-    *("pypi", "sntryu", "napi", "vercel", "tok", "token", "apikey", "api_key", "ak", "oauth"),
-)
-"""Of vendors whose formats gitleaks 8.30 lacks or holds to a length that changed."""
-_BEGUN = re.compile(
-    rf"(?<![A-Za-z0-9])(?:(?:{'|'.join(_BEGINNINGS)})[-_](?P<body>[\w-]{{16,}})"
-    r"|dapi[0-9a-f]{32}|SG\.[\w-]{16,}|ya29\.[\w-]{20,}|pat[A-Za-z0-9]{14}\.[0-9a-f]{64}"
-    r"|[0-9a-f]{32}-us\d{1,2}\b|\d{8,10}:[\w-]{35}(?![\w-])|AKIA[A-Z0-9]{12,}"
-    r"|eyJ[\w-]{10,}\.[\w-]{10,}\.[\w-]{5,})"
-)
-
-
-def _begun(text: str) -> Iterator[Span]:
-    for found in _BEGUN.finditer(text):
-        body = found["body"]
-        if body is None or _is_random(body) or re.search(r"(?=[A-Za-z]*\d)[A-Za-z0-9]{16,}", body):
-            yield "key of a known beginning", *found.span()
 
 
 # -- what is random
@@ -295,7 +254,7 @@ def _random(text: str) -> Iterator[Span]:
             continue
         for part in _parts(found[0]):
             start = found.start() + part.start()
-            if _is_random(part[0]):
+            if is_random(part[0]):
                 yield "random text", start, start + len(part[0])
 
 
@@ -306,10 +265,10 @@ def _parts(token: str) -> list[re.Match[str]]:
         return []
     steps = whole[0].split("/")
     is_path = any(re.fullmatch("[a-z]{5,}|[0-9a-f]{20,}", step) for step in steps[1:] + steps[:-1])
-    if not is_path and _is_random(whole[0]):
+    if not is_path and is_random(whole[0]):
         return [whole]
     for separators in ("/=", "/=_+-"):
         parts = list(re.finditer(f"[^{separators}]{{20,}}", token))
-        if any(_is_random(part[0]) for part in parts):
+        if any(is_random(part[0]) for part in parts):
             return parts
     return []
