@@ -191,7 +191,7 @@ _NAMED = re.compile(
     r"[bruf]{0,2}(?:\\?(?P<quote>[\"'`])(?P<quoted>[^\"'`\n\\]{6,8192})\\?[\"'`]"
     r"|(?P<plain>[^\s\"'`,;<>&]{6,8192}))"
 )
-_ONE_WORD = re.compile(r"[A-Za-z_.]+")
+_ONE_WORD = re.compile(r"[A-Za-z_.-]+")
 
 
 def _named(text: str) -> Iterator[Span]:
@@ -212,16 +212,17 @@ def _is_value(text: str, found: re.Match[str], value: str) -> bool:
     is_quoted, is_password = found["quoted"] is not None, found["password"] is not None
     if joint == "" and not _is_flag(text, found.start()):
         return False  # two words of a sentence
-    if joint == "," or (joint[-1:] in (",", "(") and not is_quoted) or (joint == ">" and is_quoted):
-        return False  # what is called or compared by that name
+    is_called = joint.endswith((",", "(")) and not is_quoted
+    if is_called or (joint in (",", ">") and found["joint"] != ">"):
+        return False  # what is called by that name, a next word, a comparison
     if " " in value:
         return is_password and is_quoted and re.search(r"\d", value) is not None
     if not is_quoted and re.search(r"[(\[{]", value) and not (name or "").isupper():
         return False  # code
     if _is_drawn(value):
         return True
-    if name is None or _PATH.match(value):
-        return False
+    if name is None or _PATH.match(value) or (joint[-1:] == "," and not name.isupper()):
+        return False  # the next of a list of words
     if value.isdigit() or _ONE_WORD.fullmatch(value):
         is_last = joint in ("=", ":") and text[found.end() : found.end() + 1] in ("", "\n", "\r")
         is_set = is_quoted or joint == "" or (is_last and found["joint"] in ("=", ": "))
@@ -236,7 +237,7 @@ def _is_flag(text: str, end: int) -> bool:
 
 # -- what is random
 
-_LONG = re.compile(r"[A-Za-z0-9+/_=-]{20,}")
+_LONG = re.compile(r"[A-Za-z0-9+/_-]{20,}={0,2}")
 _PUBLIC = re.compile(
     r"(?i)(?:\bsha\d*|digest|integrity|checksum|hash|md5|etag|\bh1|base64|\bssh-[\w-]+)"
     r"[\"']?[\s:=,-]{1,4}[\"']?$"
