@@ -166,7 +166,8 @@ _COOKIE = re.compile(r"(?i)\b(?:set-)?cookie[\"']?\s{0,3}:\s{0,3}[\"']?([\w.-]{1
 
 def _headers(text: str) -> Iterator[Span]:
     for found in _AUTHORIZATION.finditer(text):
-        if not _PLACEHOLDER.match(found[2]) and (found[1] or not found[2].isidentifier()):
+        is_name = re.fullmatch(r"[A-Za-z_][\w.]*", found[2]) is not None
+        if not _PLACEHOLDER.match(found[2]) and (found[1] or not is_name):
             yield "authorization header", *found.span(2)
     for found in _BEARER.finditer(text):
         if re.search(r"\d", found[1]):
@@ -224,8 +225,9 @@ def _is_value(text: str, found: re.Match[str], value: str) -> bool:
     if name is None or _PATH.match(value) or (joint[-1:] == "," and not name.isupper()):
         return False  # the next of a list of words
     if value.isdigit() or _ONE_WORD.fullmatch(value):
-        is_last = joint in ("=", ":") and text[found.end() : found.end() + 1] in ("", "\n", "\r")
-        is_set = is_quoted or joint == "" or (is_last and found["joint"] in ("=", ": "))
+        is_last = text[found.end() : found.end() + 1] in ("", "\n", "\r")
+        is_yaml = found["joint"] == ": " and not value[0].isupper()  # a type, in Python
+        is_set = is_quoted or joint == "" or (is_last and (found["joint"] == "=" or is_yaml))
         return is_password and is_set and len(value) >= 8
     is_name = not is_quoted and re.fullmatch(r"[A-Za-z_]\w*[._]\w[\w.]*", value) is not None
     return re.search(r"\d", value) is not None and len(value) >= 8 and not is_name
@@ -253,23 +255,21 @@ def _random(text: str) -> Iterator[Span]:
             continue
         if _PUBLIC.search(text[max(0, found.start() - 24) : found.start()]):
             continue
-        for part in _parts(found[0]):
-            start = found.start() + part.start()
-            if is_random(part[0]):
-                yield "random text", start, start + len(part[0])
+        for pieces in (_WHOLE, _STEPS, _WORDS):
+            parts = [part for part in pieces.finditer(found[0]) if _is_key(part[0])]
+            for part in parts:
+                yield "random text", found.start() + part.start(), found.start() + part.end()
+            if parts:
+                break
 
 
-def _parts(token: str) -> list[re.Match[str]]:
-    """The token without a diff's mark, where that is random and no path; else its parts."""
-    whole = re.search(r"[^+=-].*", token)
-    if whole is None:
-        return []
-    steps = whole[0].split("/")
-    is_path = any(re.fullmatch("[a-z]{5,}|[0-9a-f]{20,}", step) for step in steps[1:] + steps[:-1])
-    if not is_path and is_random(whole[0]):
-        return [whole]
-    for separators in ("/=", "/=_+-"):
-        parts = list(re.finditer(f"[^{separators}]{{20,}}", token))
-        if any(is_random(part[0]) for part in parts):
-            return parts
-    return []
+_WHOLE, _STEPS, _WORDS = map(re.compile, (r"[^+-].{19,}", "[^/+-][^/]{19,}", "[^/_+-]{20,}"))
+"""A text without a diff's mark, the steps of a path, and what stands between other separators."""
+
+
+def _is_key(text: str) -> bool:
+    """Whether a text is random as a whole: no path or name, whose parts are words and hashes, and
+    in which separators are more frequent than one in ten characters."""
+    steps = re.split("[/_+-]", text)
+    is_name = any(re.fullmatch("[A-Z]?[a-z]{4,}|[0-9a-f]{20,}", step) for step in steps)
+    return not is_name and len(steps) <= 2 + len(text) / 10 and is_random(text)
