@@ -2,6 +2,7 @@
 
 import os
 import platform
+import re
 import subprocess
 from dataclasses import dataclass
 from importlib import metadata
@@ -17,7 +18,12 @@ LONGEST_DIFF = 2_000_000
 takes half a second to look through for secrets."""
 MOST_UNTRACKED = 1000
 """Names of untracked files that are kept: a folder of data beside the code has more."""
-OF_A_DIFF = ("diff", "HEAD", "--no-color", "--no-ext-diff", "--no-textconv")
+OF_A_DIFF = (
+    *("diff", "HEAD", "--no-color", "--no-ext-diff", "--no-textconv"),
+    *("--src-prefix=a/", "--dst-prefix=b/"),
+)
+"""What git's settings of a user change nothing in."""
+_NAME = re.compile(r'^(?:--- "?a|\+\+\+ "?b)/([^"\t\n]+)', re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -72,8 +78,8 @@ def code_diff() -> CodeDiff:
 
 def _file_of(diff: str, position: int) -> str:
     """The file that a place in a diff belongs to, by the heading above it."""
-    start = diff.rfind("diff --git ", 0, position)
-    return scrub(diff[start:].splitlines()[0].rpartition(" b/")[2]) if start >= 0 else "its heading"
+    name = _NAME.search(diff, max(0, diff.rfind("diff --git ", 0, position)), position)
+    return scrub(name[1]) if name else "a heading"
 
 
 def _git(*arguments: str) -> str:
