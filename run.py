@@ -47,6 +47,14 @@ def ask_for_another_turn() -> None:
         signal.raise_signal(signal.SIGUSR2)
 
 
+def refuse_secrets(arguments: list[str]) -> None:
+    """Before Hydra prints and stores what each job of a multirun is told."""
+    hidden = [shown for argument in arguments if (shown := scrub(argument)) != argument]
+    if hidden:
+        reason = "holds what looks like a secret; keys come from environment variables"
+        raise RunError(f"{', '.join(hidden)}: {reason}, never from settings")
+
+
 def main(arguments: list[str]) -> None:
     try:
         if not any(argument.startswith("-") for argument in arguments):
@@ -59,6 +67,7 @@ def main(arguments: list[str]) -> None:
                 "torchrun starts one run at a time: leave -m and Hydra's other flags out, and start"
                 " each run by itself"
             )
+        refuse_secrets(arguments)
         compose([t for t in arguments if "=" in t and not t.startswith("-")], multirun=True)
     except (ConfigError, RunError, OSError) as error:
         sys.exit(f"error: {error}")

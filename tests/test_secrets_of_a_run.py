@@ -136,24 +136,18 @@ def test_a_diff_without_secrets_is_sent(small, tmp_path, wandb_stub, code):
 
 
 @pytest.mark.parametrize(
-    "setting",
+    "overrides",
     [
-        "reward.url=https://host/r?key={secret}",
-        "reward.url=https://{secret}@host/r",
-        "reward.url=https://host/{secret}/r",
-        "reward.urll=https://host/{secret}",
-        "reward.api_key={secret}",
-        "num_steps={secret}",
-        "method={secret}",
-        "{secret}",
-        "run_name=[{secret}",
+        ["reward=http", "reward.url='https://host/r?key={secret}'"],
+        ["-m", "seed=1,2", "run_name=first,{secret}"],  # of which only the second job is told
     ],
+    ids=["run", "multirun"],
 )
-def test_a_secret_in_a_setting_is_refused_unseen_before_anything_is_stored(setting, tmp_path):
+def test_a_secret_in_a_setting_is_refused_unseen_before_anything_is_stored(overrides, tmp_path):
     secret = planted("Groq", 8)
-    overrides = ["reward=http", f"run_dir={tmp_path / 'run'}", setting.format(secret=secret)]
-    overrides += [] if "reward.url=" in setting else ["reward.url=http://host/r"]
-    result = run_py(dict(os.environ), *overrides)
+    words = [text.format(secret=secret) for text in overrides]
+    result = run_py(dict(os.environ), *words, f"runs_root={tmp_path}")
     assert result.returncode == 1 and result.stdout == ""
     assert result.stderr.startswith("error: ") and "Traceback" not in result.stderr
-    assert secret not in result.stderr and not (tmp_path / "run").exists()
+    assert "holds what looks like a secret" in result.stderr
+    assert secret not in result.stderr and list(tmp_path.iterdir()) == []
