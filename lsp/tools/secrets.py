@@ -54,7 +54,11 @@ def blank(text: str, found: tuple[Finding, ...]) -> str:
 
 # -- what is a secret's value
 
-_PLACEHOLDER = re.compile(r"[<{$%*.…@~^\\|]|\[|x{3,}|X{3,}|your\b|(?i:none|null|true|false)$")
+_PLACEHOLDER = re.compile(
+    r"[<{]|\$[{(]|\$(?:[A-Z_]+|[a-z_]+)$|%[(A-Za-z_{]|\*{3}|\.{3}|…|\[(?:\^|hidden|[A-Z]+\])"
+    r"|x{3,}|X{3,}|your\b|(?i:none|null|true|false)$"
+)
+"""How what stands for a secret begins: <yours>, {name}, ${NAME}, $NAME, %(name)s, ***, ..., xxx."""
 
 
 def _is_drawn(text: str) -> bool:
@@ -222,7 +226,9 @@ def _is_value(text: str, found: re.Match[str], value: str) -> bool:
         return False  # code
     if _is_drawn(value):
         return True
-    if name is None or _PATH.match(value) or (joint[-1:] == "," and not name.isupper()):
+    if name is None or _PATH.match(value):
+        return False
+    if joint.endswith(",") and not (name.isupper() and re.search(r"\d", value)):
         return False  # the next of a list of words
     if value.isdigit() or _ONE_WORD.fullmatch(value):
         is_last = text[found.end() : found.end() + 1] in ("", "\n", "\r")

@@ -83,6 +83,8 @@ def test_an_address_that_is_a_key_itself_is_hidden(template):
         ("Cookie: sid=abc123def", "Cookie: [hidden]"),
         ("curl -u me:pass-word host", "curl -u [hidden] host"),
         ("PASSWORD=correct-horse", "PASSWORD=[hidden]"),
+        ("password = '$3cret!word'", "password = '[hidden]'"),
+        ("https://me:@dm1n@host/", "https://[hidden]@host/"),
         ("DB_PASSWORD=correcthorse", "DB_PASSWORD=[hidden]"),
         ("password: correcthorse", "password: [hidden]"),
         ("serve --password correcthorse --port 80", "serve --password [hidden] --port 80"),
@@ -103,6 +105,9 @@ def test_what_stands_in_a_place_of_secrets_is_hidden_and_the_rest_stays(text, sh
     [
         "https://$USER:$PASSWORD@host/",
         "https://{user}:{password}@host/",
+        "PASSWORD=$MY_PASSWORD",
+        "api_key: ***********1",
+        "password = '%(password1)s'",
         "https://host/p?key=<yours>&token=${TOKEN}",
         "ssh://git@host/team/project.git",
         'headers = {"Authorization": "Bearer " + token}',
@@ -112,6 +117,7 @@ def test_what_stands_in_a_place_of_secrets_is_hidden_and_the_rest_stays(text, sh
         'login("somebody")',
         "if token > threshold_of_2024:",
         'names = ["token", "answer12", "key", "value_1"]',
+        'names = ["PGPASSWORD", "MY_SECRET", "HF_TOKEN"]',
         "docker run -u 1000:1000 image",
     ],
 )
