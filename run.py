@@ -17,6 +17,7 @@ from lsp.loop.launch import objective_of
 from lsp.loop.signals import StopRequests
 from lsp.model.processes import Processes
 from lsp.settings.compose import compose
+from lsp.tools.secrets import scrub
 
 FAILED: list[str] = []
 STOP = StopRequests()
@@ -33,8 +34,9 @@ def hydra_main(cfg: DictConfig) -> float | None:
     try:
         return objective_of(overrides, STOP)
     except (ConfigError, RunError, OSError) as error:
-        print(f"error: job {' '.join(overrides)}: {error}", file=sys.stderr, flush=True)
-        FAILED.append(" ".join(overrides))
+        job = scrub(" ".join(overrides))
+        print(f"error: job {job}: {error}", file=sys.stderr, flush=True)
+        FAILED.append(job)
         return math.nan
     except Interrupted as interruption:
         print(interruption, file=sys.stderr, flush=True)
@@ -50,6 +52,14 @@ def ask_for_another_turn() -> None:
         signal.raise_signal(signal.SIGUSR2)
 
 
+def refuse_secrets(arguments: list[str]) -> None:
+    """Before Hydra prints and stores what each job of a multirun is told."""
+    hidden = [shown for argument in arguments if (shown := scrub(argument)) != argument]
+    if hidden:
+        reason = "holds what looks like a secret; keys come from environment variables"
+        raise RunError(f"{', '.join(hidden)}: {reason}, never from settings")
+
+
 def main(arguments: list[str]) -> None:
     try:
         if not any(argument.startswith("-") for argument in arguments):
@@ -62,6 +72,7 @@ def main(arguments: list[str]) -> None:
                 "torchrun starts one run at a time: leave -m and Hydra's other flags out, and start"
                 " each run by itself"
             )
+        refuse_secrets(arguments)
         compose([t for t in arguments if "=" in t and not t.startswith("-")], multirun=True)
     except (ConfigError, RunError, OSError) as error:
         sys.exit(f"error: {error}")

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from eval.contracts import JudgeSettings, MeasurementSettings
 from lsp.errors import Problem
 from lsp.settings.compose import CONF, compose_as
+from lsp.settings.rules import secret_problems
 from lsp.settings.schema import PLUGGABLE, Consent, Plain, setting, settings
 
 EVALUATE = CONF / "evaluate"
@@ -51,7 +52,7 @@ def in_todays_words(arguments: Sequence[str]) -> list[str]:
 
 def evaluate_rules(config: EvaluateConfig) -> list[Problem]:
     """Every problem between settings that are each right by themselves."""
-    problems = []
+    problems = secret_problems(config)
     if config.benchmark.measures == "judge":
         reason = f"is not {config.benchmark.name}'s"
         fix = "leave it out: the answers are those of benchmark.data"

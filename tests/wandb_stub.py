@@ -2,7 +2,8 @@
 
 The client's own process (wandb-core) talks GraphQL, a file stream, and plain uploads; it gives up
 on an answer of the wrong shape, so every operation here was tried against wandb 0.31.0. ``down``
-closes every connection unanswered. ``unknown`` and ``errors`` are what a test should find empty.
+closes every connection unanswered. ``received`` has each request's path and body. ``unknown`` and
+``errors`` are what a test should find empty.
 """
 
 import gzip
@@ -52,6 +53,7 @@ class WandbStub(Artifacts):
         self.sweeps: dict[str, dict] = {}
         self.uploads: dict[str, tuple[Any, str]] = {}
         self.operations: list[str] = []
+        self.received: list[bytes] = []
         self.unknown: list[str] = []
         self.errors: list[str] = []
         self.down = False
@@ -71,6 +73,7 @@ class WandbStub(Artifacts):
                     return
                 if self.headers.get("content-encoding") == "gzip":
                     body = gzip.decompress(body)
+                stub.received.append(self.path.encode() + body)
                 with stub._lock:
                     content, kind = stub._answer(self.command, unquote(self.path), body)
                 self.send_response(200)

@@ -165,6 +165,7 @@ def begin(config: Config, overrides: Sequence[str], stop: StopRequests) -> dict[
             fix = f"make one with `{_command_line(first)}`, or name one with init.run=…"
             raise RunError(f"{error}; {fix}") from error
         init = _make_earlier_run(config, first, stop)
+    diff = code_diff()
     record = {
         "method": config.method.label,
         "world": config.world.name,
@@ -174,11 +175,14 @@ def begin(config: Config, overrides: Sequence[str], stop: StopRequests) -> dict[
         "seed": config.seed,
         "seeds": config.prompts.seeds_identity(),
         "started": time.time(),
+        "secrets_in_diff": diff.secrets,
         **provenance(_command_line(overrides)),
     }
     new = create_run(config, record)
-    write_text(new.folder / "code.diff", code_diff())
+    write_text(new.folder / "code.diff", diff.text)
     announce(config, new.folder, init)
+    if diff.warning:
+        print(f"warning: {diff.warning}", file=sys.stderr, flush=True)
     return run(RunSpec(config, new.run_id, init, folder=new.folder), new.lock, stop, new)
 
 

@@ -3,6 +3,7 @@
 import difflib
 import shlex
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -20,6 +21,7 @@ from lsp.settings.config import Config
 from lsp.settings.reader import Rules, check_tree, unknown_key
 from lsp.settings.rules import config_rules
 from lsp.settings.schema import Settings, flat_tree
+from lsp.tools.secrets import scrub
 
 CONF = Path(__file__).parents[2] / "conf"
 
@@ -38,6 +40,30 @@ def compose_as(
     multirun: bool = False,
 ) -> Settings:
     """``compose`` for any class of settings over any folder with a ``config.yaml``."""
+    try:
+        return _checked(kind, root, overrides, rules, multirun)
+    except ConfigError as error:
+        raise ConfigError([_without_secrets(problem) for problem in error.problems]) from error
+
+
+def _without_secrets(problem: Problem) -> Problem:
+    """What a message may show: a key that was put in a wrong place is not in it."""
+    return replace(
+        problem,
+        key=scrub(problem.key),
+        value=problem.value if problem.value is None else scrub(str(problem.value)),
+        reason=scrub(problem.reason),
+        fix=scrub(problem.fix),
+    )
+
+
+def _checked(
+    kind: type[Settings],
+    root: Path,
+    overrides: Sequence[str],
+    rules: Rules[Settings],
+    multirun: bool,
+) -> Settings:
     problems: list[Problem] = []
     each = ""
     if root == CONF:  # each run of a multirun has a folder of its own

@@ -14,7 +14,7 @@ from lsp.settings.config import EXACT_KL_VOCABULARY, Config, local_model_folder
 from lsp.settings.gpus import GPUS
 from lsp.settings.reader import check_tree
 from lsp.settings.schema import flat
-from lsp.tools.secrets import scrub
+from lsp.tools.secrets import findings
 
 SMOLLM2_FOLDER = "./outputs/models/smollm2-135m"
 """``model.name`` of conf/model/smollm2_135m_pypi.yaml."""
@@ -31,10 +31,7 @@ def config_rules(config: Config) -> list[Problem]:
     values = flat(config)
     broken = (*_broken_rules(config), *_model_problems(config))
     problems = [Problem(key, values[key], reason, fix) for key, reason, fix in broken]
-    for key, value in values.items():
-        if isinstance(value, str) and scrub(value) != value:
-            fix = "keys come from environment variables, never from settings"
-            problems.append(Problem(key, scrub(value), "holds what looks like a secret", fix))
+    problems += secret_problems(config)
     try:
         config.prompts.challenger_messages()
     except ValueError as error:
@@ -48,6 +45,17 @@ def config_rules(config: Config) -> list[Problem]:
     for key in ("data", "reward", "self_reward", "rollout.engine", "tracker", "eval"):
         if (part := attrgetter(key)(config)) is not None:
             problems += [Problem(key, None, reason, fix) for reason, fix in part.problems(config)]
+    return problems
+
+
+def secret_problems(config: Any) -> list[Problem]:
+    """A problem for each setting that holds what looks like a secret, which it does not show."""
+    problems = []
+    for key, value in flat(config).items():
+        if isinstance(value, str) and (found := findings(f"{key}={value}")):
+            kinds = ", ".join(dict.fromkeys(finding.kind for finding in found))
+            fix = f"keys come from environment variables, never from settings (found: {kinds})"
+            problems.append(Problem(key, None, "holds what looks like a secret", fix))
     return problems
 
 

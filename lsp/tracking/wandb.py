@@ -6,6 +6,7 @@ keys, everything under the run's folder, fresh tables, shards as artifacts.
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 import shutil
@@ -121,7 +122,9 @@ class WandbLogger(Tracker):
         self.run.define_metric("train/step")
         self.run.define_metric("*", step_metric="train/step")
         self._sent_step = 0
-        self._upload_files("config.yaml", "run.json", "code.diff")
+        record = json.loads((run.folder / "run.json").read_text(encoding="utf-8"))
+        diff = () if record.get("secrets_in_diff") else ("code.diff",)
+        self._upload_files("config.yaml", "run.json", *diff)
         if self.mode == "online":
             use_lineage(self.run, run)
         if self.run.resumed:

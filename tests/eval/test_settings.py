@@ -21,6 +21,12 @@ def test_the_earlier_spelling_of_the_benchmark_is_read_and_said(capsys):
     assert capsys.readouterr().err.startswith("eval=pocket eval.per_cell=3 is read as")
 
 
+def test_no_setting_holds_a_secret():
+    with pytest.raises(ConfigError, match="looks like a secret. Keys come from") as caught:
+        read_settings(["run='https://me:pass-word@host/answers.json'"])
+    assert "run: holds" in str(caught.value) and "pass-word" not in str(caught.value)
+
+
 def test_a_benchmark_that_is_not_there_is_named_with_its_folder():
     with pytest.raises(ConfigError) as caught:
         read_settings(["run=a.json", "benchmark=pockett"])

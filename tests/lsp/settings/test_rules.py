@@ -1,6 +1,9 @@
 """What settings demand of each other, what is probably not meant, and secrets in them."""
 
+import random
+
 import pytest
+from planted import FORMATS, draw
 
 from lsp.errors import ConfigError
 from lsp.settings.compose import compose
@@ -78,21 +81,43 @@ def test_all_broken_rules_come_together():
         assert f"\n  {key}: " in text
 
 
-# Made up; none of them opens anything.
-SECRETS = {
-    "openai": "sk-proj-" + "abcDEF0123456789abcDEF",
-    "hub": "hf_" + "abcdefghijKLMNOP1234",
-    "url": "hunter2" * 2,
-}
+SECRET = draw(FORMATS["Groq"], random.Random(1))
 
 
 @pytest.mark.parametrize(
-    "setting", ["run_name={openai}", "tracker.project={hub}", "model.name=https://u:{url}@h/m"]
+    ("setting", "kind"),
+    [
+        ("run_name={}", "key of a known beginning"),
+        ("tracker.project={}", "key of a known beginning"),
+        ("model.name=https://me:{}@host/m", "credentials in an address"),
+        ("reward.url='https://host/r?key={}'", "key of a known beginning"),
+        ("reward.url='https://host/r?key=my-own'", "key in an address"),
+        ("reward.url=https://host/{}/r", "key of a known beginning"),
+    ],
 )
-def test_a_setting_that_holds_a_secret_is_refused_without_showing_it(setting):
+def test_a_setting_that_holds_a_secret_is_refused_without_showing_it(setting, kind):
     with pytest.raises(ConfigError, match="looks like a secret. Keys come from") as raised:
-        compose([setting.format(**SECRETS)])
-    assert not any(secret in str(raised.value) for secret in SECRETS.values())
+        compose(["reward=http", "reward.url=http://host/r", setting.format(SECRET)])
+    assert f"(found: {kind})" in str(raised.value) and SECRET not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    "setting",
+    ["reward.urll=https://host/{}", "reward.api_key={}", "num_steps={}", "method={}", "{}",
+     "run_name=[{}", "method.{}=1", "reward._target_=my.{}"],
+)  # fmt: skip
+def test_no_other_message_shows_a_secret_in_a_wrong_place(setting):
+    with pytest.raises(ConfigError) as raised:
+        compose(["reward=http", "reward.url=http://host/r", setting.format(SECRET)])
+    assert SECRET not in str(raised.value) and SECRET[10:] not in repr(raised.value.problems)
+
+
+def test_a_folder_that_a_variable_of_keys_names_may_be_a_runs(tmp_path, monkeypatch):
+    monkeypatch.setenv("KEY_DIR", str(tmp_path))
+    assert compose([f"run_dir={tmp_path}/run"]).run_dir == f"{tmp_path}/run"
+    monkeypatch.setenv("JUDGE_KEY", "my-very-own-words")
+    with pytest.raises(ConfigError, match=r"run_name: .* \(found: value of JUDGE_KEY\)"):
+        compose(["run_name=my-very-own-words"])
 
 
 def test_what_is_allowed_and_probably_not_meant_is_warned_of():

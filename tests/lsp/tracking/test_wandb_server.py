@@ -70,7 +70,7 @@ def test_everything_of_a_run_arrives_and_one_that_grows_sends_each_step_once(
     assert set(run.tags) == {"pocket", "lsp", "init-base"}
     assert run.config["method.self_reward_weight"] == 0.3 and "method" not in run.config
     assert yaml.safe_load(run.files["lsp/config.yaml"])["method"]["beta"] == 0.1
-    assert {"lsp/run.json", "lsp/code.diff"} <= set(run.files)
+    assert "lsp/run.json" in run.files  # and code.diff: tests/test_secrets_of_a_run.py
     # Scalars over train/step, per role; histograms; tables; summary.
     steps = [row["train/step"] for row in run.history]
     assert steps == [0, 1, 2, 3]
