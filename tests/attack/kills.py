@@ -103,10 +103,17 @@ def start(command: Sequence[str], log: Path) -> subprocess.Popen[bytes]:
         )
 
 
-def attack(work: Path, count: int, seed: int) -> list[Outcome]:
-    """``count`` kills, shared among the kinds, at moments drawn with ``seed``."""
-    base, sweep, draw = work / "base", work / "two.yaml", random.Random(f"kills {seed}")
-    _end(start(["run.py", *SMALL, "tracker=none", f"run_dir={base}"], work / "log"))
+def make_run(work: Path) -> Path:
+    """A finished run that was never disturbed, tracked by W&B offline."""
+    run = work / "undisturbed"
+    _end(start(["run.py", *SMALL, "tracker.mode=offline", f"run_dir={run}"], work / "log"))
+    return run
+
+
+def attack(base: Path, work: Path, count: int, seed: int) -> list[Outcome]:
+    """``count`` kills or a few more, shared among the kinds, at moments drawn with ``seed``."""
+    work.mkdir()
+    sweep, draw = work / "two.yaml", random.Random(f"kills {seed}")
     tree = {
         "program": "run.py",
         "method": "grid",
