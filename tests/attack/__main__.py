@@ -1,4 +1,4 @@
-"""``python -m tests.attack``: what reality does to a run, in minutes; the table of docs/reliability.md.
+"""``python -m tests.attack``: what reality does to a run; the table of docs/reliability.md.
 
     python -m tests.attack                       # all of it, seed 0
     python -m tests.attack kills=6 commands=50 files=30 answers=5 seed=1
