@@ -113,7 +113,7 @@ def read_rows(path: Path, split: str | None = None) -> list[Row]:
     ending = _ending(path)
     if ending == ".parquet":
         return _parquet_rows(path)
-    text = _text(path)
+    text = read_text(path)
     if ending == ".csv":
         return list(_csv_rows(text, path))
     return list(_line_rows(text, path)) if ending == ".jsonl" else _json_rows(text, path)
@@ -121,9 +121,7 @@ def read_rows(path: Path, split: str | None = None) -> list[Row]:
 
 def read_lines(path: Path) -> list[str]:
     """The lines of a text file that hold something; only a newline ends one. Raises RunError."""
-    if reason := _no_file(path):
-        raise RunError(reason)
-    return [line for line in _text(path).split("\n") if line.strip()]
+    return [line for line in read_text(path).split("\n") if line.strip()]
 
 
 def _ending(path: Path) -> str:
@@ -192,7 +190,10 @@ def _too_large(path: Path) -> str:
     return f"{path} holds more than {_largest() / 1e9:.3g} GB, the most that is read here: {needs}"
 
 
-def _text(path: Path) -> str:
+def read_text(path: Path) -> str:
+    """A text file's, in UTF-8, or UTF-16 with its mark. Raises RunError."""
+    if reason := _no_file(path):
+        raise RunError(reason)
     data = _bytes(path)
     encoding = "utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
     try:
@@ -299,7 +300,7 @@ def _saved_rows(folder: Path, split: str | None) -> list[Row]:
     import pyarrow as pa
 
     if os.path.isfile(folder / "dataset_dict.json"):
-        splits = _parsed(_text(folder / "dataset_dict.json"), f"{folder}/dataset_dict.json")
+        splits = _parsed(read_text(folder / "dataset_dict.json"), f"{folder}/dataset_dict.json")
         names = splits.get("splits") if isinstance(splits, dict) else None
         if not isinstance(names, list) or split not in names or not _is_plain(split):
             shown = ", ".join(map(str, names)) if isinstance(names, list) else "none"
@@ -307,7 +308,7 @@ def _saved_rows(folder: Path, split: str | None) -> list[Row]:
             raise RunError(f"{folder} holds the splits {shown}, {asked}; name {folder}/<split>")
         folder = folder / split
     place = f"{folder}/state.json"
-    state = _parsed(_text(folder / "state.json"), place)
+    state = _parsed(read_text(folder / "state.json"), place)
     try:
         names = [entry["filename"] for entry in state["_data_files"]]
     except (TypeError, KeyError) as error:

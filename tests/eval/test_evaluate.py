@@ -215,7 +215,7 @@ def test_the_command_reports_as_plain_text(data):
     words = [f"run={data}", "baseline=pocket", f"benchmark.data={data}", "dry_run=true"]
     with pytest.raises(SystemExit) as ended:
         main(words)
-    text = f"error: {data.resolve()}: row 1 has no column 'output'; it has 'instruction', 'dataset'"
+    text = f"error: {data.resolve()}, row 1 has no column 'output'; it has 'instruction', 'dataset'"
     assert ended.value.code == text
 
 

@@ -203,7 +203,7 @@ def test_a_function_may_return_an_array(module):
         ([torch.tensor(1.0), torch.ones(2, 3)], r"reward 1 is a Tensor of shape \(2, 3\), and"),
         (
             torch.tensor(11.0),
-            "2 rewards were asked for, and a Tensor came|iteration over a 0-d tensor",
+            "2 rewards were asked for, and a Tensor came",
         ),
         (torch.tensor([1.0, float("nan")]), "reward 1 is nan, and must be a finite number"),
         (torch.tensor([True, False]), "reward 0 is True, and must be a finite number"),
