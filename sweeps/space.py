@@ -202,7 +202,8 @@ def _parameters(tree: Any, method: str, prefix: str = "") -> Iterator[Parameter]
         raise ValueError(f"parameter {prefix}parameters is no group of parameters")
     for key, spec in tree.items():
         name = f"{prefix}{key}"
-        if not isinstance(key, str) or not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_.-]*", key):
+        is_name = isinstance(key, str) and re.fullmatch(r"[A-Za-z_][A-Za-z0-9_.-]*", key)
+        if not is_name or _read_by_hydra("0", key) != 0:
             raise ValueError(f"parameter {name!r:.80} is no name of a setting")
         if not isinstance(spec, dict):
             form = "write 'value: …', 'values: […]' or 'min', 'max'"
@@ -305,10 +306,10 @@ def hydra_value(value: Any) -> str:
     return QuotedString(literal, Quote.single).with_quotes()
 
 
-def _read_by_hydra(text: str) -> Any:
+def _read_by_hydra(text: str, key: str = "x") -> Any:
     """A value without quotes; None where there is none to be read, or null."""
     try:
-        override = OverridesParser.create().parse_override(f"x={text}")
+        override = OverridesParser.create().parse_override(f"{key}={text}")
     except HydraException:
         return None
     return None if override.is_sweep_override() else override.value()
