@@ -92,7 +92,8 @@ def run_all(commands: Sequence[Sequence[str]], workers: int) -> list[str | None]
                     requests.pass_on([job.process for job in running.values()])
                 for job in [running.pop(one) for one in ready if one in running]:
                     ends[job.place] = _end(job)
-                    word = "" if ends[job.place] is None else "FAILED  "
+                    failed = "STOPPED " if requests.signals else "FAILED  "
+                    word = "" if ends[job.place] is None else failed
                     words = " ".join(commands[job.place])
                     print(
                         f"{len(ends)}/{len(commands)}  {word}{words}", file=sys.stderr, flush=True

@@ -180,7 +180,7 @@ def _words(command: Any) -> tuple[str, ...]:
         or words.count("${args_no_hyphens}") != 1
     ):
         form = '["${env}", python, "${program}", "${args_no_hyphens}"]'
-        raise ValueError(f"command does not start run.py with the point's settings; write {form}")
+        raise ValueError(f"command does not give the point's settings to run.py; write {form}")
     more = [_with_variables(word) for word in words[2:] if word != "${args_no_hyphens}"]
     if strange := [word for word in more if "=" not in word or word.startswith("-")]:
         raise ValueError(f"command has {strange[0]}, which is no setting of run.py")
