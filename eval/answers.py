@@ -4,7 +4,6 @@ Answers are written once, and gone on with after a kill.
 """
 
 import json
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,13 @@ from lsp.files import lock
 from lsp.run.checkpoint import newest_checkpoint
 from lsp.run.folder import RUN_FILE, find_run, read_run, weights_identity
 from lsp.settings.config import local_model_folder
+from lsp.tools.rows import (
+    is_file_of_rows,
+    is_saved_folder,
+    read_rows,
+    unreadable,
+    without_ending,
+)
 
 ARTIFACT, HUB = "wandb:", "hub:"
 
@@ -61,12 +67,12 @@ def resolve_side(name: str, runs_root: str, look_up: bool = True) -> Side:
         version = f"{artifact.name.partition(':')[0]}-{artifact.version}"
         folder = Path(runs_root) / "artifacts" / version
         return Side(version, str(folder), artifact=name, identity=artifact.digest)
-    if name.endswith((".json", ".jsonl")):
+    if is_file_of_rows(name) or is_saved_folder(Path(name)):
         path = Path(name).resolve()
-        if not path.is_file():
-            raise RunError(f"there is no file of answers {name}")
+        if reason := unreadable(path):
+            raise RunError(f"{name} is to be a file of answers, and {reason}")
         # Files of many models bear one name; their folders tell them apart.
-        return Side(f"{path.parent.name}-{path.stem}", file=path)
+        return Side(f"{path.parent.name}-{without_ending(path)}", file=path)
     if (Path(name) / RUN_FILE).is_file() or (Path(runs_root) / name / RUN_FILE).is_file():
         run = find_run(name, runs_root)
         checkpoint = newest_checkpoint(run)
@@ -141,8 +147,8 @@ def local_file(name: str) -> Path:
 
 
 def read_instructions(data: str) -> list[Instruction]:
-    """A benchmark from a .json / .jsonl file, here or on the Hub. Raises RunError for what would
-    fail later: a column that lacks, an instruction that stands twice, text that is no Unicode."""
+    """A benchmark from a file of rows, here or on the Hub. Raises RunError for what would fail
+    later: a column that lacks, an instruction that stands twice, text that is no Unicode."""
     rows = read_rows(local_file(data))
     if not rows:
         raise RunError(f"{data} holds no instructions")
@@ -151,45 +157,25 @@ def read_instructions(data: str) -> list[Instruction]:
         raise RunError(f"{data}: {without_set} of {len(rows)} rows have no 'dataset'")
     instructions = []
     for number, row in enumerate(rows):
-        source, text = row.get("dataset", "all"), row.get("instruction")
-        if not isinstance(text, str):
-            raise RunError(f"{data}: row {number} has no text column 'instruction'")
+        source, text = row.get("dataset", "all"), row.text("instruction")
         if not isinstance(source, str) or not source.isprintable() or source in ("", OVERALL):
             name = f"name of a set (printable text, and not {OVERALL!r}, which is the total)"
-            raise RunError(f"{data}: dataset={source!r} of row {number} is no {name}")
-        if re.search("[\ud800-\udfff]", text):
-            raise RunError(f"{data}: the instruction of row {number} holds half a character")
+            raise RunError(f"{row.place}: dataset={source!r} is no {name}")
         instructions.append(Instruction(number, source, text))
     if len({instruction.text for instruction in instructions}) < len(rows):
         raise RunError(f"{data}: some instructions stand twice, so answers cannot be told apart")
     return instructions
 
 
-def read_rows(path: Path) -> list[dict[str, Any]]:
-    """JSON array or JSON lines of objects."""
-    try:
-        text = path.read_text(encoding="utf-8")
-        if path.suffix == ".json":
-            rows = json.loads(text)
-        else:
-            rows = [json.loads(line) for line in text.split("\n") if line.strip()]
-    except (OSError, ValueError) as error:
-        raise RunError(f"{path} cannot be read as JSON: {error}") from error
-    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-        raise RunError(f"{path} is no list of objects")
-    return rows
-
-
 def ready_answers(file: Path, instructions: Sequence[Instruction]) -> list[str]:
     """Answers from a file with columns instruction and output, matched by instruction. Raises
     RunError where one is missing or stands twice."""
     by_text: dict[str, str] = {}
-    for number, row in enumerate(read_rows(file)):
-        if not isinstance(row.get("instruction"), str) or not isinstance(row.get("output"), str):
-            raise RunError(f"{file}: row {number} lacks text in 'instruction' or 'output'")
-        if row["instruction"] in by_text:
-            raise RunError(f"{file}: the instruction of row {number} stands twice")
-        by_text[row["instruction"]] = row["output"]
+    for row in read_rows(file):
+        instruction = row.text("instruction")
+        if instruction in by_text:
+            raise RunError(f"{row.place}: its instruction stands twice")
+        by_text[instruction] = row.text("output", may_be_empty=True)
     missing = [i for i in instructions if i.text not in by_text]
     if missing:
         problem = f"{file} has no answer to {len(missing)} of {len(instructions)} instructions"

@@ -1,6 +1,5 @@
 """What models are asked: ``conf/evaluate/benchmark/*.yaml`` goes in, instructions come out."""
 
-import csv
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,9 +10,9 @@ from eval.length_control import GamedRows, length_controlled_win_rate
 from eval.types import Instruction, Pair
 from eval.win_rate import by_source, weighted_win_rate
 from lsp.errors import RunError
-from lsp.files import read_csv
 from lsp.pocket.language import evaluation_queries
 from lsp.settings.schema import setting, settings
+from lsp.tools.rows import read_rows
 
 DIFFICULTY = "instruction_difficulty"
 
@@ -24,9 +23,9 @@ class AlpacaEval(BenchmarkSettings):
     ``index`` tells the instructions' difficulties too; without both tables length control is the
     minimal variant."""
 
-    data: str = setting("rows of instruction and dataset: .json, .jsonl, hub:…")
-    difficulty: str | None = setting("a CSV, for length control", default=None)
-    gamed: str | None = setting("a CSV: length control as published", default=None)
+    data: str = setting("a file of rows of instruction and dataset, here or on the Hub (hub:…)")
+    difficulty: str | None = setting("a table, for length control", default=None)
+    gamed: str | None = setting("a table: length control as published", default=None)
 
     def build(self, context: EvaluationContext) -> list[Instruction]:
         """Refuses a table that cannot be used, before anything is paid for."""
@@ -86,10 +85,11 @@ class PocketBenchmark(BenchmarkSettings):
 
 
 def read_columns(file: str, *names: str) -> list[list[float]]:
-    """Columns of numbers of a CSV file. Raises RunError where one is missing or no number."""
-    try:
-        rows = read_csv(local_file(file))
-        return [[float(row[name]) for row in rows] for name in names]
-    except (OSError, csv.Error, KeyError, TypeError, ValueError) as error:
-        problem = f"is no CSV file with columns of numbers {', '.join(names)}"
-        raise RunError(f"{file} {problem} ({type(error).__name__}: {error})") from error
+    """Columns of numbers of a file of rows. Raises RunError where one lacks, or no number is."""
+    columns: list[list[float]] = [[] for _ in names]
+    for row in read_rows(local_file(file)):
+        for name, column in zip(names, columns, strict=True):
+            if (number := row.number(name)) is None:
+                raise RunError(f"{row.place} has no number in {name!r}")
+            column.append(number)
+    return columns

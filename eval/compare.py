@@ -14,12 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from eval.answers import read_rows
 from eval.win_rate import Comparison, by_source, compare_paired
 from lsp.errors import RunError
 from lsp.run.folder import find_run, path_word
 from lsp.settings.command import read_command
 from lsp.settings.schema import setting, settings
+from lsp.tools.rows import read_rows
 from lsp.tools.text import text_table
 
 SAME = ("benchmark", "baseline", "judge", "template", "order", "temperature", "max_new_tokens",

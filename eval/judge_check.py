@@ -7,17 +7,17 @@ verdicts in the same columns do as well. Measures are pure functions of two list
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from eval.answers import read_rows
+from eval.answers import local_file
 from eval.contracts import EvaluationContext, MeasurementSettings
 from eval.types import Pair
 from eval.win_rate import TIE
 from lsp.errors import RunError
 from lsp.settings.schema import setting, settings
+from lsp.tools.rows import read_rows
 from lsp.tools.text import text_table
 
 
@@ -39,7 +39,7 @@ class JudgeCheck(MeasurementSettings):
 
     measures = "judge"
     name: str = setting("of the check; results go to <runs_root>/eval/<name>/<judge>/")
-    data: str | None = setting("a .json or .jsonl file of published verdicts")
+    data: str | None = setting("a file of rows with published verdicts")
     max_pairs: int | None = setting("the first so many; null: all", ge=1, le=10_000_000)
 
     def build(self, context: EvaluationContext) -> Published:
@@ -48,23 +48,21 @@ class JudgeCheck(MeasurementSettings):
             needs = "benchmark.data=<file of published verdicts>"
             raise RunError(f"benchmark=judge_check needs {needs}")
         pairs, preferences, identical, missing = [], [], 0, 0
-        for number, row in enumerate(read_rows(Path(self.data))):
-            for column in ("instruction", "output_1", "output_2"):
-                if not isinstance(row.get(column), str):
-                    raise RunError(f"{self.data}: row {number} lacks text in {column!r}")
-            preference = row.get("preference")
+        for row in read_rows(local_file(self.data)):
+            instruction = row.text("instruction", may_be_empty=True)
+            outputs = [row.text(name, may_be_empty=True) for name in ("output_2", "output_1")]
+            preference = row.number("preference")
             if preference is None:
                 missing += 1
-            elif not isinstance(preference, (int, float)) or not 1 <= preference <= 2:
-                where = f"{self.data}: preference={preference!r} in row {number}"
+            elif not 1 <= preference <= 2:
                 scale = "[1, 2]; 1.5 is a tie (0 in old files), null no verdict"
-                raise RunError(f"{where} is not in {scale}")
-            elif row["output_1"] == row["output_2"]:
+                raise RunError(f"{row.place}: preference={preference:g} is not in {scale}")
+            elif outputs[0] == outputs[1]:
                 identical += 1
             else:
-                texts = (row["instruction"], row["output_2"], row["output_1"])
-                pairs.append(Pair(len(pairs), str(row.get("dataset", "all")), *texts))
-                preferences.append(float(preference))
+                source = str(row.get("dataset", "all"))
+                pairs.append(Pair(len(pairs), source, instruction, *outputs))
+                preferences.append(preference)
         if not pairs:
             raise RunError(f"{self.data} holds no pair of different answers with a verdict")
         return Published(pairs[: self.max_pairs], preferences[: self.max_pairs], identical, missing)

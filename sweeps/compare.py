@@ -32,7 +32,7 @@ from lsp.settings.schema import setting, settings
 from lsp.tools.text import markdown_table
 from lsp.tracking.reader import read_summary
 from sweeps.claims import Differences, estimate, holm, verdict
-from sweeps.parallel import ROOT, require_all
+from sweeps.parallel import ROOT, require_all, start_command
 
 
 @settings
@@ -325,4 +325,4 @@ def draw_queries(runs: Sequence[Run], root: Path) -> Path | None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    start_command(main)

@@ -3,58 +3,37 @@
     python -m sweeps.local sweeps/beta.yaml workers=2
     python -m sweeps.local sweeps/beta.yaml num_steps=50 folder=outputs/quick
 
-``workers``, ``folder``, ``count`` (points of a random sweep) and ``draw_seed`` are this command's;
-everything else goes to every run. Points become arguments by the same function that W&B's agent
-uses. Each point has its own run folder and ``resume=auto``: a finished one ends at once, one that
-was stopped goes on, and one that was run with other settings is refused.
+``workers``, ``folder``, ``count`` and ``draw_seed`` are this command's; everything else goes to
+every run. All points are checked before the first begins. Each has its own run folder and
+``resume=auto``: a finished one ends at once, one that was stopped goes on, and one that was run
+with other settings is refused.
 """
 
-import itertools
+import hashlib
+import json
 import math
-import os
-import random
+import re
 import sys
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean, stdev
-from typing import Any
 
-import yaml
 from matplotlib.figure import Figure
 
-from lsp.errors import RunError
+from lsp.errors import ConfigError, RunError
 from lsp.files import write_json, write_text
 from lsp.settings.command import read_command, split_settings
+from lsp.settings.compose import compose
 from lsp.settings.schema import setting, settings
 from lsp.tools.text import markdown_table
 from lsp.tracking.reader import read_summary
-from sweeps.parallel import run_all
+from sweeps.parallel import run_all, start_command
+from sweeps.space import OURS, Point, Sweep, hydra_value, points, read_sweep, words_of
 
-Point = dict[str, Any]
 Outcome = tuple[Point, float]
 """A point of the sweep, and the metric of its run."""
-DISTRIBUTIONS = ("uniform", "log_uniform_values", "int_uniform")
-
-
-@dataclass(frozen=True)
-class Sweep:
-    """A checked sweep file. ``swept``: parameters of several values; ``settings``: no seed."""
-
-    name: str
-    metric: str
-    goal: str
-    method: str
-    parameters: dict[str, dict[str, Any]]
-
-    @property
-    def swept(self) -> list[str]:
-        return [name for name, spec in self.parameters.items() if "value" not in spec]
-
-    @property
-    def settings(self) -> list[str]:
-        return [name for name in self.swept if name != "seed"]
+LONGEST_NAME = 120
 
 
 @settings
@@ -63,94 +42,13 @@ class LocalSettings:
 
     workers: int = setting("runs at once", default=1, ge=1, le=1024)
     folder: str | None = setting("of runs; null: outputs/sweep-<name>", default=None)
-    count: int | None = setting("points of a random sweep", default=None, ge=1, le=100_000)
+    count: int | None = setting(
+        "points: so many of a random sweep, the first of a grid; null: run_cap, or all of a grid",
+        default=None,
+        ge=1,
+        le=100_000,
+    )
     draw_seed: int = setting("of a random sweep's points", default=0, ge=0, le=2**32 - 1)
-
-
-def read_sweep(path: Path) -> Sweep:
-    """A sweep file in W&B's format. Raises RunError."""
-    try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise RunError(f"there is no file {path}; sweep files are in sweeps/") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise RunError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(tree, dict) or not isinstance(tree.get("parameters"), dict):
-        raise RunError(f"{path} has no 'parameters'; see sweeps/beta.yaml for one that works")
-    method = tree.get("method")
-    if method not in ("grid", "random"):
-        more = "; bayes needs W&B's server: wandb sweep, wandb agent" if method == "bayes" else ""
-        raise RunError(f"{path}: method={method} is neither grid nor random{more}")
-    metric = tree.get("metric")
-    if not isinstance(metric, dict) or not metric.get("name"):
-        raise RunError(f"{path} has no metric.name; for instance eval/pocket/win_rate")
-    if tree.get("program") != "run.py":
-        raise RunError(f"{path}: program={tree.get('program')}; runs here are of run.py")
-    for name, spec in tree["parameters"].items():
-        _check_parameter(path, method, name, spec)
-    goal = metric.get("goal", "minimize")
-    return Sweep(tree.get("name", path.stem), metric["name"], goal, method, tree["parameters"])
-
-
-def _check_parameter(path: Path, method: str, name: str, spec: Any) -> None:
-    where = f"{path}: parameter {name}"
-    if not isinstance(spec, dict):
-        raise RunError(f"{where} is {spec!r}; write 'value: …', 'values: […]' or 'min', 'max'")
-    if "value" in spec or (isinstance(spec.get("values"), list) and spec["values"]):
-        return
-    if "values" in spec:
-        raise RunError(f"{where} has no list of values")
-    if method == "grid":
-        raise RunError(f"{where} has no values, and a grid needs them; or choose method: random")
-    kind = spec.get("distribution", "uniform")
-    if kind not in DISTRIBUTIONS:
-        raise RunError(f"{where}: distribution={kind} is none of {', '.join(DISTRIBUTIONS)}")
-    low, high = spec.get("min"), spec.get("max")
-    if not {type(low), type(high)} <= {int, float} or low > high:
-        raise RunError(f"{where} needs numbers min <= max, and has min={low}, max={high}")
-    if kind == "log_uniform_values" and low <= 0:
-        raise RunError(f"{where}: a log scale needs min above 0, and has min={low}")
-
-
-def points(sweep: Sweep, count: int | None, seed: int) -> list[Point]:
-    """Every point of a grid, or ``count`` random ones (the same ones for the same seed)."""
-    specs = sweep.parameters
-    if sweep.method == "grid":
-        options = [[s["value"]] if "value" in s else s["values"] for s in specs.values()]
-        return [dict(zip(specs, values, strict=True)) for values in itertools.product(*options)]
-    if count is None:
-        raise RunError("a random sweep has no end: say count=<number of points>")
-    source = random.Random(f"sweep {seed}")
-    drawn: list[Point] = []
-    for _ in range(1000 * count):  # a point drawn before is drawn again
-        point = {name: _draw(spec, source) for name, spec in specs.items()}
-        if point not in drawn:
-            drawn.append(point)
-        if len(drawn) == count:
-            return drawn
-    raise RunError(f"the sweep has {len(drawn)} different points, fewer than count={count}")
-
-
-def _draw(spec: dict[str, Any], source: random.Random) -> Any:
-    if "value" in spec:
-        return spec["value"]
-    if "values" in spec:
-        return source.choice(spec["values"])
-    low, high = spec["min"], spec["max"]
-    match spec.get("distribution"):
-        case "log_uniform_values":
-            return math.exp(source.uniform(math.log(low), math.log(high)))
-        case "int_uniform":
-            return source.randint(low, high)
-    return source.uniform(low, high)
-
-
-def arguments_of(point: Point) -> list[str]:
-    """``key=value`` as W&B's agent passes them for ``${args_no_hyphens}``."""
-    from wandb.sdk.launch.sweeps.utils import create_sweep_command_args
-
-    command = {"args": {name: {"value": value} for name, value in point.items()}}
-    return create_sweep_command_args(command)["args_no_hyphens"]
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -160,17 +58,13 @@ def main(arguments: Sequence[str]) -> None:
         if len(files) != 1:
             raise RunError("name one sweep: python -m sweeps.local sweeps/beta.yaml [workers=2 …]")
         sweep = read_sweep(Path(files[0]))
+        folder = Path(settings.folder or f"outputs/sweep-{_as_name(sweep.name)}")
         drawn = points(sweep, settings.count, settings.draw_seed)
+        folders = [folder / name for name in folder_names(sweep, drawn)]
+        lines = command_lines(sweep, drawn, overrides, folders)
     except RunError as error:
         sys.exit(f"error: {error}")
-    folder = Path(settings.folder or f"outputs/sweep-{sweep.name}")
-    folders, commands = [], []
-    for point in drawn:
-        values = (f"{name.rpartition('.')[2]}-{point[name]}" for name in sweep.swept)
-        folders.append(folder / ("_".join(values) or "only").replace(os.sep, "-"))
-        where = [f"run_dir={folders[-1]}", "resume=auto"]
-        commands.append(["run.py", *arguments_of(point), *overrides, *where])
-    ends = run_all(commands, settings.workers)
+    ends = run_all([["run.py", *line] for line in lines], settings.workers)
     outcomes, failures = [], []
     for point, place, failure in zip(drawn, folders, ends, strict=True):
         if failure is not None:
@@ -188,16 +82,63 @@ def main(arguments: Sequence[str]) -> None:
         sys.exit(f"error: {len(failures)} runs failed; the first said:\n{failures[0]}")
 
 
+def command_lines(
+    sweep: Sweep, drawn: Sequence[Point], overrides: Sequence[str], folders: Sequence[Path]
+) -> list[list[str]]:
+    """What each run is started with. Raises RunError where one of them could not run: composed and
+    checked as a run's own, all of them before any begins."""
+    names = [*OURS, *(parameter.name for parameter in sweep.parameters)]
+    for word in (*sweep.words, *overrides):
+        if (key := word.partition("=")[0].lstrip("+")) in names:
+            raise RunError(f"{word}: {key} is the sweep's own, for each run; leave it out")
+    lines = []
+    for point, place in zip(drawn, folders, strict=True):
+        ours = [f"run_dir={hydra_value(str(place))}", "resume=auto"]
+        lines.append([*words_of(point), *sweep.words, *overrides, *ours])
+    print(f"checking {len(lines)} points", file=sys.stderr, flush=True)
+    wrong = []
+    for line in lines:
+        try:
+            compose(line)
+        except ConfigError as error:
+            wrong.append(f"{' '.join(line)}\n{error}")
+    if wrong:
+        count = f"{len(wrong)} of {len(lines)} points cannot run, so none was started"
+        raise RunError(f"{count}; the first: {wrong[0]}")
+    return lines
+
+
+def folder_names(sweep: Sweep, drawn: Sequence[Point]) -> list[str]:
+    """A name for each point, of its swept values; with a hash where that would not tell it."""
+    texts = [
+        "_".join(f"{name.rpartition('.')[2]}-{point[name]}" for name in sweep.swept) or "only"
+        for point in drawn
+    ]
+    counts, names = Counter(map(_as_name, texts)), []
+    for point, text in zip(drawn, texts, strict=True):
+        name = _as_name(text)
+        if name != text or len(name) > LONGEST_NAME or counts[name] > 1:
+            digest = hashlib.sha256(json.dumps(point).encode()).hexdigest()[:8]
+            name = f"{name[:LONGEST_NAME]}-{digest}"
+        names.append(name)
+    return names
+
+
+def _as_name(text: str) -> str:
+    """Without what a path or a shell would read."""
+    return re.sub(r"[^\w.+-]", "-", text)
+
+
 def outcome_table(sweep: Sweep, outcomes: Sequence[Outcome]) -> str:
     """Markdown: a line for each combination of swept values, over its seeds; the best is marked."""
     values_of = grouped(outcomes, sweep.settings)
     pick = min if sweep.goal == "minimize" else max
-    best = pick(values_of, key=lambda combination: mean(values_of[combination]))
+    best = pick(values_of, key=lambda key: mean(values_of[key]))
     lines = []
-    for combination, values in values_of.items():
-        cells = [f"{x:g}" if isinstance(x, float) else str(x) for x in combination]
+    for key, values in values_of.items():
+        cells = [f"{x:g}" if isinstance(x, float) else str(x) for x in key]
         deviation = f"{stdev(values):.4f}" if len(values) > 1 else ""
-        mark = "best" if combination == best else ""
+        mark = "best" if key == best else ""
         lines.append([*cells, f"{mean(values):.4f}", deviation, str(len(values)), mark])
     return markdown_table([*sweep.settings, sweep.metric, "standard deviation", "runs", ""], lines)
 
@@ -206,8 +147,14 @@ def grouped(outcomes: Sequence[Outcome], names: Sequence[str]) -> dict[tuple, li
     """The metrics of each combination of values under these names."""
     values_of = defaultdict(list)
     for point, value in outcomes:
-        values_of[tuple(point[name] for name in names)].append(value)
+        values_of[combination(point, names)].append(value)
     return values_of
+
+
+def combination(point: Point, names: Sequence[str]) -> tuple:
+    """A point's values under these names; a list or group as its text, null as "null"."""
+    values = (point[name] for name in names)
+    return tuple(hydra_value(x) if x is None or isinstance(x, (list, dict)) else x for x in values)
 
 
 def draw(sweep: Sweep, outcomes: Sequence[Outcome], folder: Path) -> Path:
@@ -220,7 +167,7 @@ def draw(sweep: Sweep, outcomes: Sequence[Outcome], folder: Path) -> Path:
     axis = figure.add_subplot()
     for name in (sweep.settings or sweep.swept)[:1]:
         values_of = grouped(outcomes, [name])
-        numeric = all(isinstance(x, (int, float)) for (x,) in values_of)
+        numeric = all(type(x) in (int, float) for (x,) in values_of)
         groups = sorted(values_of.items()) if numeric else list(values_of.items())
         xs = [x if numeric else str(x) for (x,), _ in groups]
         for x, (_, values) in zip(xs, groups, strict=True):
@@ -236,7 +183,7 @@ def draw(sweep: Sweep, outcomes: Sequence[Outcome], folder: Path) -> Path:
 
 
 def _numeric(outcomes: Sequence[Outcome], name: str) -> bool:
-    values = {point[name] for point, _ in outcomes}
+    values = [x for (x,) in grouped(outcomes, [name])]
     return len(values) > 1 and all(type(value) in (int, float) for value in values)
 
 
@@ -245,14 +192,14 @@ def _draw_maps(
 ) -> Path:
     """Means over seeds as cells, their numbers written in them; all maps share one scale."""
     others = [name for name in sweep.settings if name not in numbers]
-    maps = {combination: [] for combination in grouped(outcomes, others)}
+    maps = {title: [] for title in grouped(outcomes, others)}
     for point, value in outcomes:
-        maps[tuple(point[name] for name in others)].append((point, value))
+        maps[combination(point, others)].append((point, value))
     means = [mean(values) for values in grouped(outcomes, [*others, *numbers]).values()]
     figure = Figure(figsize=(1 + 4.5 * len(maps), 4), layout="constrained")
     axes = figure.subplots(1, len(maps), squeeze=False)[0]
     xs, ys = (sorted({point[name] for point, _ in outcomes}) for name in numbers)
-    for axis, (combination, found) in zip(axes, maps.items(), strict=True):
+    for axis, (title, found) in zip(axes, maps.items(), strict=True):
         cells = grouped(found, numbers)
         grid = [[mean(cells.get((x, y), [math.nan])) for x in xs] for y in ys]
         axis.imshow(grid, origin="lower", vmin=min(means), vmax=max(means), cmap="viridis")
@@ -265,7 +212,7 @@ def _draw_maps(
         axis.set_yticks(range(len(ys)), [f"{y:g}" for y in ys])
         axis.set_xlabel(numbers[0])
         axis.set_ylabel(numbers[1])
-        axis.set_title(", ".join(map(str, combination)) or sweep.metric)
+        axis.set_title(", ".join(map(str, title)) or sweep.metric)
     figure.suptitle(sweep.metric)
     path = folder / "outcome.png"
     figure.savefig(path, dpi=110)
@@ -273,4 +220,4 @@ def _draw_maps(
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    start_command(main)

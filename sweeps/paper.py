@@ -22,7 +22,7 @@ from lsp.errors import RunError
 from lsp.settings.command import read_settings, split_settings
 from lsp.settings.compose import CONF
 from lsp.settings.schema import setting, settings
-from sweeps.parallel import require_all
+from sweeps.parallel import require_all, start_command
 
 OURS = ("seed", "run_dir", "runs_root", "resume", "experiment", "method", "init", "init.run")
 
@@ -96,4 +96,4 @@ def run_command(
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    start_command(main)

@@ -1,51 +1,119 @@
-"""Commands of this project go in, several run at a time, one thread each; what failed comes out.
+"""Commands of this project go in, several run at a time; what failed comes out.
 
 Each command has a process of its own, forked from one that has loaded what all of them need: a run
-of the pocket world would else spend a sixth of its time on imports.
+of the pocket world would else spend a sixth of its time on imports. A request to stop is theirs
+too: they are asked once to end, no other begins, and the whole command ends with one line.
 """
 
 import multiprocessing
 import os
 import runpy
+import signal
 import sys
 import tempfile
 import traceback
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import wait
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).parents[1]
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "0"}
 LOADED = ["lsp.loop.recorder", "lsp.report.page", "transformers.models.llama.modeling_llama"]
+ASKING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+STOPPED = "what had ended is kept, and the same command goes on"
+
+
+@dataclass(frozen=True)
+class _Job:
+    """A command that runs. ``said``: the file of its words; ``place``: its number."""
+
+    process: Any
+    said: Any
+    place: int
+
+
+class _Requests:
+    """Signals that ask for a stop, as a file descriptor that ``wait`` can watch."""
+
+    def __init__(self) -> None:
+        self.signals: list[signal.Signals] = []
+
+    def __enter__(self) -> "_Requests":
+        self.reader, self._writer = os.pipe()
+        self._before = {number: signal.signal(number, self._note) for number in ASKING}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        os.close(self.reader)
+        os.close(self._writer)
+
+    def _note(self, number: int, frame: Any) -> None:
+        self.signals.append(signal.Signals(number))
+        os.write(self._writer, b"!")
+
+    def pass_on(self, processes: Sequence[Any]) -> None:
+        """Ask for what a run saves upon; with a second Ctrl-C end them at once."""
+        os.read(self.reader, 4096)
+        at_once = self.signals.count(signal.SIGINT) > 1
+        for process in processes:
+            process.kill() if at_once else process.terminate()
+        if processes and not at_once:
+            what = f"{self.signals[-1].name}: waiting for {len(processes)} to save and end"
+            print(f"{what}; a second Ctrl-C ends them at once", file=sys.stderr, flush=True)
 
 
 def run_all(commands: Sequence[Sequence[str]], workers: int) -> list[str | None]:
     """Run ``python <command>`` for each; None for one that ended well, else the end of what it
-    said. A failure does not stop the others. Progress goes to stderr."""
+    said. A failure does not stop the others; a signal does, and ends this process when they have
+    ended. Progress goes to stderr."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(LOADED)
-    done = 0
-
-    def run(command: Sequence[str]) -> str | None:
-        nonlocal done
-        with tempfile.NamedTemporaryFile() as said:
-            process = context.Process(target=_run, args=(list(command), said.name))
-            process.start()
-            process.join()
-            failed, text = process.exitcode != 0, Path(said.name).read_text(errors="replace")
-        done += 1
-        word = "FAILED  " if failed else ""
-        print(f"{done}/{len(commands)}  {word}{' '.join(command)}", file=sys.stderr, flush=True)
-        return text[-2000:].strip() if failed else None
-
+    waiting = deque(enumerate(commands))
+    running: dict[int, _Job] = {}
+    ends: dict[int, str | None] = {}
     before = {name: os.environ.get(name) for name in ONE_THREAD}
     os.environ.update(ONE_THREAD)
     try:
-        with ThreadPoolExecutor(workers) as pool:
-            return list(pool.map(run, commands))
+        with _Requests() as requests:
+            while running or (waiting and not requests.signals):
+                while waiting and len(running) < workers and not requests.signals:
+                    place, command = waiting.popleft()
+                    said = tempfile.NamedTemporaryFile()  # noqa: SIM115, closed when it has ended
+                    process = context.Process(target=_run, args=(list(command), said.name))
+                    process.start()
+                    running[process.sentinel] = _Job(process, said, place)
+                ready = wait([*running, requests.reader])
+                if requests.reader in ready:
+                    requests.pass_on([job.process for job in running.values()])
+                for job in [running.pop(one) for one in ready if one in running]:
+                    ends[job.place] = _end(job)
+                    failed = "STOPPED " if requests.signals else "FAILED  "
+                    word = "" if ends[job.place] is None else failed
+                    words = " ".join(commands[job.place])
+                    print(
+                        f"{len(ends)}/{len(commands)}  {word}{words}", file=sys.stderr, flush=True
+                    )
     finally:
         for name, value in before.items():
             os.environ.pop(name) if value is None else os.environ.update({name: value})
+    if requests.signals:
+        sys.exit(f"stopped by {requests.signals[0].name}: {STOPPED}")
+    return [ends[place] for place in range(len(commands))]
+
+
+def _end(job: _Job) -> str | None:
+    """None where a process ended well, else the end of what it said."""
+    job.process.join()
+    with job.said:
+        text = Path(job.said.name).read_text(errors="replace")
+    failed = job.process.exitcode != 0
+    job.process.close()
+    return text[-2000:].strip() if failed else None
 
 
 def require_all(commands: Sequence[list[str]], workers: int) -> None:
@@ -53,6 +121,14 @@ def require_all(commands: Sequence[list[str]], workers: int) -> None:
     for command, failure in zip(commands, run_all(commands, workers), strict=True):
         if failure is not None:
             sys.exit(f"error: python {' '.join(command)} failed:\n{failure}")
+
+
+def start_command(main: Callable[[list[str]], None]) -> None:
+    """Run a sweep's ``main`` on the command line; Ctrl-C between its runs is one line too."""
+    try:
+        main(sys.argv[1:])
+    except KeyboardInterrupt:
+        sys.exit(f"stopped by SIGINT: {STOPPED}")
 
 
 def _run(command: list[str], output: str) -> None:

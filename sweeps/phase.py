@@ -29,7 +29,7 @@ from lsp.run.checkpoint import newest_checkpoint
 from lsp.settings.command import read_settings
 from lsp.settings.schema import setting, settings
 from lsp.tools.text import markdown_table
-from sweeps.parallel import ROOT, require_all
+from sweeps.parallel import ROOT, require_all, start_command
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -322,4 +322,4 @@ def draw(cells: Sequence[Cell], path: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    start_command(main)

@@ -34,6 +34,7 @@ from sweeps.compare import (
     spread,
     train_all,
 )
+from sweeps.parallel import start_command
 
 CONTROL = "frozen"
 RULES = Path(__file__).with_name("rules.yaml")
@@ -131,4 +132,4 @@ def rank_text(rows: Sequence[Row], learners: Sequence[str], own: Sequence[str]) 
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    start_command(main)

@@ -16,7 +16,7 @@ from lsp.files import read_csv
 from lsp.run.folder import read_run
 from lsp.run.provenance import provenance
 from lsp.tools.text import markdown_table
-from sweeps.parallel import ROOT, require_all
+from sweeps.parallel import ROOT, require_all, start_command
 
 
 @dataclass(frozen=True)
@@ -114,4 +114,4 @@ def main(arguments: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    start_command(main)

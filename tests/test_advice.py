@@ -200,7 +200,8 @@ USAGE = {
 }
 """What a command says of its own use, RUN in the place of a run."""
 OWN = {
-    *("run.py:hydra_main", "sweeps/compare.py:train_all", "sweeps/local.py:main"),
+    *("run.py:hydra_main", "sweeps/compare.py:train_all"),
+    *("sweeps/local.py:main", "sweeps/local.py:command_lines"),
     *("sweeps/paper.py:run_command", "sweeps/phase.py:play", "sweeps/reproduce.py"),
 }
 """Command lines that the program itself makes or looks for."""

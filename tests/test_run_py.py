@@ -213,6 +213,14 @@ def run_py_main(arguments):
     module.main(arguments)
 
 
+def test_a_multirun_goes_through_the_files_of_a_group(tmp_path):
+    words = ["method=glob(lsp*)", "seed=range(1,3)", "dry_run=true", "tracker=none"]
+    result = run_py("-m", *words, f"runs_root={tmp_path}")
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.count("  method    lsp_zero") == 2
+    assert result.stdout.count("  method    lsp") == 4
+
+
 def test_a_multirun_that_cannot_be_is_refused_before_any_job(monkeypatch):
     with pytest.raises(SystemExit, match="write group_size=4"):
         run_py_main(["-m", "seed=0,1", "num_generations=4"])

@@ -13,17 +13,29 @@ RANGE = "[lowest, highest] R; one outside of it ends the run; null: not known"
 
 
 def checked(values: Any, count: int) -> list[float]:
-    """The rewards as floats. Raises ValueError where they are not ``count`` finite numbers."""
-    if isinstance(values, (str, bytes)) or not isinstance(values, Iterable):
+    """The rewards as floats, those of a tensor or array too. Raises ValueError where they are not
+    ``count`` finite numbers."""
+    if isinstance(values, (str, bytes)) or not isinstance(values, Iterable) or _is_single(values):
         raise ValueError(f"{count} rewards were asked for, and a {type(values).__name__} came")
     values = list(values)
     if len(values) != count:
         raise ValueError(f"{count} rewards were asked for, and {len(values)} came")
+    values = [value.item() if _is_single(value) else value for value in values]
     for place, value in enumerate(values):
+        if shape := tuple(getattr(value, "shape", ())):
+            kind = f"a {type(value).__name__} of shape {shape}"
+            raise ValueError(
+                f"reward {place} is {kind}, and must be one number: return flat values"
+            )
         plain = isinstance(value, Real) and not isinstance(value, bool)
         if not plain or not abs(value) <= LARGEST:  # NaN is not
             raise ValueError(f"reward {place} is {value!r:.80}, and must be a finite number")
     return [float(value) for value in values]
+
+
+def _is_single(value: Any) -> bool:
+    """Whether this is one number of torch, numpy or the like, which has no axes."""
+    return getattr(value, "shape", None) == () and callable(getattr(value, "item", None))
 
 
 def range_problems(limits: Range) -> list[tuple[str, str]]:

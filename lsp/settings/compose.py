@@ -2,8 +2,10 @@
 
 import difflib
 import shlex
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any, cast
 
@@ -11,7 +13,7 @@ from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import IntervalSweep, Override
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -24,6 +26,8 @@ from lsp.settings.schema import Settings, flat_tree
 from lsp.tools.secrets import scrub
 
 CONF = Path(__file__).parents[2] / "conf"
+MOST_JOBS = 10_000
+"""Of one setting in a multirun: a range without an end would be listed for ever."""
 
 
 def compose(overrides: Sequence[str], multirun: bool = False) -> Config:
@@ -69,7 +73,9 @@ def _checked(
     if root == CONF:  # each run of a multirun has a folder of its own
         words = [text for text in overrides if not text.startswith("run_dir=")]
         each = f"python run.py -m {shlex.join(words)}"
-    parsed = [_parse(_as_group(text, root), multirun, each, problems) for text in overrides]
+    sweeper = any(text.startswith("hydra/sweeper=") for text in overrides)
+    sweep = _Sweep(root, by_plug_in=sweeper) if multirun else None
+    parsed = [_parse(text, root, sweep, each, problems) for text in overrides]
     # Hydra's own settings (launcher, sweep folder) are for hydra.main, not for the run.
     ours = [o for o in parsed if o and not o.key_or_group.startswith(("hydra.", "hydra/"))]
     groups = [o for o in ours if (root / o.key_or_group).is_dir()]
@@ -109,11 +115,43 @@ def written(overrides: Sequence[str]) -> dict[str, Any]:
     return values
 
 
-def _parse(text: str, multirun: bool, each: str, problems: list[Problem]) -> Override | None:
+@dataclass(frozen=True)
+class _Sweep:
+    """A multirun over the files of ``root``. ``by_plug_in``: by another sweeper than Hydra's own,
+    which lists values and draws none."""
+
+    root: Path
+    by_plug_in: bool
+
+    def first(self, text: str) -> str:
+        """The first job's value of an override with several, as Hydra writes it. Raises ValueError
+        where there is none, or no end."""
+        with _hydra(self.root):
+            loader = GlobalHydra.instance().config_loader()
+            (override,) = OverridesParser.create(loader).parse_overrides([text])
+            if override.is_interval_sweep():
+                if self.by_plug_in:
+                    return str(cast(IntervalSweep, override.value()).start)
+                raise ValueError("is an interval, of which only a sweeper that optimises can draw")
+            try:
+                values = list(islice(override.sweep_string_iterator(), MOST_JOBS + 1))
+            except (HydraException, ArithmeticError, ValueError) as error:
+                raise ValueError(f"cannot be listed ({error})") from error
+        if not values:
+            raise ValueError("has no value: no file fits, or the range is empty")
+        if len(values) > MOST_JOBS:
+            raise ValueError(f"has more than {MOST_JOBS:,} values")
+        return values[0]
+
+
+def _parse(
+    text: str, root: Path, sweep: _Sweep | None, each: str, problems: list[Problem]
+) -> Override | None:
     """One override, or None with its problem noted. ``each``: the command for a run of each of
     several values; empty where there is none."""
+    parser = OverridesParser.create()
     try:
-        override = OverridesParser.create().parse_override(text)
+        override = parser.parse_override(_as_group(text, root))
     except HydraException as error:
         reason = str(error).splitlines()[0].rstrip(".")
         problems.append(Problem(text, None, reason, "write key=value, quoted where it needs to be"))
@@ -121,11 +159,15 @@ def _parse(text: str, multirun: bool, each: str, problems: list[Problem]) -> Ove
     if not override.key_or_group:
         problems.append(Problem(text, None, "names no setting", "write key=value"))
         return None
-    if not override.is_sweep_override():
+    if not override.is_sweep_override() or (sweep and override.is_hydra_override()):
         return override
-    if multirun:
-        first = next(iter(override.sweep_string_iterator()))
-        return OverridesParser.create().parse_override(f"{override.key_or_group}={first}")
+    if sweep:
+        try:
+            return parser.parse_override(f"{override.get_key_element()}={sweep.first(text)}")
+        except ValueError as error:
+            fix = "list them, a,b,c, choice(a,b), range(1,4) or glob(*) of a group's files"
+            problems.append(Problem(text, None, str(error), fix))
+            return None
     fix = f"add -m for a run of each: {each}" if each else "choose one, in quotes if it has a comma"
     problems.append(Problem(override.key_or_group, text, "is several values", fix))
     return None
@@ -172,15 +214,22 @@ def _dotted(tree: dict[str, Any], prefix: str = "") -> list[str]:
     return keys
 
 
+@contextmanager
+def _hydra(root: Path) -> Iterator[None]:
+    """Hydra over a folder, or as ``hydra.main`` has set it up."""
+    if GlobalHydra.instance().is_initialized():
+        yield
+    else:
+        with initialize_config_dir(str(root), version_base=None):
+            yield
+
+
 def _compose(root: Path, overrides: list[str], problems: list[Problem]) -> dict[str, Any]:
     """Hydra's composition as a plain tree. Raises ConfigError where Hydra refuses, with its reason
     after the ``problems`` that were there before."""
     try:
-        if GlobalHydra.instance().is_initialized():
+        with _hydra(root):
             node = hydra_compose("config", overrides)
-        else:
-            with initialize_config_dir(str(root), version_base=None):
-                node = hydra_compose("config", overrides)
         return cast("dict[str, Any]", OmegaConf.to_container(node, resolve=True))
     except (HydraException, OmegaConfBaseException) as error:
         reason = " ".join(str(error).split())

@@ -6,14 +6,16 @@ out here, under the same rule.
 """
 
 import hashlib
-import json
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Literal
 
+from lsp.errors import RunError
 from lsp.settings.schema import setting, settings
+from lsp.tools.rows import read_lines, read_rows
 
 ChatRole = Literal["system", "user", "assistant", "opening"]
 """``opening``: how the assistant's turn begins, in a last message that the model goes on with."""
@@ -54,8 +56,8 @@ class Prompts:
         "how {example} number {number} is written", default="{number}. {example}\n"
     )
     challenger_seeds: str | None = setting(
-        "a file from which each query's {seed} is drawn: a .txt with one in each line, or a .jsonl"
-        ' of {"text": …}; null: none',
+        "a file from which each query's {seed} is drawn: a .txt with one in each line, or rows with"
+        " a column text (.json, .jsonl, .csv, .parquet, also as .gz); null: none",
         default=None,
     )
     challenger_stop: tuple[str, ...] = setting(
@@ -143,12 +145,9 @@ class Prompts:
             yield "challenger_seeds", reason, fix
         try:
             self.seeds()
-        except ValueError as error:
-            fix = 'give a .txt with a seed in each line, or a .jsonl of {"text": "…"}'
+        except RunError as error:
+            fix = "give a .txt with a seed in each line, or rows with a column text"
             yield "challenger_seeds", str(error), fix
-        if any("\\n" in text for text in self.challenger_stop):
-            reason = "holds a backslash and an n, where a newline may be meant"
-            yield "challenger_stop", reason, 'write a newline in a file, as "\\n" of YAML'
         if "{written}" not in self.query_form:
             yield "query_form", "leaves out what the Challenger wrote", "write {written} in it"
         for name, values in (
@@ -176,26 +175,24 @@ class Prompts:
 
 
 def prompt_file(name: str) -> Path:
-    """A file that prompts name: as a path from here, or from conf/."""
-    path = Path(name).expanduser()
-    return path if path.exists() else Path(__file__).parents[2] / "conf" / name
+    """A file that settings name: as a path from here, or from conf/ where it is there."""
+    path = Path(os.path.expanduser(name))
+    ours = Path(__file__).parents[2] / "conf" / name
+    return ours if os.path.exists(ours) and not os.path.exists(path) else path
 
 
 @cache
 def read_seeds(name: str) -> tuple[str, ...]:
-    """The seeds of a file: the lines of a .txt, or ``text`` of each object of a .jsonl. Raises
-    ValueError where it holds none."""
-    try:
-        path = prompt_file(name)
-        lines = [x for x in path.read_text(encoding="utf-8-sig").split("\n") if x.strip()]
-        texts = [json.loads(x)["text"] for x in lines] if path.suffix == ".jsonl" else lines
-        seeds = [text.strip() for text in texts]
-    except (OSError, RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
-        reason = f"cannot be read ({type(error).__name__}: {error})"
-        raise ValueError(reason) from error
-    if not seeds or not all(seeds):
-        raise ValueError("holds no seed, or an empty one")
-    return tuple(seeds)
+    """The seeds of a file: the lines of a .txt, or the column ``text`` of a file of rows. Raises
+    RunError where it holds none."""
+    path = prompt_file(name)
+    if path.suffix == ".txt":
+        seeds = tuple(line.strip() for line in read_lines(path))
+    else:
+        seeds = tuple(row.text("text").strip() for row in read_rows(path))
+    if not seeds:
+        raise RunError(f"{path} holds no seed")
+    return seeds
 
 
 def fill(template: str, values: Mapping[str, str]) -> str:

@@ -4,6 +4,7 @@ Rules look at settings and at a local model's config.json; this module imports n
 """
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from operator import attrgetter
 from types import MappingProxyType
@@ -16,6 +17,8 @@ from lsp.settings.reader import check_tree
 from lsp.settings.schema import flat
 from lsp.tools.secrets import findings
 
+BAD_IN_PROJECT = "/\\#?%:"
+"""Of wandb's own settings (``wandb/sdk/wandb_settings.py``, 0.31)."""
 SMOLLM2_FOLDER = "./outputs/models/smollm2-135m"
 """``model.name`` of conf/model/smollm2_135m_pypi.yaml."""
 
@@ -32,6 +35,9 @@ def config_rules(config: Config) -> list[Problem]:
     broken = (*_broken_rules(config), *_model_problems(config))
     problems = [Problem(key, values[key], reason, fix) for key, reason, fix in broken]
     problems += secret_problems(config)
+    problems += _escaped_stops(config)
+    if isinstance(project := values.get("tracker.project"), str) and "tracker.entity" in values:
+        problems += _project_problems(project)
     try:
         config.prompts.challenger_messages()
     except ValueError as error:
@@ -57,6 +63,34 @@ def secret_problems(config: Any) -> list[Problem]:
             fix = f"keys come from environment variables, never from settings (found: {kinds})"
             problems.append(Problem(key, None, "holds what looks like a secret", fix))
     return problems
+
+
+ESCAPE = re.compile(r"\\[nrt](?![a-z])")
+"""A newline, return or tab as it is spelled in code; ``\\neq`` and ``\\text`` are LaTeX."""
+
+
+def _escaped_stops(config: Config) -> Iterator[Problem]:
+    """Stop strings in which an escape was meant: Hydra takes a backslash for itself."""
+    stops = {
+        "rollout.stop": config.rollout.stop,
+        "prompts.challenger_stop": config.prompts.challenger_stop,
+    }
+    for key, texts in stops.items():
+        if any(map(ESCAPE.search, texts)):
+            reason = "holds a backslash and a letter: Hydra reads no escapes, so it never matches"
+            fix = f"""write $'{key}=["\\n"]' in bash, or "\\n" in a YAML file, for a newline"""
+            yield Problem(key, list(texts), reason, fix)
+
+
+def _project_problems(project: str) -> Iterator[Problem]:
+    """Of a W&B project's name, which the client refuses too, as if W&B could not be reached."""
+    entity, _, name = project.partition("/")
+    if entity and name and "/" not in name:
+        fix = f"write tracker.entity={entity} tracker.project={name}"
+        yield Problem("tracker.project", project, "holds the entity too", fix)
+    elif bad := sorted(set(project) & set(BAD_IN_PROJECT)):
+        reason = f"holds {' '.join(bad)}, which no W&B project has in its name"
+        yield Problem("tracker.project", project, reason, "choose letters, digits, - and _")
 
 
 def _broken_rules(config: Config) -> Iterator[tuple[str, str, str]]:

@@ -1,5 +1,6 @@
 """Who answers, by what weights, and answers that are written once and gone on with."""
 
+import gzip
 import json
 import shutil
 
@@ -10,7 +11,6 @@ from eval.answers import (
     answers_so_far,
     base_side,
     read_instructions,
-    read_rows,
     ready_answers,
     resolve_side,
     write_answers,
@@ -87,31 +87,44 @@ def test_a_kill_while_the_model_loads_loses_no_answer(small_run, data, tmp_path,
     assert path.read_text() == "".join(lines[:5])
 
 
-def test_answers_may_hold_every_line_separator_of_unicode(tmp_path):
-    rows = [{"instruction": "a\u2028b", "output": "c\u2029d\x85"}]
-    path = tmp_path / "a.jsonl"
-    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
-    assert read_rows(path) == rows
-    path.write_bytes(b'{"instruction": "\xff"}\n')
-    with pytest.raises(RunError, match="cannot be read as JSON"):
-        read_rows(path)
+@pytest.mark.parametrize("ending", [".json", ".jsonl", ".csv", ".json.gz"])
+def test_ready_answers_come_in_every_format(tmp_path, ending):
+    """And may hold every line separator of Unicode, or nothing."""
+    rows = [
+        {"instruction": "a\u2028b", "output": "c\u2029d\x85"},
+        {"instruction": "x", "output": ""},
+    ]
+    texts = {
+        ".json": json.dumps(rows),
+        ".jsonl": "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows),
+        ".csv": "instruction,output\na\u2028b,c\u2029d\x85\nx,\n",
+    }
+    data = texts[ending.removesuffix(".gz")].encode()
+    path = tmp_path / "gpt" / f"answers{ending}"
+    path.parent.mkdir()
+    path.write_bytes(gzip.compress(data) if ending.endswith(".gz") else data)
+    side = resolve_side(str(path), "outputs")
+    assert (side.name, side.file) == ("gpt-answers", path.resolve())
+    assert ready_answers(path, read_instructions(str(path))) == [row["output"] for row in rows]
+    with pytest.raises(RunError, match="gone.csv is to be a file of answers, and there is no file"):
+        resolve_side("gone.csv", "outputs")
 
 
 @pytest.mark.parametrize(
     ("rows", "says"),
     [
-        ([{"prompt": "x"}], "row 0 has no text column 'instruction'"),
+        ([{"prompt": "x"}], "row 1 has no column 'instruction'"),
         ([{"instruction": "x"}, {"instruction": "x"}], "some instructions stand twice"),
-        ({"instruction": "x"}, "is no list of objects"),
+        ({"instruction": "x"}, "holds an object, and must hold an array of objects"),
         ([], "holds no instructions"),
         (
             [{"instruction": "x", "dataset": "a"}, {"instruction": "y"}],
             "1 of 2 rows have no",
         ),
-        ([{"instruction": "x", "dataset": "overall"}], "dataset='overall' of row 0 is no name"),
-        ([{"instruction": "x", "dataset": None}], "dataset=None of row 0"),
-        ([{"instruction": "x", "dataset": "a\x1b[31m"}], "of row 0 is no name of a set"),
-        ([{"instruction": "\ud800"}], "the instruction of row 0 holds half a character"),
+        ([{"instruction": "x", "dataset": "overall"}], "row 1: dataset='overall' is no name"),
+        ([{"instruction": "x", "dataset": None}], "row 1: dataset=None is no name"),
+        ([{"instruction": "x", "dataset": "a\x1b[31m"}], "row 1: dataset=.* is no name of a set"),
+        ([{"instruction": "\ud800"}], "row 1: 'instruction' holds half a character"),
     ],
 )
 def test_bad_benchmarks(tmp_path, rows, says):
@@ -125,8 +138,8 @@ def test_bad_benchmarks(tmp_path, rows, says):
     ("rows", "says"),
     [
         ([], "has no answer to 12 of 12 instructions, for instance 'copy ab'"),
-        ([{"instruction": "copy ab"}], "row 0 lacks text in 'instruction' or 'output'"),
-        ([{"instruction": "copy ab", "output": "x"}] * 2, "the instruction of row 1 stands twice"),
+        ([{"instruction": "copy ab"}], "row 1 has no column 'output'; it has 'instruction'"),
+        ([{"instruction": "copy ab", "output": "x"}] * 2, "row 2: its instruction stands twice"),
     ],
 )
 def test_bad_answer_files(data, tmp_path, rows, says):

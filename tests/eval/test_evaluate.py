@@ -126,7 +126,7 @@ def test_a_dry_run_says_calls_tokens_and_dollars_and_needs_no_key(command, capsy
         (["judge.api_key_env=OPENAI_API_KEY"], ConfigError, "does not get OpenAI's key"),
         (["judge.max_usd=1"], ConfigError, "needs the judge's price"),
         (["judge.concurrency=0"], ConfigError, "must be at least 1"),
-        (["run=nowhere.json"], RunError, "there is no file of answers"),
+        (["run=nowhere.json"], RunError, "is to be a file of answers, and there is no file"),
         (["run=./nowhere"], RunError, "neither a run, a model folder nor a file"),
         (["baseline=no-such/model"], RunError, "no-such/model is neither a run nor a model folder"),
         (["benchmark.data=hub:no-such/data/set.json"], RunError, "cannot be had from the Hub"),
@@ -134,7 +134,7 @@ def test_a_dry_run_says_calls_tokens_and_dollars_and_needs_no_key(command, capsy
         (["judge.base_url=http://host:99999"], ConfigError, "is no http\\(s\\) address"),
         (["run=null"], ConfigError, "run: is missing. Give run="),
         (["run=pocket"], RunError, "is no run, so its base is not known"),
-        (["benchmark.data=gone.json"], RunError, "cannot be read as JSON"),
+        (["benchmark.data=gone.json"], RunError, "there is no file gone.json"),
     ],
 )
 def test_bad_input_is_refused_before_any_call(command, change, error, says):
@@ -215,7 +215,7 @@ def test_the_command_reports_as_plain_text(data):
     words = [f"run={data}", "baseline=pocket", f"benchmark.data={data}", "dry_run=true"]
     with pytest.raises(SystemExit) as ended:
         main(words)
-    text = f"error: {data.resolve()}: row 0 lacks text in 'instruction' or 'output'"
+    text = f"error: {data.resolve()}, row 1 has no column 'output'; it has 'instruction', 'dataset'"
     assert ended.value.code == text
 
 
@@ -317,7 +317,7 @@ def test_length_control_is_printed_and_its_tables_are_checked(command, data, tmp
     table.write_text("instruction_difficulty\n1\n")
     for change, says in (
         ([f"benchmark.difficulty={table}"], "has difficulties of 1 instructions, and there are 12"),
-        (["benchmark.difficulty=gone.csv"], "gone.csv is no CSV file with columns"),
+        (["benchmark.difficulty=gone.csv"], "there is no file gone.csv"),
     ):
         with pytest.raises(RunError, match=says):
             run_eval([*overrides[1:], *sides, *change])

@@ -93,8 +93,8 @@ def test_a_judge_is_scored_against_published_verdicts(check, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("rows", "says"),
     [
-        ([row(0)], r"preference=0 in row 0 is not in \[1, 2\]; 1.5 is a tie"),
-        ([{"instruction": "x"}], "row 0 lacks text in 'output_1'"),
+        ([row(0)], r"row 1: preference=0 is not in \[1, 2\]; 1.5 is a tie"),
+        ([{"instruction": "x"}], "row 1 has no column 'output_2'; it has 'instruction'"),
         ([row(1.5, "a", "a")], "holds no pair of different answers"),
     ],
 )

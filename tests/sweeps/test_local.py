@@ -1,16 +1,18 @@
 """W&B sweep files without a server."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
 import yaml
 from matplotlib.figure import Figure
 
-from lsp.errors import RunError
 from lsp.settings.compose import compose
-from sweeps.local import Sweep, arguments_of, draw, main, outcome_table, points, read_sweep
+from sweeps.local import draw, folder_names, main, outcome_table
+from sweeps.space import Parameter, Sweep, points, read_sweep, words_of
 
+COMMAND = ["${env}", "python", "${program}", "${args_no_hyphens}"]
 SWEEPS = Path(__file__).parents[2] / "sweeps"
 FILES = [SWEEPS / "beta.yaml", SWEEPS / "self_reward_weight.yaml"]  # W&B's; the others compare
 
@@ -18,13 +20,12 @@ FILES = [SWEEPS / "beta.yaml", SWEEPS / "self_reward_weight.yaml"]  # W&B's; the
 def write(tmp_path, **changes):
     tree = {
         "program": "run.py",
-        "method": "random",
+        "method": "grid",
         "metric": {"name": "eval/pocket/win_rate", "goal": "maximize"},
-        "parameters": {"seed": {"values": [0, 1]}},
         **changes,
     }
     path = tmp_path / "sweep.yaml"
-    path.write_text(yaml.safe_dump({k: v for k, v in tree.items() if v is not None}))
+    path.write_text(yaml.safe_dump(tree))
     return path
 
 
@@ -35,7 +36,7 @@ def test_every_point_of_our_sweeps_is_a_valid_command_line(path):
     assert len(found) == {"beta": 72, "self_reward_weight": 15}[sweep.name]
     assert sweep.metric == "eval/pocket/win_rate"
     for point in found:
-        config = compose(arguments_of(point))
+        config = compose(words_of(point))
         assert config.seed == point["seed"]
     command = yaml.safe_load(path.read_text())["command"]
     assert command == ["${env}", "python", "${program}", "${args_no_hyphens}"]
@@ -44,69 +45,10 @@ def test_every_point_of_our_sweeps_is_a_valid_command_line(path):
 def test_the_weight_sweep_goes_from_lsp_zero_to_lsp():
     sweep = read_sweep(SWEEPS / "self_reward_weight.yaml")
     labels = {
-        point["method.self_reward_weight"]: compose(arguments_of(point)).method.label
+        point["method.self_reward_weight"]: compose(words_of(point)).method.label
         for point in points(sweep, None, 0)
     }
     assert labels == {0: "lsp_zero", 0.25: "lsp", 0.5: "lsp", 1: "lsp", 2: "lsp"}
-
-
-def test_random_points_are_in_range_and_repeat(tmp_path):
-    parameters = {
-        "method.beta": {"distribution": "log_uniform_values", "min": 0.001, "max": 1.0},
-        "optim.lr": {"min": 0.0001, "max": 0.001},
-        "num_queries": {"distribution": "int_uniform", "min": 2, "max": 4},
-        "seed": {"value": 3},
-    }
-    sweep = read_sweep(write(tmp_path, parameters=parameters))
-    found = points(sweep, 400, 1)
-    assert found == points(sweep, 400, 1) != points(sweep, 400, 2)
-    assert all(0.001 <= p["method.beta"] <= 1 and p["seed"] == 3 for p in found)
-    assert {p["num_queries"] for p in found} == {2, 3, 4}
-    # Log-uniform: as many below as above the geometric middle, 0.0316.
-    below = sum(p["method.beta"] < 10**-1.5 for p in found)
-    assert 160 < below < 240
-    with pytest.raises(RunError, match="say count="):
-        points(sweep, None, 0)
-    few = read_sweep(write(tmp_path, parameters={"seed": {"values": [1, 2, 3]}}))
-    assert sorted(p["seed"] for p in points(few, 3, 0)) == [1, 2, 3]
-    with pytest.raises(RunError, match="3 different points, fewer than count=4"):
-        points(few, 4, 0)
-
-
-@pytest.mark.parametrize(
-    ("changes", "says"),
-    [
-        ({"parameters": None}, "has no 'parameters'"),
-        ({"method": "bayes"}, "bayes needs W&B's server"),
-        ({"method": "hill"}, "method=hill is neither grid nor random"),
-        ({"metric": None}, "has no metric.name"),
-        ({"program": "train.py"}, "program=train.py; runs here are of run.py"),
-        ({"parameters": {"seed": 3}}, "parameter seed is 3; write 'value"),
-        ({"parameters": {"seed": {"values": []}}}, "parameter seed has no list of values"),
-        ({"method": "grid", "parameters": {"x": {"min": 0, "max": 1}}}, "a grid needs them"),
-        ({"parameters": {"x": {"min": 2, "max": 1}}}, "needs numbers min <= max"),
-        ({"parameters": {"x": {"min": "a", "max": 1}}}, "needs numbers min <= max"),
-        (
-            {"parameters": {"x": {"min": 0, "max": 1, "distribution": "log_uniform_values"}}},
-            "a log scale needs min above 0",
-        ),
-        (
-            {"parameters": {"x": {"min": 0, "max": 1, "distribution": "normal"}}},
-            "distribution=normal is none of uniform",
-        ),
-    ],
-)
-def test_bad_sweep_files(tmp_path, changes, says):
-    with pytest.raises(RunError, match=says):
-        read_sweep(write(tmp_path, **changes))
-
-
-def test_unreadable_sweep_files(tmp_path):
-    with pytest.raises(RunError, match="there is no file"):
-        read_sweep(tmp_path / "gone.yaml")
-    (tmp_path / "bad.yaml").write_text("a: [1")
-    with pytest.raises(RunError, match="is not valid YAML"):
-        read_sweep(tmp_path / "bad.yaml")
 
 
 @pytest.mark.parametrize(
@@ -129,7 +71,8 @@ def test_bad_command_lines(arguments, says):
 
 
 def test_the_table_is_over_seeds_and_marks_the_best():
-    sweep = Sweep("s", "m", "maximize", "grid", {"b": {"values": [1, 2]}, "seed": {"values": [0]}})
+    swept = [Parameter(name, "categorical", {}) for name in ("b", "seed")]
+    sweep = Sweep("s", "m", "maximize", "grid", swept)
     outcomes = [({"b": 1, "seed": s}, v) for s, v in ((0, 0.2), (1, 0.4))]
     outcomes += [({"b": 2, "seed": 0}, 0.5)]
     lines = outcome_table(sweep, outcomes).splitlines()
@@ -140,15 +83,20 @@ def test_the_table_is_over_seeds_and_marks_the_best():
 
 
 def test_a_sweep_runs_resumes_and_survives_a_failing_point(small, tmp_path, capfd):
-    parameters = {"method.beta": {"values": [0.1, -1]}, "seed": {"value": 0}}
-    path = write(tmp_path, method="grid", parameters=parameters)
-    arguments = [str(path), "workers=2", f"folder={tmp_path / 'out'}", *small, "tracker=none"]
-    with pytest.raises(SystemExit, match=r"(?s)1 runs failed.*method.beta=-1: must be at"):
+    parameters = {"method.beta": {"values": [0.1, 0.3]}, "seed": {"value": 0}}
+    path = write(tmp_path, parameters=parameters, command=[*COMMAND, "tracker=none"])
+    out = tmp_path / "out"
+    taken = out / "beta-0.3" / "mine.txt"
+    taken.parent.mkdir(parents=True)
+    taken.write_text("")
+    arguments = [str(path), "workers=2", f"folder={out}", *small]
+    with pytest.raises(SystemExit, match=r"(?s)1 runs failed.*beta-0.3.* is not empty"):
         main(arguments)
-    out, err = capfd.readouterr()
-    assert "| 0.1 |" in out and err.count("run.py") == 2 and err.count("FAILED") == 1
-    assert (tmp_path / "out" / "outcome.png").read_bytes().startswith(b"\x89PNG")
-    ((point, value),) = json.loads((tmp_path / "out" / "outcome.json").read_text())
+    text, err = capfd.readouterr()
+    assert "| 0.1 |" in text and err.count("run.py") == 2 and err.count("FAILED") == 1
+    assert err.startswith("checking 2 points\n")
+    assert (out / "outcome.png").read_bytes().startswith(b"\x89PNG")
+    ((point, value),) = json.loads((out / "outcome.json").read_text())
     assert point == {"method.beta": 0.1, "seed": 0} and 0 <= value <= 100
     with pytest.raises(SystemExit):
         main(arguments)
@@ -156,6 +104,57 @@ def test_a_sweep_runs_resumes_and_survives_a_failing_point(small, tmp_path, capf
     # The same folder with other settings is refused, not reported under them.
     with pytest.raises(SystemExit, match="(?s)started with other settings.*optim.lr"):
         main([*arguments, "optim.lr=0.1"])
+
+
+@pytest.fixture
+def no_run(monkeypatch):
+    """Fails where a run would be started."""
+    monkeypatch.setattr("sweeps.local.run_all", lambda *_: pytest.fail("a run was started"))
+
+
+@pytest.mark.parametrize(
+    ("parameters", "more", "says"),
+    [
+        ({"method.bta": {"values": [1, 2]}}, [], "2 of 2 points cannot run, so none was started;"
+         " the first: method.bta=1 run_dir=.*Did you mean method.beta"),
+        ({"method.beta": {"values": [0.1, -1]}}, [], "1 of 2 points .*beta=-1: must be at least 0"),
+        ({"seed": {"values": [0, None]}}, [], "1 of 2 points .*seed=null: must be a whole number"),
+        ({"seed": {"values": [0, "1"]}}, [], "1 of 2 points .*seed=1: must be a whole number"),
+        ({"seed": {"value": 0}}, ["method.beta=0.1,0.2"], "1 of 1 .*method.beta: is several"),
+        ({"seed": {"value": 0}}, ["seed=3"], "seed=3: seed is the sweep's own, for each run"),
+        ({"seed": {"value": 0}}, ["run_dir=x"], "run_dir=x: run_dir is the sweep's own"),
+    ],
+)  # fmt: skip
+def test_every_point_is_checked_before_the_first_run(tmp_path, no_run, parameters, more, says):
+    path = write(tmp_path, parameters=parameters)
+    with pytest.raises(SystemExit, match=f"(?s)^error: {says}"):
+        main([str(path), f"folder={tmp_path / 'a, b'}", *more])
+
+
+def test_folders_of_points_have_names_that_tell_them_apart(tmp_path):
+    values = {
+        "method.beta": [0.1, 0.3],
+        "run_name": ["a/b", "a b", "x" * 300, "1", 1, None],
+        "rollout.stop": [["a"], ["b"]],
+    }
+    for name, options in values.items():
+        path = write(tmp_path, parameters={name: {"values": options}})
+        sweep = read_sweep(path)
+        names = folder_names(sweep, points(sweep, None, 0))
+        assert len(set(names)) == len(options)
+        assert all(re.fullmatch(r"[\w.+-]{1,130}", name) for name in names)
+        if name == "method.beta":
+            assert names == ["beta-0.1", "beta-0.3"]
+
+
+def test_lists_null_and_texts_make_a_table_and_a_plot(tmp_path):
+    swept = [Parameter("rollout.stop", "categorical", {}), Parameter("x", "categorical", {})]
+    sweep = Sweep("s", "m", "maximize", "grid", swept)
+    outcomes = [({"rollout.stop": ["a"], "x": None}, 0.5), ({"rollout.stop": [], "x": True}, 0.25)]
+    lines = outcome_table(sweep, outcomes).splitlines()
+    assert lines[2] == "| [a] | null | 0.5000 |  | 1 | best |"
+    assert lines[3] == "| [] | True | 0.2500 |  | 1 |  |"
+    assert draw(sweep, outcomes, tmp_path).is_file()
 
 
 def test_two_swept_numbers_make_a_map_for_each_method(tmp_path):

@@ -1,10 +1,15 @@
 """Commands in processes of their own, forked from one that has loaded torch."""
 
+import contextlib
 import os
+import signal
+import subprocess
+import sys
+import time
 
 import pytest
 
-from sweeps.parallel import require_all, run_all
+from sweeps.parallel import ROOT, require_all, run_all, start_command
 
 
 def test_a_failure_says_why_and_does_not_stop_the_others(tmp_path, capfd, monkeypatch):
@@ -29,3 +34,92 @@ def test_a_failure_says_why_and_does_not_stop_the_others(tmp_path, capfd, monkey
         SystemExit, match=r"(?s)error: python -m sweeps.nothing failed:\n.*No module"
     ):
         require_all([["-m", "sweeps.nothing"]], 1)
+
+
+JOB = """
+import pathlib, signal, sys, time
+folder, number, deaf = pathlib.Path(sys.argv[1]), sys.argv[2], sys.argv[3] == "deaf"
+def save(*_):
+    (folder / f"saved-{number}").touch()
+    if not deaf:
+        sys.exit(1)
+signal.signal(signal.SIGTERM, save)
+(folder / f"began-{number}").touch()
+while True:
+    time.sleep(0.05)
+"""
+DRIVER = """
+import sys
+import sweeps.parallel
+from sweeps.parallel import run_all, start_command
+sweeps.parallel.LOADED = []
+jobs = [[sys.argv[1], sys.argv[2], str(number), sys.argv[3]] for number in range(3)]
+start_command(lambda _: run_all(jobs, 2))
+"""
+PATIENCE = 900
+"""Seconds until something counts as hanging."""
+
+
+@pytest.fixture
+def driven(tmp_path):
+    """Start three commands, two at a time, from a process of their own, and wait for two."""
+    started = []
+
+    def start(kind):
+        (tmp_path / "job.py").write_text(JOB)
+        process = subprocess.Popen(
+            [sys.executable, "-c", DRIVER, str(tmp_path / "job.py"), str(tmp_path), kind],
+            cwd=ROOT, stderr=subprocess.PIPE, text=True, start_new_session=True,
+        )  # fmt: skip
+        started.append(process)
+        until(lambda: all((tmp_path / f"began-{number}").exists() for number in (0, 1)), process)
+        return process
+
+    yield start
+    for process in started:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)  # of a session that is its own
+        process.wait()
+
+
+def until(happens, process):
+    end = time.monotonic() + PATIENCE
+    while not happens():
+        assert process.poll() is None, process.stderr.read()
+        assert time.monotonic() < end, "it hangs"
+        time.sleep(0.02)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_request_to_stop_is_passed_on_and_nothing_further_begins(driven, tmp_path, number):
+    process = driven("listening")
+    process.send_signal(number)
+    _, stderr = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 1 and "Traceback" not in stderr
+    assert stderr.splitlines()[0].startswith(f"{number.name}: waiting for 2 to save and end")
+    assert stderr.endswith(
+        f"stopped by {number.name}: what had ended is kept, and the same command goes on\n"
+    )
+    names = {path.name for path in tmp_path.iterdir()}
+    assert names == {"job.py", "began-0", "began-1", "saved-0", "saved-1"}
+
+
+def test_only_a_second_ctrl_c_ends_what_does_not_listen(driven, tmp_path):
+    process = driven("deaf")
+    for _ in range(2):  # who stops a job may send several
+        process.send_signal(signal.SIGTERM)
+    until(lambda: all((tmp_path / f"saved-{number}").exists() for number in (0, 1)), process)
+    for _ in range(2):
+        process.send_signal(signal.SIGINT)
+        time.sleep(0.1)  # two at once are one to the kernel
+    _, stderr = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 1 and stderr.endswith("and the same command goes on\n")
+    assert not (tmp_path / "began-2").exists()
+
+
+def test_ctrl_c_between_runs_is_one_line():
+    def interrupted(_):
+        raise KeyboardInterrupt
+
+    with pytest.raises(SystemExit, match="stopped by SIGINT: what had ended is kept"):
+        start_command(interrupted)

@@ -6,6 +6,7 @@ import sys
 
 import numpy
 import pytest
+import torch
 import yaml
 
 from lsp.errors import ConfigError, RunError
@@ -193,3 +194,31 @@ def test_a_function_may_return_an_array(module):
     scorer = CallableScorer("my_rewards.shortness")
     scorer.function = lambda queries, answers: numpy.array([1, 2], dtype="float32")
     assert scorer(["a", "b"], ["c", "d"]) == [1.0, 2.0]
+
+
+@pytest.mark.parametrize(
+    ("values", "says"),
+    [
+        (torch.tensor([[1.0], [2.0]]), r"reward 0 is a Tensor of shape \(1,\), and must be one"),
+        ([torch.tensor(1.0), torch.ones(2, 3)], r"reward 1 is a Tensor of shape \(2, 3\), and"),
+        (
+            torch.tensor(11.0),
+            "2 rewards were asked for, and a Tensor came",
+        ),
+        (torch.tensor([1.0, float("nan")]), "reward 1 is nan, and must be a finite number"),
+        (torch.tensor([True, False]), "reward 0 is True, and must be a finite number"),
+        (numpy.array([1j, 2j]), "reward 0 is 1j, and must be a finite number"),
+    ],
+)
+def test_a_function_may_return_a_tensor_of_one_number_a_pair(module, values, says):
+    scorer = CallableScorer("my_rewards.shortness")
+    scorer.function = lambda queries, answers: torch.tensor([1.5, 2.0], requires_grad=True)
+    assert scorer(["a", "b"], ["c", "d"]) == [1.5, 2.0]
+    scorer.function = lambda queries, answers: [
+        torch.tensor(11, dtype=torch.bfloat16),
+        numpy.int8(2),
+    ]
+    assert scorer(["a", "b"], ["c", "d"]) == [11.0, 2.0]
+    scorer.function = lambda queries, answers: values
+    with pytest.raises(ValueError, match=says):
+        scorer(["a", "b"], ["c", "d"])

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from operator import attrgetter
 from pathlib import Path
 
 import pytest
@@ -199,3 +200,55 @@ def test_composing_and_refusing_load_neither_torch_nor_transformers():
     assert "Did you mean method=lsp" in result.stdout
     assert "num_queries=1000000000: must be at most 65536" in result.stdout
     assert result.stdout.splitlines()[-1] == "[]"
+
+
+@pytest.mark.parametrize(
+    ("word", "key", "first"),
+    [
+        ("method=glob(*)", "method.label", "lsp_zero"),  # absolute_zero, by name
+        ("method=glob([l*,g*],exclude=[lsp,gated*])", "method.label", "grpo"),
+        ("rollout/engine=glob(in*)", "seed", 0),
+        ("seed=range(4,8)", "seed", 4),
+        ("method.beta=range(0.5,1,0.25)", "method.beta", 0.5),
+        ("seed=choice(7,5)", "seed", 7),
+        ("seed=sort(7,5,6)", "seed", 5),
+        ("seed=shuffle(5,5)", "seed", 5),
+        ("seed=shuffle(range(5,6))", "seed", 5),
+        ("run_name='a,b',c", "run_name", "a,b"),
+        ("rollout.stop=[a,b],[c]", "rollout.stop", ("a", "b")),
+    ],
+)
+def test_a_multirun_takes_what_hydras_sweeper_lists(word, key, first):
+    """The first job stands for all; each is composed again when its turn comes."""
+    value = attrgetter(key)(compose([word], multirun=True))
+    assert value == first
+    with pytest.raises(ConfigError, match="is several values. Add -m for a run of each"):
+        compose([word])
+
+
+@pytest.mark.parametrize(
+    ("word", "says"),
+    [
+        ("method=glob(zz*)", "has no value: no file fits, or the range is empty. List them, a,b,c"),
+        ("seed=glob(*)", "has no value"),
+        ("rollout.engine=glob(*)", "has no value"),
+        ("seed=range(3,1)", "has no value"),
+        ("seed=range(1,3,0)", "cannot be listed (range() arg 3 must not be zero)"),
+        ("method.beta=range(0.5,1,0.0)", "cannot be listed (Invalid range values"),
+        ("method.beta=range(0.0,nan)", "cannot be listed"),
+        ("method.beta=range(0.0,inf)", "has more than 10,000 values"),
+        ("method.beta=interval(0,1)", "is an interval, of which only a sweeper that optimises can"),
+        ("seed=extend_list(1)", "Unknown function"),
+        ("seed=range(1,b)", "write key=value"),
+    ],
+)
+def test_what_no_multirun_can_list_is_one_line(word, says):
+    with pytest.raises(ConfigError) as raised:
+        compose([word], multirun=True)
+    (problem,) = raised.value.problems
+    assert problem.key == word and says in str(problem).replace("Write", "write")
+
+
+def test_an_interval_is_left_to_a_sweeper_that_draws():
+    words = ["hydra/sweeper=optuna", "method.beta=interval(0.25,1)", "hydra.sweep.dir=a,b"]
+    assert compose(words, multirun=True).method.beta == 0.25

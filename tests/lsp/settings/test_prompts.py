@@ -75,7 +75,8 @@ def test_a_rubric_and_judged_exchanges_stand_before_what_is_judged():
 def test_seeds_are_the_lines_of_a_text_or_the_texts_of_objects(tmp_path):
     (tmp_path / "seeds.txt").write_text(" cats \n\ndogs\n")
     (tmp_path / "seeds.jsonl").write_text('{"text": "cats"}\n{"text": "dogs", "more": 1}\n')
-    for name in ("seeds.txt", "seeds.jsonl"):
+    (tmp_path / "seeds.csv").write_text("text,more\ncats,\ndogs,1\n")
+    for name in ("seeds.txt", "seeds.jsonl", "seeds.csv"):
         assert read_seeds(str(tmp_path / name)) == ("cats", "dogs")
 
 
@@ -84,8 +85,9 @@ MISTAKES = {
     "prompts=few_shot prompts.challenger_opening=''": "neither the Challenger's prompt nor",
     "prompts.challenger='ask {seed}'": "challenger_seeds: is not given, and used",
     "prompts.challenger_seeds=data/tasks.jsonl": "is given and used nowhere",
-    "prompts.challenger='{seed}' prompts.challenger_seeds=none.txt": "none.txt: cannot be read",
-    "prompts.challenger='{seed}' prompts.challenger_seeds=data/tasks.jsonl": "KeyError: 'text'",
+    "prompts.challenger='{seed}' prompts.challenger_seeds=none.txt": "there is no file none.txt",
+    "prompts.challenger='{seed}' prompts.challenger_seeds=data/tasks.jsonl": "line 1 has no"
+    " column 'text'; it has 'instruction'",
     "prompts.query_form=seed": "leaves out what the Challenger wrote",
     "prompts.query_form='{written} {what}'": "prompt placeholder {what} has no value",
     "prompts.challenger_example='{shot}'": "prompt placeholder {shot} has no value",

@@ -1,6 +1,7 @@
 """What settings demand of each other, what is probably not meant, and secrets in them."""
 
 import random
+import subprocess
 
 import pytest
 from planted import FORMATS, draw
@@ -49,6 +50,12 @@ SHORT = ["rollout.max_new_tokens=8", "rollout.max_query_tokens=8"]
         (["world=paper", "eval=pocket"], "eval", "of the pocket world. Choose eval=none"),
         (["method=grpo", "world=paper", "data.path=gone.jsonl"], "data",
          "there is no file gone.jsonl. Give data.path="),
+        (["tracker.project=team/proj"], "tracker.project", "holds the entity too. Write"
+         " tracker.entity=team tracker.project=proj"),
+        (["tracker.project='50%'"], "tracker.project", "holds %, which no W&B project has in its"),
+        ([r"rollout.stop=['\n\n']"], "rollout.stop", "a backslash and a letter: Hydra reads no"
+         """ escapes, so it never matches. Write $'rollout.stop=["\\n"]' in bash, or "\\n" in"""),
+        ([r"prompts.challenger_stop=['a\t']"], "prompts.challenger_stop", "it never matches"),
     ],
 )  # fmt: skip
 def test_one_broken_rule_one_message(overrides, key, says):
@@ -56,6 +63,16 @@ def test_one_broken_rule_one_message(overrides, key, says):
         compose(overrides)
     (problem,) = raised.value.problems
     assert problem.key == key and says in str(problem)
+
+
+def test_stop_strings_are_as_the_advice_has_them():
+    """The words of the message, read by bash; a backslash of LaTeX is not an escape."""
+    said = subprocess.run(
+        ["bash", "-c", r"""printf %s $'rollout.stop=["\n"]'"""], capture_output=True
+    )
+    assert compose([said.stdout.decode()]).rollout.stop == ("\n",)
+    latex = (r"\neq", r"\text{", r"\end")
+    assert compose([r"rollout.stop=['\neq','\text{','\end']"]).rollout.stop == latex
 
 
 @pytest.mark.parametrize(
