@@ -34,7 +34,7 @@ def config_rules(config: Config) -> list[Problem]:
     for key, value in values.items():
         if isinstance(value, str) and scrub(value) != value:
             fix = "keys come from environment variables, never from settings"
-            problems.append(Problem(key, scrub(value), "holds what looks like a secret", fix))
+            problems.append(Problem(key, None, "holds what looks like a secret", fix))
     try:
         config.prompts.challenger_messages()
     except ValueError as error:

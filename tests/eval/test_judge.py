@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from eval.cache import VerdictCache, content_key
-from eval.judge import GIVE_UP, ChatClient, ChatJudge, JudgeRefuses, preference_of
+from eval.judge import GIVE_UP, ChatClient, ChatJudge, JudgeRefuses
+from eval.replies import preference_of
 from eval.spending import BudgetReached, Prices, Spending
 from eval.template import OWN
 from eval.types import Pair
@@ -22,7 +23,7 @@ from lsp.tools.retry import retry_after
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
     """Next to no waits between tries; how long they are: tests/lsp/rewards/test_http.py."""
-    monkeypatch.setattr("eval.judge.backoff", lambda attempt: 0.001 * 2**attempt)
+    monkeypatch.setattr("lsp.tools.retry.backoff", lambda attempt: 0.001 * 2**attempt)
 
 
 def config_of(server, **changes):

@@ -108,7 +108,7 @@ def server():
 def quick(monkeypatch):
     """The waits between tries, asked for and not slept; what they would be is kept."""
     asked = []
-    monkeypatch.setattr("lsp.rewards.http.backoff", lambda attempt: asked.append(attempt) or 0.001)
+    monkeypatch.setattr("lsp.tools.retry.backoff", lambda attempt: asked.append(attempt) or 0.001)
     return asked
 
 
