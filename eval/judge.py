@@ -39,7 +39,7 @@ from lsp.tools.secrets import scrub
 OPENAI_URL = "https://api.openai.com/v1"
 OPENAI_KEY = "OPENAI_API_KEY"
 CHAT = "/chat/completions"
-REFUSING_STATUS = (401, 402, 403, 404, *range(300, 400))
+REFUSING_STATUS = (401, 402, 403, 404, *http.REDIRECTS)
 """After which no question is answered: a wrong key, an empty account, an unknown model, a redirect
 (a wrong address)."""
 GIVE_UP = 24

@@ -104,7 +104,7 @@ def read_response(body: Any, request: Request) -> Response | NoVerdict | Fault:
         return top
     response = {"text": safe(answer), "top_logprobs": top}
     if preference_of(response, model_first=True) is None:
-        shown = f"unreadable answer {safe(answer, limit=80)!r}"
+        shown = f"unreadable answer {safe(answer or text or '', limit=80)!r}"
         return NoVerdict("unreadable", f"{shown} ({cut})" if cut else shown)
     return response
 
@@ -192,8 +192,8 @@ def fault_of(status: int, content: bytes | Mapping[str, Any]) -> Fault:
         status = code if isinstance(code, int) and 400 <= code < 600 else 500
     message = fields.get("message") or fields.get("detail") or error
     if isinstance(message, list):  # FastAPI's, whose "input" is the prompt once more
-        parts = [part for part in message if isinstance(part, Mapping)]
-        message = "; ".join(f"{part.get('loc')}: {part.get('msg')}" for part in parts)
+        parts = [part for part in message if isinstance(part, Mapping) and "msg" in part]
+        message = "; ".join(f"{part.get('loc')}: {part['msg']}" for part in parts) or message
     texts = [value if isinstance(value, str) else "" for value in (code, parameter)]
     code, parameter = (safe(text, limit=60) for text in texts)
     return Fault(status, code, parameter, safe(str(message), limit=400), of_status)

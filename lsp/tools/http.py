@@ -11,8 +11,10 @@ everywhere; .netrc, cookies and headers that belong to OpenAI do not leave for a
 
 import asyncio
 import json
+import ssl
 import urllib.request
 from collections.abc import AsyncIterable, AsyncIterator, Mapping
+from functools import cache
 from typing import Any
 
 import httpx2
@@ -28,6 +30,7 @@ SHOWN = 200
 """Characters of a server's words in a message."""
 KEPT_HEADERS = ("retry-after",)
 """Of an answer: nothing else is asked for, and neither a cookie nor a redirect gets in."""
+REDIRECTS = (301, 302, 303, 307, 308)
 SENT_HEADERS = (
     "accept",
     "accept-encoding",
@@ -57,6 +60,13 @@ def client(
     return httpx2.AsyncClient(transport=transport, headers=headers, timeout=None, trust_env=False)
 
 
+@cache
+def certificates() -> ssl.SSLContext:
+    """Read once: it takes longer than a small call, and the reward's client is made anew each
+    step."""
+    return httpx2.create_ssl_context()
+
+
 class Boundary(httpx2.AsyncBaseTransport):
     """A transport whose answers are whole and small: a status, the bytes without the key that they
     may repeat, ``Retry-After``."""
@@ -64,7 +74,8 @@ class Boundary(httpx2.AsyncBaseTransport):
     def __init__(self, url: str, seconds: float):
         self.seconds, self.openai = seconds, is_openai(url)
         # No limit of connections: the wait for one would count against the deadline.
-        self.inner = httpx2.AsyncHTTPTransport(limits=httpx2.Limits(), proxy=proxy_of(url))
+        limits = httpx2.Limits()
+        self.inner = httpx2.AsyncHTTPTransport(certificates(), limits=limits, proxy=proxy_of(url))
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
         words = (request.headers.get(name, "").split() for name in ("authorization", "api-key"))
@@ -88,7 +99,7 @@ class Boundary(httpx2.AsyncBaseTransport):
         except Exception as error:
             if deadline.expired():
                 raise NoAnswer(f"no answer in {self.seconds:g} s") from None
-            raise NoAnswer(safe(f"{type(error).__name__}: {error}")) from error
+            raise NoAnswer(safe(f"{type(error).__name__}: {error}").rstrip(": ")) from error
         for secret in secrets:
             content = content.replace(secret, HIDDEN.encode())
         kept = {name: answer.headers[name] for name in KEPT_HEADERS if name in answer.headers}
@@ -173,14 +184,14 @@ def read_json(content: bytes) -> Any:
     except json.JSONDecodeError as error:
         shown = safe(text_of(content), limit=80)
         raise NoAnswer(f"an answer that is no JSON ({error.msg}): {shown}") from None
-    except ValueError as error:  # a number of more digits than Python reads, a name that is twice
-        raise NoAnswer(f"an answer of JSON that cannot be used ({safe(str(error))})") from None
+    except ValueError:  # Python's limit
+        raise NoAnswer("an answer of JSON with a number of thousands of digits") from None
 
 
 def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     whole = dict(pairs)
     if len(whole) != len(pairs):
-        raise ValueError("an object has one name twice")
+        raise NoAnswer("an answer of JSON with one name twice in an object")
     return whole
 
 
@@ -190,7 +201,7 @@ def text_of(content: bytes) -> str:
 
 def said(status: int, text: str) -> str:
     """A status other than 200 and the server's words, for a message."""
-    if 300 <= status < 400:
+    if status in REDIRECTS:
         return f"HTTP {status}, a redirect, and texts and keys go to no other address"
     return f"HTTP {status} {safe(text)}".strip()
 

@@ -151,14 +151,22 @@ def test_the_budget_stops_before_it_is_passed_and_keeps_what_was_paid(judge_serv
     assert kept == len(arrived)
 
 
-def test_reservations_by_hand():
-    spending = Spending(limit=1.0)
-    spending.reserve(0.6)
-    with pytest.raises(BudgetReached):
-        spending.reserve(0.5)
-    spending.settle(0.6, 0.2)
-    spending.reserve(0.8)
-    assert (spending.spent, spending.reserved) == (0.2, 0.8)
+def test_a_reservation_waits_for_calls_in_flight_and_is_refused_once_there_are_none():
+    async def by_hand():
+        spending = Spending(limit=1.0)
+        await spending.reserve(0.6)
+        waiting = asyncio.create_task(spending.reserve(0.8))
+        await asyncio.sleep(0)
+        assert not waiting.done() and spending.reserved == 0.6
+        await spending.settle(0.6, 0.2)  # 0.4 of the reservation come back: 0.2 + 0.8 fit
+        await waiting
+        assert (spending.spent, spending.reserved, spending.at_most) == (0.2, 0.8, False)
+        await spending.settle(0.8, None)  # nobody knows what it was, so it counts whole
+        assert (spending.spent, spending.reserved, spending.at_most) == (1.0, 0.0, True)
+        with pytest.raises(BudgetReached):
+            await spending.reserve(0.01)
+
+    asyncio.run(by_hand())
 
 
 def test_a_wrong_key_ends_it_at_once(judge_server, tmp_path):
@@ -193,7 +201,7 @@ def test_a_dead_judge_ends_it_with_its_reason(tmp_path):
     class Nobody:
         url = "http://127.0.0.1:9/v1"
 
-    with pytest.raises(JudgeRefuses, match=f"{GIVE_UP} questions in a row .*APIConnectionError"):
+    with pytest.raises(JudgeRefuses, match=f"{GIVE_UP} questions in a row .*ConnectError"):
         judge_all(Nobody, VerdictCache(tmp_path / "v.sqlite"), pairs_of(60), max_tries=1)
 
 
