@@ -130,7 +130,7 @@ COMMON: dict[str, Behaviour] = {
     "an error of 20 MiB": answers(b"x" * (20 * 2**20), "500 Busy"),
     "a bomb of 64 MiB": bomb_of(64),
     "a bomb in a bomb": bomb_of(256, times=3),
-    "gzip that is cut": answers(gzip.compress(b'{"a": "' + bytes(999))[:40], Content_Encoding="gzip"),
+    "gzip that is cut": answers(gzip.compress(b'{"a": ""}')[:-9], Content_Encoding="gzip"),
     "gzip that is none": answers(b'{"rewards": [1]}', Content_Encoding="gzip"),
     "rubbish for ever behind gzip": for_ever(
         head("Content-Encoding: gzip") + gzip.compress(b" "), bytes(2**16)
@@ -170,7 +170,7 @@ COMMON: dict[str, Behaviour] = {
     "401": says({"error": {"message": "wrong key", "code": None}}, "401 No"),
     "402": says({"error": {"message": "pay", "code": "insufficient_balance"}}, "402 Pay"),
     "404": answers("not here", "404 No"),
-    "422 with the prompt": says({"detail": [{"loc": ["body"], "msg": "no", "input": {}}]}, "422 No"),
+    "422 with the prompt": says({"detail": [{"loc": "a", "msg": "no", "input": {}}]}, "422 No"),
     "429 with an odd wait": answers("busy", "429 Busy", Retry_After="9" * 400),
     "500 with a cookie": answers("busy", "500 Busy", Set_Cookie="a=b; Domain=.openai.com"),
     "503 whose wait is no date": answers("busy", "503 Busy", Retry_After="Wed, 99 Foo 99999"),
@@ -188,7 +188,7 @@ def redirects(place: str) -> dict[str, Behaviour]:
 FOR_REWARD: dict[str, Behaviour] = {
     **COMMON,
     **{
-        f"rewards {name}": answers('{"rewards": %s}' % text)
+        f"rewards {name}": answers(f'{{"rewards": {text}}}')
         for name, text in {
             "null": "null",
             "of text": '"1"',

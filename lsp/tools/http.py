@@ -2,7 +2,7 @@
 
 Every client of a server that is not ours (the reward's, the judge's through ``openai``) sends
 through ``client``. Whatever a server does, a call ends within its deadline, holds no more than
-MAX_BYTES, goes to no other address, and fails with NoAnswer or httpx2.HTTPError alone.
+MAX_BYTES, goes to no other address, and fails with NoAnswer alone.
 
 The environment's proxies are used for https alone, where they see a name and nothing else: over
 plain http they would read prompts and keys. SSL_CERT_FILE and SSL_CERT_DIR hold as they do
@@ -152,7 +152,9 @@ def proxy_of(url: str) -> httpx2.Proxy | None:
     try:
         made = httpx2.Proxy(proxy if "://" in proxy else f"http://{proxy}")
     except (ValueError, httpx2.InvalidURL):
-        raise ValueError("HTTPS_PROXY or ALL_PROXY in the environment is no proxy") from None
+        made = None
+    if made is None or not made.url.host:
+        raise ValueError("HTTPS_PROXY or ALL_PROXY in the environment is no proxy")
     if made.url.scheme not in ("http", "https"):
         raise ValueError(f"a proxy of {made.url.scheme}:// is not spoken to; HTTPS_PROXY names it")
     return made
@@ -165,8 +167,13 @@ def address_problems(name: str, url: str) -> list[tuple[str, str]]:
         return [(f"{name} {wrong}", fix)]
     try:
         proxy_of(url)
+        if url.startswith("https:"):
+            certificates()
     except ValueError as error:
         return [(f"{name}: {error}", "correct it, or name the host in NO_PROXY")]
+    except OSError as error:
+        reason = f"no certificates can be read: {error}"
+        return [(f"{name}: {reason}", "correct SSL_CERT_FILE and SSL_CERT_DIR in the environment")]
     return []
 
 
