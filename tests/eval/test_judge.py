@@ -119,7 +119,7 @@ def test_all_verdicts_arrive_though_a_third_of_the_calls_fail(judge_server, tmp_
     assert len({(v.index, v.model_first) for v in verdicts}) == 120
     for verdict in verdicts:
         assert (verdict.preference > 1.5) == (verdict.index % 3 != 0)
-    assert judge.calls == len(server.requests) > 120
+    assert judge.calls >= len(server.requests) > 120  # one may end before it is sent
 
 
 def test_what_cannot_be_read_is_left_out_and_never_cached(judge_server, tmp_path):
