@@ -156,6 +156,7 @@ def test_every_variant_has_its_label():
 def test_swapping_the_sides_mirrors_the_rate(rows):
     preferences, model, base, difficulties = map(list, zip(*rows, strict=True))
     model[0], base[0], model[1], base[1] = 10, 20, 20, 10
+    preferences[:2] = 1.3, 1.6  # neither all the same nor all whole
     mirrored = [3 - p for p in preferences]
     for more in ((), (difficulties,)):
         found = length_controlled_win_rate(preferences, model, base, *more)
