@@ -35,6 +35,10 @@ def main(arguments: Sequence[str]) -> None:
         results = evaluate(config)
     except (ConfigError, RunError) as error:
         sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        sys.exit(
+            "error: stopped; answers and verdicts so far are kept, and the same command goes on"
+        )
     if results is not None:
         of_judge = config.benchmark.measures == "judge"
         print(check_table(results) if of_judge else results_table(results))
