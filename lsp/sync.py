@@ -69,7 +69,8 @@ def sync(folder: Path) -> list[str]:
     Raises RunError where it fails, and at the deadline, which grows with the run's bytes."""
     if "project" not in saved_tree(folder)["tracker"]:
         raise RunError(f"{folder} was run with tracker=none: there is nothing of W&B to send")
-    seconds = MOMENT + sum(path.stat().st_size for path in files_below(folder)) / SLOWEST
+    # lstat: a folder that was moved has links of W&B's client that lead nowhere.
+    seconds = MOMENT + sum(path.lstat().st_size for path in files_below(folder)) / SLOWEST
     context = multiprocessing.get_context("spawn")
     receiver, sender = context.Pipe(duplex=False)
     process = context.Process(target=sync_alone, args=(folder, sender))
