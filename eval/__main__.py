@@ -18,9 +18,9 @@ from eval.cache import VerdictCache
 from eval.contracts import EvaluationContext, Judge
 from eval.judge_check import check_table
 from eval.plan import Answers, cost_text, make_plan, orders_of, plan_text
-from eval.results import Judged, check_results, results_table, save, summarise
+from eval.results import Judged, check_results, results_table, save, summarise, verdict_lines
 from eval.settings import EvaluateConfig, read_settings
-from eval.spending import prices, shutdown_warning
+from eval.spending import dollars, prices, shutdown_warning
 from eval.tracking import track_evaluation
 from eval.types import Instruction, Pair, Verdict
 from lsp.errors import ConfigError, Problem, RunError
@@ -35,9 +35,14 @@ def main(arguments: Sequence[str]) -> None:
         results = evaluate(config)
     except (ConfigError, RunError) as error:
         sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        sys.exit(
+            "error: stopped; answers and verdicts so far are kept, and the same command goes on"
+        )
     if results is not None:
         of_judge = config.benchmark.measures == "judge"
         print(check_table(results) if of_judge else results_table(results))
+        print("\n".join(verdict_lines(results)))
         for problem, count in results["problems"].most_common(5):
             print(f"no verdict, {count} times: {visible(' '.join(problem.split()))}")
         if not any(r["n"] for r in results["agreement" if of_judge else "win_rate"].values()):
@@ -127,7 +132,7 @@ def ask_judge(config: EvaluateConfig, pairs: Sequence[Pair], key: str) -> Judged
         judge = config.judge.build(context)
         verdicts = asyncio.run(judge.judge_all(questions, progress(judge, len(questions))))
         calls, usd = judge.totals(questions)
-        return Judged(config.judge, pairs, verdicts, judge.usd, usd, calls)
+        return Judged(config.judge, pairs, verdicts, judge.usd, usd, calls, judge.at_most)
 
 
 def progress(judge: Judge, total: int) -> Callable[[Verdict], None]:
@@ -140,7 +145,7 @@ def progress(judge: Judge, total: int) -> Callable[[Verdict], None]:
         if now - last_line >= 2 or done == total:
             last_line, rate = now, done / max(now - started, 1e-9)
             text = f"{done}/{total} verdicts  {rate:.1f}/s  {duration((total - done) / rate)} left"
-            print(f"{text}  {judge.usd:.2f} dollars", file=sys.stderr, flush=True)
+            print(f"{text}  {dollars(judge.usd, judge.at_most)}", file=sys.stderr, flush=True)
 
     return count
 

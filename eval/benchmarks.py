@@ -6,7 +6,7 @@ from typing import Any
 
 from eval.answers import local_file, read_instructions
 from eval.contracts import BenchmarkSettings, EvaluationContext
-from eval.length_control import GamedRows, length_controlled_win_rate
+from eval.length_control import REPORT_RAW, GamedRows, length_controlled_win_rate
 from eval.types import Instruction, Pair
 from eval.win_rate import by_source, weighted_win_rate
 from lsp.errors import RunError
@@ -59,7 +59,12 @@ class AlpacaEval(BenchmarkSettings):
         lengths_and_tables = model_lengths, base_lengths, *self._tables(len(pairs))
         try:
             fit = length_controlled_win_rate(preferences, *lengths_and_tables)
-        except ValueError as error:
+            if fit.weights.learned_nothing:
+                problem = (
+                    "the fit learned nothing: all its weights are 0, which is 50 % of anything"
+                )
+                raise ValueError(f"{problem}; {REPORT_RAW}")
+        except (ArithmeticError, ValueError) as error:
             rate = {"variant": None, "reason": str(error), "win_rate": None}
             return {"length_controlled": rate}
         rates = by_source([pair.source for pair in pairs], fit.preferences, weighted_win_rate)

@@ -95,6 +95,8 @@ class Judge(ABC):
 
     usd: float = 0.0
     """Dollars that this process spent."""
+    at_most: bool = False
+    """``usd`` is an upper bound: what a call did cost is not known."""
 
     @abstractmethod
     async def judge_all(

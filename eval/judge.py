@@ -2,33 +2,46 @@
 
 A verdict is a preference in [1, 2], 2 where the model's answer is preferred: from the log-probs of
 the two labels where the server gives them (AlpacaEval's weighted form), else from the text. An
-answer that is neither is asked again, then left out and counted; nothing is made up.
+answer that is neither is asked again where that may help, then left out and counted by its reason
+(eval/replies.py); nothing is made up.
 """
 
 import asyncio
-import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Literal
-from urllib.parse import urlsplit
-
-import numpy as np
+from urllib.parse import parse_qsl, urlsplit
 
 from eval.cache import VerdictCache, content_key
 from eval.contracts import EvaluateConfig, EvaluationContext, Judge, JudgeSettings
+from eval.replies import (
+    Fault,
+    NoVerdict,
+    Response,
+    fault_of,
+    of_fault,
+    preference_of,
+    read_from,
+    read_response,
+    setting_that_mends,
+    tokens_of,
+)
 from eval.spending import BudgetReached, Pace, Prices, Spending, day, known_judges, prices
-from eval.template import FIRST, SECOND, read_template
+from eval.template import read_template
 from eval.types import Pair, Question, Verdict
-from eval.win_rate import label_preference
 from lsp.errors import RunError
 from lsp.settings.schema import setting, settings
-from lsp.tools.retry import RETRIED_STATUS, backoff, retry_after
+from lsp.tools import http
+from lsp.tools.addresses import is_openai
+from lsp.tools.retry import retry_after, wait_before
 from lsp.tools.secrets import scrub
 
 OPENAI_URL = "https://api.openai.com/v1"
 OPENAI_KEY = "OPENAI_API_KEY"
-FINAL = "refused for this pair"
-OTHER_SHAPE = (AttributeError, IndexError, TypeError, ValueError)
+CHAT = "/chat/completions"
+REFUSING_STATUS = (401, 402, 403, 404, *http.REDIRECTS)
+"""After which no question is answered: a wrong key, an empty account, an unknown model, a redirect
+(a wrong address)."""
 GIVE_UP = 24
 """Questions in a row without any verdict, each tried ``max_tries`` times, that end it."""
 
@@ -39,7 +52,7 @@ class ChatJudge(JudgeSettings):
 
     chat = True
     model: str = setting("the judge's name at the server; OpenAI's with its date")
-    base_url: str | None = setting("such as http://host:8000/v1; null: OpenAI's")
+    base_url: str | None = setting("such as http://host:8000/v1, or Azure's; null: OpenAI's")
     api_key_env: str = setting("the name of the environment variable that holds the key")
     template: Literal["own", "alpaca_eval"] = setting("whose prompt (eval/template.py)")
     tokenizer: str | None = setting("counts a dry run's tokens; null: tiktoken")
@@ -64,18 +77,17 @@ class ChatJudge(JudgeSettings):
     def problems(self, config: EvaluateConfig) -> list[tuple[str, str]]:
         entry, problems = known_judges().get(self.model, {}), []
         url = OPENAI_URL if self.base_url is None else self.base_url
-        other_host = not url.startswith(OPENAI_URL)
+        other_host = not is_openai(url)
         if other_host and self.api_key_env == OPENAI_KEY:
             reason = f"{OPENAI_KEY}: another host than OpenAI's does not get OpenAI's key"
             fix = "name the variable that holds its own key: judge.api_key_env=…"
             problems.append((f"api_key_env={reason}", fix))
-        for name, value in (("base_url", url), ("model", self.model)):
-            if scrub(value) != value:
-                fix = "keys come from environment variables, never from settings"
-                problems.append((f"{name}={scrub(value)} holds what looks like a secret", fix))
-        if not _is_url(url):
-            fix = "write it whole, such as http://host:8000/v1"
-            problems.append((f"base_url={scrub(url)} is no http(s) address", fix))
+        problems += http.address_problems("base_url", url)
+        if urlsplit(url).path.rstrip("/").endswith(CHAT):
+            problems.append((f"base_url ends in {CHAT}, which is added to it", "leave that off"))
+        if scrub(self.model) != self.model:
+            fix = "keys come from environment variables, never from settings"
+            problems.append(("model holds what looks like a secret", fix))
         if "shutdown" in entry and not other_host and day() >= entry["shutdown"]:
             reason = f"model={self.model} was shut down {entry['shutdown']}"
             problems.append((reason, f"use {entry['instead']}"))
@@ -89,15 +101,6 @@ class ChatJudge(JudgeSettings):
         return ChatClient(self, context.api_key, context.cache, context.prices)
 
 
-def _is_url(text: str) -> bool:
-    try:
-        parts = urlsplit(text)
-        _ = parts.port  # raises where it is out of range
-    except ValueError:
-        return False
-    return parts.scheme in ("http", "https") and bool(parts.hostname)
-
-
 class JudgeRefuses(RunError):
     """No further call can help: a wrong key, an unknown model, no money."""
 
@@ -106,16 +109,13 @@ class ChatClient(Judge):
     """Asks for verdicts, ``concurrency`` at a time, each at most once for ever (the cache)."""
 
     def __init__(self, settings: ChatJudge, api_key: str, cache: VerdictCache, prices: Prices):
-        import openai
-
         self.settings, self.cache, self.prices = settings, cache, prices
         self.template = read_template(settings.template)
         self.spending = Spending(settings.max_usd)
         self.pace = Pace(settings.requests_per_minute)
         self.calls = self._failed_in_a_row = 0
-        url = settings.base_url or OPENAI_URL
-        limits = {"timeout": settings.timeout_seconds, "max_retries": 0}
-        self.client = openai.AsyncOpenAI(api_key=api_key, base_url=url, **limits)
+        self._end: RunError | None = None
+        self.client = openai_client(settings, api_key)
 
     def request(self, pair: Pair, model_first: bool) -> dict[str, Any]:
         settings = self.settings
@@ -134,6 +134,10 @@ class ChatClient(Judge):
         """Dollars that this process spent; calls whose answer was lost at their worst."""
         return self.spending.spent
 
+    @property
+    def at_most(self) -> bool:
+        return self.spending.at_most
+
     def totals(self, questions: Sequence[Question]) -> tuple[int, float]:
         return self.cache.totals([self.key(self.request(*question)) for question in questions])
 
@@ -143,18 +147,15 @@ class ChatClient(Judge):
         """Raises BudgetReached once nothing more may be asked, counting what was spent on these
         questions before, and JudgeRefuses; every verdict that came is in the cache then."""
         gate = asyncio.Semaphore(self.settings.concurrency)
-        end: RunError | None = None
+        self._end = None
         _, self.spending.before = self.totals(questions)
 
         async def one(pair: Pair, model_first: bool) -> Verdict | None:
-            nonlocal end
             async with gate:
-                if end is not None:
-                    return None
                 try:
                     verdict = await self._verdict(pair, model_first)
                 except (BudgetReached, JudgeRefuses) as error:
-                    end = end or error
+                    self._end = self._end or error
                     return None
                 on_verdict(verdict)
                 return verdict
@@ -162,78 +163,102 @@ class ChatClient(Judge):
         async with self.client:
             outcomes = await asyncio.gather(*(one(pair, first) for pair, first in questions))
         verdicts = [verdict for verdict in outcomes if verdict is not None]
-        if isinstance(end, BudgetReached):
+        if isinstance(self._end, BudgetReached):
             reached = f"is reached after {len(verdicts)} of {len(questions)} verdicts"
             advice = "they are kept, so the same command with a higher limit goes on"
             raise BudgetReached(f"judge.max_usd={self.settings.max_usd} {reached}; {advice}")
-        if end is not None:
-            raise end
+        if self._end is not None:
+            raise self._end
         return verdicts
 
     async def _verdict(self, pair: Pair, model_first: bool) -> Verdict:
         request = self.request(pair, model_first)
         key = self.key(request)
         verdict = partial(Verdict, pair.index, pair.source, model_first)
-        if stored := self.cache.get(key):
-            preference, date = preference_of(stored, model_first), day(stored["created"])
-            return verdict(preference, stored["text"], True, stored["usd"], date)
-        problem, usd = "no answer", 0.0
-        for attempt in range(self.settings.max_tries):
-            if attempt:
-                await asyncio.sleep(backoff(attempt))
-            response, problem, cost = await self._call(key, request)
-            usd += cost
-            if response is None:
-                if problem.startswith(FINAL):
-                    break
-                continue
+
+        def read(response: Response) -> dict[str, Any]:
+            source = read_from(response)
             preference = preference_of(response, model_first)
-            if preference is None:
-                problem = f"unreadable answer {response['text'][:80]!r}"
-                continue
-            self._failed_in_a_row = 0
-            self.cache.put(key, {**response, "usd": usd})
-            return verdict(preference, response["text"], usd=usd, date=day())
+            return {"preference": preference, "text": response["text"], "read_from": source}
+
+        if stored := self.cache.get(key):
+            about = {"cached": True, "usd": stored["usd"], "date": day(stored["created"])}
+            return verdict(**read(stored), **about)
+        usd = 0.0
+        for attempt in range(self.settings.max_tries):
+            await wait_before(attempt)
+            outcome, cost = await self._call(key, request)
+            usd += cost
+            if not isinstance(outcome, NoVerdict):
+                self._failed_in_a_row = 0
+                self.cache.put(key, {**outcome, "usd": usd})
+                return verdict(**read(outcome), usd=usd, date=day())
+            if outcome.final:
+                break
         self._failed_in_a_row += 1
         if self._failed_in_a_row >= GIVE_UP:
-            raise self._refusal(f"{GIVE_UP} questions in a row had no verdict, the last: {problem}")
-        return verdict(usd=usd, problem=problem, date=day())
+            last = f"{GIVE_UP} questions in a row had no verdict, the last: {outcome.text}"
+            raise self._refusal(last)
+        return verdict(usd=usd, problem=outcome.text, reason=outcome.reason, date=day())
 
-    async def _call(
-        self, key: str, request: dict[str, Any]
-    ) -> tuple[dict[str, Any] | None, str, float]:
-        """(response, problem, dollars). Raises BudgetReached, JudgeRefuses if no call can help."""
-        import openai
-
+    async def _call(self, key: str, request: dict[str, Any]) -> tuple[Response | NoVerdict, float]:
+        """(what came, dollars). Raises BudgetReached, and JudgeRefuses if no call can help."""
         size = sum(len(message["content"].encode()) for message in request["messages"])
         # A token has a byte at least; around each message are a few tokens of the chat format.
-        worst = self.prices.usd(size + 16 * len(request["messages"]), self.settings.max_tokens)
-        self.spending.reserve(worst)
-        actual = worst  # until the answer says what it was: a lost one may have been paid
+        most = size + 16 * len(request["messages"]), self.settings.max_tokens
+        worst = self.prices.usd(*most)
+        await self.spending.reserve(worst)
+        actual: float | None = 0.0  # nothing is asked yet
+        begun = False
         try:
             await self.pace.wait()
+            if self._end is not None:
+                raise self._end
             self.calls += 1
             self.cache.begin_call(key, worst)
-            answer = await self.client.chat.completions.create(**request)
-            usage = answer.usage
-            if usage is not None:
-                actual = self.prices.usd(usage.prompt_tokens, usage.completion_tokens)
-            return response_of(answer), "", actual
-        except openai.APIStatusError as error:
-            actual, status, problem = 0.0, error.status_code, f"HTTP {error.status_code}"
-            if status in (401, 403, 404) or error.code == "insufficient_quota":
-                raise self._refusal(f"{error} ({error.code})") from error
-            if status < 500 and status not in RETRIED_STATUS:
-                return None, f"{FINAL} ({problem}: {str(error)[:200]})", actual
-            self.pace.pause(retry_after(error.response.headers.get("retry-after", "")))
-            return None, problem, actual
-        except (openai.APIConnectionError, openai.APIResponseValidationError) as error:
-            return None, f"{type(error).__name__} {error.__cause__ or ''}".strip(), actual
-        except OTHER_SHAPE as error:
-            return None, f"an answer of another shape ({type(error).__name__}: {error})", actual
+            actual, begun = None, True  # until an answer says what it was: a lost one may be paid
+            outcome, tokens = await self._ask(request, most)
+            if isinstance(outcome, Fault) and outcome.of_status:
+                actual = 0.0
+            elif tokens is not None:
+                actual = self.prices.usd(*tokens)
+        except http.NoAnswer as error:
+            outcome = NoVerdict("no_answer", str(error))
         finally:
-            self.spending.settle(worst, actual)
-            self.cache.settle_call(key, worst, actual)
+            cost = worst if actual is None else actual
+            await self.spending.settle(worst, actual)
+            if begun:
+                self.cache.settle_call(key, worst, cost)
+        if isinstance(outcome, Fault):
+            outcome = self._judged(outcome, request)
+        return outcome, cost
+
+    async def _ask(
+        self, request: dict[str, Any], most: tuple[int, int]
+    ) -> tuple[Response | NoVerdict | Fault, tuple[int, int] | None]:
+        """(what came, its tokens if the server counted them). Raises NoAnswer."""
+        import openai
+
+        try:
+            # Raw: openai would build objects of any shape from what it does not check.
+            raw = await self.client.chat.completions.with_raw_response.create(**request)
+        except openai.APIStatusError as error:
+            response = error.response
+            self.pace.pause(retry_after(response.headers.get("retry-after", "")))
+            return fault_of(response.status_code, response.content), None
+        body = http.read_json(raw.content)
+        usage = body.get("usage") if isinstance(body, dict) else None
+        return read_response(body, request), tokens_of(usage, *most)
+
+    def _judged(self, fault: Fault, request: dict[str, Any]) -> NoVerdict:
+        """Raises JudgeRefuses where every further question would meet the same."""
+        if mends := setting_that_mends(fault, request):
+            raise JudgeRefuses(
+                f"the judge refuses: {fault}; say {mends}. Verdicts that came are kept"
+            )
+        if fault.status in REFUSING_STATUS or fault.code == "insufficient_quota":
+            raise self._refusal(str(fault))
+        return of_fault(fault)
 
     def _refusal(self, reason: str) -> JudgeRefuses:
         check = f"judge.model, judge.base_url and the key in {self.settings.api_key_env}"
@@ -241,39 +266,22 @@ class ChatClient(Judge):
         return JudgeRefuses(f"the judge refuses: {reason}; check {check}. {end}")
 
 
-def response_of(answer: Any) -> dict[str, Any]:
-    """What is kept of a chat completion. Raises one of OTHER_SHAPE for another object."""
-    choice = answer.choices[0]
-    text = choice.message.content
-    if not isinstance(text, str | None):
-        raise TypeError("content is no text")
-    listed = choice.logprobs.content[0].top_logprobs if choice.logprobs else []
-    top = [[entry.token, entry.logprob] for entry in listed]
-    for token, logprob in top:
-        number = isinstance(logprob, int | float) and not math.isnan(logprob) and logprob <= 1e-3
-        if not isinstance(token, str) or not number:
-            raise ValueError(f"log-prob {logprob!r} of {token!r}")
-    top = [entry for entry in top if entry[1] > -math.inf]
-    return {"text": text or "", "top_logprobs": top}
+def openai_client(settings: ChatJudge, api_key: str) -> Any:
+    """openai's client behind our boundary. An address with ``?api-version=`` is Azure's form: its
+    own client sends the key as ``api-key``, and what stands behind ``?`` goes with every call."""
+    import openai
 
-
-def preference_of(response: dict[str, Any], model_first: bool) -> float | None:
-    """Preference in [1, 2] from a stored response; None where it holds no readable label.
-
-    With log-probs of the first token, where a label is the likeliest: ``label_preference`` of the
-    two, each with and without blanks around it. Else the label that the text is: a label that is
-    only one of the unlikely tokens behind "I" or "Both" is no verdict."""
-    by_label: dict[str, list[float]] = {FIRST: [], SECOND: []}
-    top = response.get("top_logprobs") or []
-    likeliest = max(top, key=lambda entry: entry[1], default=("", 0.0))[0].strip()
-    if likeliest in by_label:
-        for token, logprob in top:
-            if token.strip() in by_label:
-                by_label[token.strip()].append(logprob)
-        # log of each label's summed probabilities, -inf of none; nothing underflows.
-        of_m, of_M = (float(np.logaddexp.reduce(logprobs)) for logprobs in by_label.values())
-        return label_preference(of_m, of_M, switched=model_first)
-    label = (response.get("text") or "").strip()
-    if label not in by_label:
-        return None
-    return 2.0 if (label == FIRST) == model_first else 1.0
+    parts = urlsplit(settings.base_url or OPENAI_URL)
+    query = dict(parse_qsl(parts.query))
+    url = parts._replace(query="").geturl()
+    options: dict[str, Any] = {
+        "api_key": api_key,
+        "base_url": url,
+        "default_query": query,
+        "max_retries": 0,
+        "timeout": None,
+        "http_client": http.client(url, settings.timeout_seconds),
+    }
+    if version := query.get("api-version"):
+        return openai.AsyncAzureOpenAI(api_version=version, **options)
+    return openai.AsyncOpenAI(**options)

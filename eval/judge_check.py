@@ -123,6 +123,5 @@ def check_table(results: dict[str, Any]) -> str:
         f"{results['n_missing']} pairs have no verdict of this judge; left out beforehand:"
         f" {results['n_identical']} identical pairs, {results['n_unpublished']} without a published"
         " verdict",
-        f"{results['usd_now']:.2f} dollars now, {results['calls_ever']} calls ever",
     ]
     return "\n".join(lines)

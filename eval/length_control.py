@@ -9,8 +9,10 @@ d the baseline's length minus the model's, divided by its standard deviation (dd
 rows. The length-controlled rate is the mean prediction with the length term at zero, over every
 row, one without a verdict too. The weights minimise |weights|_1 + C * (summed log-loss), C by
 five-fold cross-validation. The package stops its solver (liblinear) early; here the minimum is
-found exactly, which moved no rate by more than 0.03 points. Over a few dozen verdicts the chosen C
-may be so small that every weight is zero and the rate 50: such a number says nothing.
+found exactly, which moved no rate by more than 0.03 points. Fits of verdicts that are all the same,
+and of whole wins and losses that length (and difficulty) divide without an error, have infinite
+weights and are refused. One that ``learned_nothing`` has a rate of 50 whatever was judged: over a
+few dozen verdicts the chosen C may be so small.
 
 Three variants exist, and every result names its own, since they are not comparable: 19.3, 18.2 and
 37.8 for the same verdicts on gpt-3.5-turbo-1106.
@@ -43,6 +45,11 @@ class GlmWeights:
     length: float
     difficulty: float
     bias: float
+
+    @property
+    def learned_nothing(self) -> bool:
+        """All are zero: the rate is 50 whatever was judged."""
+        return not any(vars(self).values())
 
 
 @dataclass(frozen=True)
@@ -88,7 +95,8 @@ def length_controlled_win_rate(
     from that file, pass the first n difficulties to repeat its number.
 
     Raises ValueError for preferences outside [1, 2], sequences of other lengths, numbers that are
-    not finite, fewer than five verdicts, and answers that all differ by one and the same length."""
+    not finite, fewer than five verdicts, answers that all differ by one and the same length, and
+    fits that say nothing (the module's)."""
     raw, n = weighted_win_rate(preferences), len(preferences)
     if gamed is not None and difficulties is None:
         problem = "the variant with them (length_controlled_v1) needs both"
@@ -112,6 +120,12 @@ def length_controlled_win_rate(
     targets = np.array(preferences, dtype=float) - 1
     judged = ~np.isnan(targets)
     features, targets, row_weights = features[judged], targets[judged], np.ones(raw.n)
+    if np.ptp(targets) == 0:
+        problem = f"all {raw.n} verdicts are the same ({1 + targets[0]:g})"
+        raise ValueError(f"{problem}, so nothing tells length from quality; {REPORT_RAW}")
+    if gamed is None and _separable(features, targets):
+        problem = "the answers' lengths foretell every verdict, so the fit has no finite weights"
+        raise ValueError(f"{problem}; judge more pairs, or {REPORT_RAW}")
     if gamed is not None:
         variant = f"length_controlled_v1 (gamed rows: {gamed.name})"
         gamed_features, gamed_targets = _gamed_columns(gamed)
@@ -172,6 +186,20 @@ def _gamed_columns(gamed: GamedRows) -> tuple[np.ndarray, np.ndarray]:
     length = np.tanh(_column("gamed.length_differences", gamed.length_differences, m))
     difficulty = _column("gamed.difficulties", gamed.difficulties, m)
     return np.stack([length, difficulty, np.zeros(m)], axis=1), targets
+
+
+def _separable(features: np.ndarray, targets: np.ndarray) -> bool:
+    """Whether a plane divides wins from losses, where all are whole (to 0.001): a linear programme
+    finds weights under which each row lies on its side, if there are any."""
+    from scipy.optimize import linprog
+
+    signs = np.sign(targets - 0.5)
+    if (np.abs(targets - 0.5) < 0.499).any():
+        return False
+    sides = linprog(
+        np.zeros(3), -signs[:, None] * features, -np.ones(len(signs)), bounds=(None, None)
+    )
+    return sides.status == 0
 
 
 def _sigmoid(logits: np.ndarray) -> np.ndarray:

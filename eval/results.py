@@ -15,7 +15,7 @@ from eval.contracts import JudgeSettings
 from eval.judge_check import Published, agreement, longer_rate
 from eval.plan import Plan, orders_of
 from eval.settings import EvaluateConfig
-from eval.spending import day
+from eval.spending import day, dollars
 from eval.types import Pair, Verdict
 from lsp.files import next_free, write_json, write_json_lines
 from lsp.tools.text import text_table
@@ -26,8 +26,9 @@ IDENTITY = ("judge", "template", "order", "answers", "baseline_answers")
 
 @dataclass(frozen=True)
 class Judged:
-    """Verdicts of all calls. ``usd_now``: dollars of this process; ``usd_ever``, ``calls_ever``: of
-    every call begun for them, in killed processes too, one whose answer was lost at its worst."""
+    """Verdicts of all calls. ``usd_now``: dollars of this process, ``at_most`` where that is an
+    upper bound; ``usd_ever``, ``calls_ever``: of every call begun for them, in killed processes
+    too, one whose answer was lost at its worst, so dollars at most."""
 
     judge: JudgeSettings
     pairs: Sequence[Pair]
@@ -35,6 +36,7 @@ class Judged:
     usd_now: float
     usd_ever: float
     calls_ever: int
+    at_most: bool = False
 
     @cached_property
     def preferences(self) -> dict[tuple[int, bool], float | None]:
@@ -84,9 +86,12 @@ class Judged:
             "order_effect": asdict(win_rate.order_effect(*orders)),
             "verdict_dates": sorted({v.date for v in self.verdicts if v.date}),
             "problems": Counter(v.problem for v in self.verdicts if v.problem),
+            "reasons": Counter(v.reason for v in self.verdicts if v.reason),
+            "read_from": Counter(v.read_from for v in self.verdicts if v.read_from),
             "calls_ever": self.calls_ever,
             "usd_ever": self.usd_ever,
             "usd_now": self.usd_now,
+            "usd_now_is_at_most": self.at_most,
         }
 
 
@@ -154,6 +159,22 @@ def results_table(results: dict[str, Any]) -> str:
             f" disagree on {100 * effect['disagree_frac']:.1f} % of {effect['n']} pairs"
         )
     return "\n".join(lines)
+
+
+def verdict_lines(results: dict[str, Any]) -> list[str]:
+    """Where a chat judge's verdicts are read from, why others are missing, and their cost."""
+    lines = []
+    if counts := results["read_from"]:
+        text = f"{counts['text']} from its text, each a whole win or loss"
+        lines.append(f"verdicts: {counts['logprobs']} from the labels' log-probs, {text}")
+    if reasons := results["reasons"]:
+        each = (f"{count} {name.replace('_', ' ')}" for name, count in reasons.most_common())
+        lines.append(f"no verdict: {', '.join(each)}")
+    if results["calls_ever"]:
+        now = dollars(results["usd_now"], results["usd_now_is_at_most"])
+        ever = dollars(results["usd_ever"], at_most=True)
+        lines.append(f"cost: {now} now, {ever} in {results['calls_ever']} calls ever")
+    return lines
 
 
 def check_results(config: EvaluateConfig, published: Published, judged: Judged) -> dict[str, Any]:

@@ -53,28 +53,51 @@ def day(seconds: float | None = None) -> str:
     return time.strftime("%Y-%m-%d", time.localtime(seconds))
 
 
+def dollars(usd: float, at_most: bool) -> str:
+    """An amount as it is known: an upper bound is called one."""
+    return f"{'at most ' if at_most else ''}${usd:.2f}"
+
+
 class BudgetReached(RunError):
     """The next call could cost more than ``judge.max_usd`` allows."""
 
 
 @dataclass
 class Spending:
-    """Dollars spent before this process, spent and reserved; one event loop, so no lock."""
+    """Dollars spent before this process, spent and reserved; one event loop, so no lock.
+    ``at_most``: a call's cost is not known and was counted at its worst, so ``spent`` is an upper
+    bound."""
 
     limit: float | None
     before: float = 0.0
     spent: float = 0.0
     reserved: float = 0.0
+    at_most: bool = False
+    _in_flight: int = 0
+    _settled: asyncio.Condition = field(default_factory=asyncio.Condition)
 
-    def reserve(self, worst: float) -> None:
-        total = self.before + self.spent + self.reserved
-        if self.limit is not None and total + worst > self.limit:
-            raise BudgetReached
-        self.reserved += worst
+    async def reserve(self, worst: float) -> None:
+        """Dollars for one more call. What calls in flight have reserved, they mostly give back, so
+        it is waited for; raises BudgetReached once none is in flight and there is no room."""
+        async with self._settled:
+            while self.limit is not None and self._total() + worst > self.limit:
+                if not self._in_flight:
+                    raise BudgetReached
+                await self._settled.wait()
+            self.reserved += worst
+            self._in_flight += 1
 
-    def settle(self, worst: float, actual: float) -> None:
-        self.reserved -= worst
-        self.spent += actual
+    def _total(self) -> float:
+        return self.before + self.spent + self.reserved
+
+    async def settle(self, worst: float, actual: float | None) -> None:
+        """What the call did cost; None where nobody knows."""
+        async with self._settled:
+            self._in_flight -= 1
+            self.reserved = self.reserved - worst if self._in_flight else 0.0
+            self.spent += worst if actual is None else actual
+            self.at_most = self.at_most or actual is None
+            self._settled.notify_all()
 
 
 @dataclass

@@ -8,6 +8,7 @@ from eval.settings import EvaluateConfig
 from lsp.run.checkpoint import checkpoint_step
 from lsp.run.folder import read_run, saved_tree
 from lsp.settings.schema import flat, flat_tree
+from lsp.tools.http import safe
 from lsp.tracking.wandb import WandbTracker, keep_in_run_folder, model_artifact, quiet_settings
 
 
@@ -45,5 +46,6 @@ def track_evaluation(
             columns, data = list(rows[0]) if rows else ["index"], [list(r.values()) for r in rows]
             evaluation.log({f"eval/{name}/pairs": wandb.Table(columns=columns, data=data)})
     except (wandb.errors.Error, OSError) as error:
-        text = f"warning: W&B did not take the evaluation ({error}); its results are on disk"
+        why = safe(str(error))
+        text = f"warning: W&B did not take the evaluation ({why}); its results are on disk"
         print(text, file=sys.stderr)

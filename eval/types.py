@@ -40,7 +40,9 @@ Question = tuple[Pair, bool]
 class Verdict:
     """One call's outcome. ``model_first``: the model's answer was shown first. ``preference`` is
     in [1, 2], 2 where the model's answer is preferred, or None where no readable answer came;
-    ``problem`` then says why. ``usd``: what the answer cost when it came, on the day ``date``."""
+    ``problem`` then says why, and ``reason`` in a word that results count. ``read_from``: what a
+    chat judge's preference is of, ``logprobs``, or ``text``, which gives whole ones alone.
+    ``usd``: what the answer cost when it came, at most, on the day ``date``."""
 
     index: int
     source: str
@@ -51,3 +53,5 @@ class Verdict:
     usd: float = 0.0
     date: str | None = None
     problem: str | None = None
+    reason: str | None = None
+    read_from: str | None = None

@@ -5,21 +5,32 @@
 ``wandb sync`` exits with 0 also where it found none of an offline run's files (the folder was
 moved, say). So afterwards the server is asked: every metric line, every trace shard by its MD5,
 the last checkpoint and the summary. Exits with 1 where something is missing.
+
+Each run is sent by a process of its own, since W&B's client asks a server that fails again for
+hours and cannot be interrupted. It ends at its deadline, and whenever this process does.
 """
 
 import base64
 import hashlib
+import multiprocessing
 import os
+import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Sequence
+from contextlib import suppress
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 from lsp.contracts import RunIdentity
 from lsp.errors import RunError
+from lsp.files import files_below
 from lsp.run.checkpoint import checkpoint_folders, checkpoint_step
 from lsp.run.folder import find_run, read_run, saved_tree
+from lsp.tools.http import safe
+from lsp.tools.text import duration
 from lsp.tracking.reader import read_metrics
 from lsp.tracking.wandb import (
     has_key,
@@ -29,26 +40,91 @@ from lsp.tracking.wandb import (
     use_lineage,
 )
 
+MOMENT = 600.0
+"""Seconds that a run of no size may take: W&B's client alone waits 90 for a connection."""
+SLOWEST = 2**20
+"""Bytes a second that an upload reaches at least; what is slower is a server that hangs."""
+FOR_THE_END = 10.0
+"""Seconds that W&B's client has to close what it opened, once all is said."""
+
 
 def main(arguments: Sequence[str]) -> None:
     if not arguments:
         sys.exit("error: say which run: python -m lsp.sync outputs/<run id>")
     missing: list[str] = []
-    for name in arguments:
-        try:
-            missing += sync(find_run(name, "outputs"))
-        except RunError as error:
-            missing.append(str(error))
+    try:
+        for name in arguments:
+            try:
+                missing += sync(find_run(name, "outputs"))
+            except RunError as error:
+                missing.append(safe(str(error), limit=2000))
+    except KeyboardInterrupt:
+        sys.exit("error: stopped; what arrived stays, and the same command goes on")
     if missing:
         sys.exit("error: " + "\n".join(missing))
 
 
 def sync(folder: Path) -> list[str]:
-    """Send one run; what is missing on the server afterwards, as text."""
-    run = read_run(folder)
-    tracker = saved_tree(folder)["tracker"]
-    if "project" not in tracker:
+    """Send one run by a process of its own; what is missing on the server afterwards, as text.
+    Raises RunError where it fails, and at the deadline, which grows with the run's bytes."""
+    if "project" not in saved_tree(folder)["tracker"]:
         raise RunError(f"{folder} was run with tracker=none: there is nothing of W&B to send")
+    # lstat: a folder that was moved has links of W&B's client that lead nowhere.
+    seconds = MOMENT + sum(path.lstat().st_size for path in files_below(folder)) / SLOWEST
+    context = multiprocessing.get_context("spawn")
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(target=sync_alone, args=(folder, sender))
+    process.start()
+    sender.close()
+    try:
+        if not receiver.poll(seconds):
+            raise RunError(
+                f"{folder}: W&B did not take it in {duration(seconds)}; what arrived stays, and the"
+                " same command goes on"
+            )
+        try:
+            failed, texts = receiver.recv()
+        except EOFError:
+            raise RunError(f"{folder}: the process that sent it was ended") from None
+        process.join(FOR_THE_END)
+    finally:
+        with suppress(ProcessLookupError):  # it has ended by itself
+            os.killpg(process.pid, signal.SIGKILL)
+        process.kill()
+        process.join()
+    if failed:
+        raise RunError(*texts)
+    return list(texts)
+
+
+def sync_alone(folder: Path, sender: Connection) -> None:
+    """``(failed, texts)`` of ``send_and_check``, sent from the first process of a new group, which
+    ends, ``wandb sync`` included, when the process that started it has."""
+    os.setsid()
+    starter = multiprocessing.parent_process()
+    assert starter is not None
+
+    def follow() -> None:
+        starter.join()
+        os.killpg(0, signal.SIGKILL)
+
+    threading.Thread(target=follow, daemon=True).start()
+    try:
+        sender.send((False, send_and_check(folder)))
+    except RunError as error:
+        sender.send((True, [str(error)]))
+    # W&B's client raises errors of many kinds when a server fails, and so does what it is built on.
+    except Exception as error:
+        sender.send((True, [f"{folder}: W&B failed: {type(error).__name__}: {error}"]))
+
+
+def send_and_check(folder: Path) -> list[str]:
+    """Send one run; what is missing on the server afterwards, as text."""
+    run, tracker = read_run(folder), saved_tree(folder)["tracker"]
+    # Before W&B's client reads them: tries of a request, about a minute in all, instead of hours;
+    # and its own telemetry, which complains of a server that fails in many lines.
+    os.environ.setdefault("WANDB_X_GRAPHQL_RETRY_MAX", "4")
+    os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
     import wandb
 
     if not has_key():

@@ -4,7 +4,8 @@
     200           {"rewards": [1.0, …]}      a finite number a pair, in the order of the pairs
 
 With a key, requests carry ``Authorization: Bearer <key>``. 408, 409, 425, 429 and 5xx, a lost
-connection, a timeout and an answer that is not rewards are tried again; another status is final.
+connection, a timeout and an answer that is not rewards are tried again; another status is final,
+a redirect too. lsp/tools/http.py has the limits of a call.
 """
 
 from __future__ import annotations
@@ -17,15 +18,15 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-import httpx2
-
 from lsp.contracts import BuildContext, Reward, RewardSettings
 from lsp.rewards.checked import RANGE, Range, checked, range_problems, refuse_outside
 from lsp.settings.schema import setting, settings
-from lsp.tools.retry import RETRIED_STATUS, backoff, retry_after
-from lsp.tools.secrets import HIDDEN, scrub
+from lsp.tools import http
+from lsp.tools.retry import may_pass, retry_after, wait_before
 
 if TYPE_CHECKING:
+    import httpx2
+
     from lsp.settings.config import Config
 
 Pair = tuple[str, str]
@@ -48,16 +49,7 @@ class HttpReward(RewardSettings):
     range: Range = setting(RANGE, default=None)
 
     def problems(self, config: Config) -> list[tuple[str, str]]:
-        problems = range_problems(self.range)
-        try:
-            url = httpx2.URL(self.url)
-            whole = url.scheme in ("http", "https") and url.host and (url.port or 0) < 2**16
-            wrong = "" if whole else "it is not http://host:port/path"
-        except httpx2.InvalidURL as error:
-            wrong = str(error)
-        if wrong:
-            reason = f"url={scrub(self.url)} is no address of a server ({wrong})"
-            problems.append((reason, "write url=http://host:port/path"))
+        problems = range_problems(self.range) + http.address_problems("url", self.url)
         if self.api_key_env is not None and not re.fullmatch(r"[!-~]+", self.api_key):
             reason = f"the environment variable {self.api_key_env} holds no key"
             problems.append((reason, "export it, without blanks, or say api_key_env=null"))
@@ -99,7 +91,8 @@ class HttpScorer(Reward):
 
     async def _all(self, pairs: Sequence[Pair]) -> list[Scored]:
         """Of all pairs, in order, ``concurrency`` requests at a time."""
-        gate = asyncio.Semaphore(self.settings.concurrency)
+        settings = self.settings
+        gate = asyncio.Semaphore(settings.concurrency)
         headers = {"content-type": "application/json"}
         if self._key:
             headers["authorization"] = f"Bearer {self._key}"
@@ -108,13 +101,9 @@ class HttpScorer(Reward):
             async with gate:
                 return await self._rewards(client, batch)
 
-        size = self.settings.batch_size
+        size = settings.batch_size
         batches = [pairs[start : start + size] for start in range(0, len(pairs), size)]
-        # One deadline for the whole of a request (asyncio's, below): the client's own are for each
-        # read, which a server that drips bytes never misses. The gate alone bounds connections,
-        # since the wait for one would count against the deadline.
-        unbounded = httpx2.Limits()
-        async with httpx2.AsyncClient(headers=headers, timeout=None, limits=unbounded) as client:
+        async with http.client(settings.url, settings.timeout_seconds, headers) as client:
             try:
                 async with asyncio.TaskGroup() as group:
                     tasks = [group.create_task(request(batch)) for batch in batches]
@@ -129,28 +118,23 @@ class HttpScorer(Reward):
         body = json.dumps({"pairs": [{"query": q, "answer": a} for q, a in batch]})
         problem = ""
         for attempt in range(settings.max_tries):
-            if attempt:
-                await asyncio.sleep(backoff(attempt))
+            await wait_before(attempt)
             # Another request may have been told to wait meanwhile, and that holds for all.
             while (wait := self._quiet_until - time.monotonic()) > 0:
                 await asyncio.sleep(wait)
             try:
-                async with asyncio.timeout(settings.timeout_seconds):
-                    response = await client.post(settings.url, content=body)
+                response = await client.post(settings.url, content=body)
                 status = response.status_code
                 if status == 200:
-                    answer = json.loads(response.content)
+                    answer = http.read_json(response.content)
                     if not isinstance(answer, dict) or "rewards" not in answer:
                         raise ValueError('the answer is no {"rewards": […]}')
                     return [(reward, attempt) for reward in checked(answer["rewards"], len(batch))]
-            except TimeoutError:
-                problem = f"no answer in {settings.timeout_seconds:g} s"
+            except (http.NoAnswer, ValueError) as error:
+                problem = http.safe(str(error))
                 continue
-            except (httpx2.HTTPError, ValueError) as error:
-                problem = self._safe(f"{type(error).__name__}: {error}")
-                continue
-            problem = self._safe(f"HTTP {status} {response.text}")
-            if status < 500 and status not in RETRIED_STATUS:
+            problem = http.said(status, http.text_of(response.content))
+            if not may_pass(status):
                 raise ValueError(
                     f"the reward server {settings.url} refuses: {problem}; check its url and"
                     " api_key_env and that it speaks the protocol of lsp/rewards/http.py"
@@ -162,9 +146,3 @@ class HttpScorer(Reward):
             f" {settings.max_tries} tries, the last: {problem}; see that it runs and speaks the"
             " protocol of lsp/rewards/http.py, or raise timeout_seconds or max_tries"
         )
-
-    def _safe(self, text: str) -> str:
-        """A server's words for an error message: short, on one line, without the key."""
-        if self._key:
-            text = text.replace(self._key, HIDDEN)
-        return " ".join(scrub(text).split())[:200]

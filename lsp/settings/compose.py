@@ -23,6 +23,7 @@ from lsp.settings.config import Config
 from lsp.settings.reader import Rules, check_tree, unknown_key
 from lsp.settings.rules import config_rules
 from lsp.settings.schema import Settings, flat_tree
+from lsp.tools.addresses import without_addresses
 from lsp.tools.secrets import scrub
 
 CONF = Path(__file__).parents[2] / "conf"
@@ -153,8 +154,11 @@ def _parse(
     try:
         override = parser.parse_override(_as_group(text, root))
     except HydraException as error:
-        reason = str(error).splitlines()[0].rstrip(".")
-        problems.append(Problem(text, None, reason, "write key=value, quoted where it needs to be"))
+        shown, reason = without_addresses(text), str(error).splitlines()[0].rstrip(".")
+        if shown != text:  # Hydra's words may show a part of it
+            reason = "is no value as it stands"
+        fix = "write key=value, quoted where it needs to be"
+        problems.append(Problem(shown, None, reason, fix))
         return None
     if not override.key_or_group:
         problems.append(Problem(text, None, "names no setting", "write key=value"))
@@ -200,7 +204,9 @@ def _key_exists(override: Override, tree: dict[str, Any], problems: list[Problem
         if isinstance(node, dict) and part not in node and override.is_add():
             return True
         if not isinstance(node, dict) or part not in node:
-            problems.append(unknown_key(key, override.value(), _dotted(tree)))
+            value = override.value()
+            shown = without_addresses(value) if isinstance(value, str) else value
+            problems.append(unknown_key(key, shown, _dotted(tree)))
             return False
         node = node[part]
     return True

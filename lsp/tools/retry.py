@@ -1,5 +1,7 @@
-"""Tries and Retry-After headers go in, seconds to wait before a server is asked again come out."""
+"""Tries, statuses and Retry-After headers go in; whether and when a server is asked again comes
+out."""
 
+import asyncio
 import math
 import random
 import time
@@ -7,6 +9,17 @@ from email.utils import parsedate_to_datetime
 
 RETRIED_STATUS = (408, 409, 425, 429)
 """Statuses below 500 after which the same request may still be answered."""
+
+
+def may_pass(status: int) -> bool:
+    """Whether the same request may still be answered after this status."""
+    return status >= 500 or status in RETRIED_STATUS
+
+
+async def wait_before(attempt: int) -> None:
+    """Sleep before try ``attempt``; the first is 0 and does not wait."""
+    if attempt:
+        await asyncio.sleep(backoff(attempt))
 
 
 def backoff(attempt: int) -> float:
@@ -22,6 +35,6 @@ def retry_after(text: str) -> float:
     except ValueError:
         try:
             seconds = parsedate_to_datetime(text).timestamp() - time.time()
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             return 0.0
     return min(600.0, max(0.0, seconds)) if math.isfinite(seconds) else 0.0

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from eval.cache import VerdictCache, content_key
-from eval.judge import GIVE_UP, ChatClient, ChatJudge, JudgeRefuses, preference_of
+from eval.judge import GIVE_UP, ChatClient, ChatJudge, JudgeRefuses
+from eval.replies import preference_of
 from eval.spending import BudgetReached, Prices, Spending
 from eval.template import OWN
 from eval.types import Pair
@@ -22,7 +23,7 @@ from lsp.tools.retry import retry_after
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
     """Next to no waits between tries; how long they are: tests/lsp/rewards/test_http.py."""
-    monkeypatch.setattr("eval.judge.backoff", lambda attempt: 0.001 * 2**attempt)
+    monkeypatch.setattr("lsp.tools.retry.backoff", lambda attempt: 0.001 * 2**attempt)
 
 
 def config_of(server, **changes):
@@ -118,7 +119,7 @@ def test_all_verdicts_arrive_though_a_third_of_the_calls_fail(judge_server, tmp_
     assert len({(v.index, v.model_first) for v in verdicts}) == 120
     for verdict in verdicts:
         assert (verdict.preference > 1.5) == (verdict.index % 3 != 0)
-    assert judge.calls == len(server.requests) > 120
+    assert judge.calls >= len(server.requests) > 120  # one may end before it is sent
 
 
 def test_what_cannot_be_read_is_left_out_and_never_cached(judge_server, tmp_path):
@@ -150,14 +151,22 @@ def test_the_budget_stops_before_it_is_passed_and_keeps_what_was_paid(judge_serv
     assert kept == len(arrived)
 
 
-def test_reservations_by_hand():
-    spending = Spending(limit=1.0)
-    spending.reserve(0.6)
-    with pytest.raises(BudgetReached):
-        spending.reserve(0.5)
-    spending.settle(0.6, 0.2)
-    spending.reserve(0.8)
-    assert (spending.spent, spending.reserved) == (0.2, 0.8)
+def test_a_reservation_waits_for_calls_in_flight_and_is_refused_once_there_are_none():
+    async def by_hand():
+        spending = Spending(limit=1.0)
+        await spending.reserve(0.6)
+        waiting = asyncio.create_task(spending.reserve(0.8))
+        await asyncio.sleep(0)
+        assert not waiting.done() and spending.reserved == 0.6
+        await spending.settle(0.6, 0.2)  # 0.4 of the reservation come back: 0.2 + 0.8 fit
+        await waiting
+        assert (spending.spent, spending.reserved, spending.at_most) == (0.2, 0.8, False)
+        await spending.settle(0.8, None)  # nobody knows what it was, so it counts whole
+        assert (spending.spent, spending.reserved, spending.at_most) == (1.0, 0.0, True)
+        with pytest.raises(BudgetReached):
+            await spending.reserve(0.01)
+
+    asyncio.run(by_hand())
 
 
 def test_a_wrong_key_ends_it_at_once(judge_server, tmp_path):
@@ -192,7 +201,7 @@ def test_a_dead_judge_ends_it_with_its_reason(tmp_path):
     class Nobody:
         url = "http://127.0.0.1:9/v1"
 
-    with pytest.raises(JudgeRefuses, match=f"{GIVE_UP} questions in a row .*APIConnectionError"):
+    with pytest.raises(JudgeRefuses, match=f"{GIVE_UP} questions in a row .*ConnectError"):
         judge_all(Nobody, VerdictCache(tmp_path / "v.sqlite"), pairs_of(60), max_tries=1)
 
 

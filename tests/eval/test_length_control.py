@@ -92,6 +92,32 @@ def test_without_length_differences_nothing_is_controlled():
     assert found.win_rate == pytest.approx(60.0, abs=0.5)
 
 
+@pytest.mark.parametrize("verdict", [1.0, 1.5, 1.9, 2.0])
+def test_verdicts_that_are_all_the_same_tell_no_length_from_quality(verdict):
+    says = (
+        rf"all 9 verdicts are the same \({verdict:g}\), so nothing tells length from quality; rep"
+    )
+    with pytest.raises(ValueError, match=says):
+        length_controlled_win_rate([verdict] * 9, list(range(9)), [4.0] * 9)
+
+
+def test_verdicts_that_length_foretells_have_no_finite_weights():
+    """The longer answer always wins: any weight foretells it, a larger one better."""
+    lengths, base = [1.0, 2.0, 3.0, 7.0, 8.0, 9.0], [5.0] * 6
+    with pytest.raises(ValueError, match="the answers' lengths foretell every verdict"):
+        length_controlled_win_rate([1.0, 1.0, 1.0, 2.0, 2.0, 2.0], lengths, base)
+    # One exception, and one verdict that is not whole, are enough.
+    assert length_controlled_win_rate([1.0, 2.0, 1.0, 2.0, 1.0, 2.0], lengths, base).n == 6
+    assert length_controlled_win_rate([1.0, 1.0, 1.0, 2.0, 2.0, 1.9], lengths, base).n == 6
+
+
+def test_a_fit_that_learned_nothing_says_so():
+    assert length_controlled_win_rate(
+        [1.2, 1.8] * 4, list(range(8)), [3.5] * 8
+    ).weights.learned_nothing
+    assert not GlmWeights(0.0, 0.0, 0.1).learned_nothing
+
+
 def test_a_row_without_a_verdict_is_predicted_but_not_fitted():
     lengths = [10.0 * i for i in range(20)]
     difficulties = [0.1 * i for i in range(20)]
@@ -107,8 +133,9 @@ def test_a_row_without_a_verdict_is_predicted_but_not_fitted():
 
 def test_every_variant_has_its_label():
     lengths, difficulties = [1.0, 2.0, 3.0, 4.0, 5.0], [0.0, 1.0, 0.0, -1.0, 0.5]
+    verdicts = [1.9, 1.2, 1.6, 1.1, 1.4]
     labels = [
-        length_controlled_win_rate(WINS, lengths, EQUAL, *more).variant
+        length_controlled_win_rate(verdicts, lengths, EQUAL, *more).variant
         for more in ((), (difficulties,), (difficulties, GAMED))
     ]
     assert labels == [
@@ -129,6 +156,7 @@ def test_every_variant_has_its_label():
 def test_swapping_the_sides_mirrors_the_rate(rows):
     preferences, model, base, difficulties = map(list, zip(*rows, strict=True))
     model[0], base[0], model[1], base[1] = 10, 20, 20, 10
+    preferences[:2] = 1.3, 1.6  # neither all the same nor all whole
     mirrored = [3 - p for p in preferences]
     for more in ((), (difficulties,)):
         found = length_controlled_win_rate(preferences, model, base, *more)

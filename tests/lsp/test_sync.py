@@ -2,11 +2,15 @@
 
 import json
 import os
+import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
+from bad_answers import BadServer, answers, silence
 
 from lsp.sync import main
 
@@ -82,3 +86,58 @@ def test_sync_needs_a_run(arguments, says):
 def test_a_run_that_was_not_tracked_has_nothing_to_send(interrupted_run):
     with pytest.raises(SystemExit, match="was run with tracker=none: there is nothing of W&B to s"):
         main([str(interrupted_run[0])])
+
+
+KEY = "0123456789" * 4
+
+
+@pytest.fixture
+def bad_wandb(small_run, tmp_path, monkeypatch):
+    """``folder = bad_wandb(behaviour)``: an offline run, and a W&B that answers badly."""
+    servers = []
+
+    def made(behaviour):
+        servers.append(BadServer(behaviour))
+        monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{servers[0].port}")
+        monkeypatch.setenv("WANDB_API_KEY", KEY)
+        monkeypatch.setenv("WANDB_X_GRAPHQL_RETRY_MAX", "1")
+        return shutil.copytree(small_run[0], tmp_path / "run"), servers[0]
+
+    yield made
+    servers[0].close()
+
+
+def test_a_server_that_fails_is_one_line(bad_wandb):
+    folder, _ = bad_wandb(answers("busy \x1b[2J", "500 Busy"))
+    command = [sys.executable, "-m", "lsp.sync", str(folder)]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=900)
+    said = [line for line in result.stderr.splitlines() if not line.startswith("wandb: ")]
+    assert result.returncode == 1 and len(said) == 1, result.stderr
+    assert said[0].startswith("error: W&B does not have ") and "HTTP 500: busy" in said[0]
+    assert KEY not in result.stderr and "\x1b[2J" not in result.stderr
+
+
+def test_at_the_deadline_it_ends_and_says_how_to_go_on(bad_wandb, monkeypatch):
+    folder, _ = bad_wandb(silence())
+    monkeypatch.setattr("lsp.sync.MOMENT", 0.0)
+    says = (
+        r"error: .*W&B did not take it in \d+ s; what arrived stays, and the same command goes on"
+    )
+    with pytest.raises(SystemExit, match=says):
+        main([str(folder)])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stopped_by", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
+def test_its_processes_end_with_it(bad_wandb, stopped_by):
+    folder, server = bad_wandb(silence())
+    command = [sys.executable, "-m", "lsp.sync", str(folder)]
+    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    while not server.requests:
+        assert process.poll() is None
+    started = psutil.Process(process.pid).children(recursive=True)
+    assert len(started) >= 2
+    process.send_signal(stopped_by)
+    _, errors = process.communicate()
+    assert process.returncode != 0 and "Traceback" not in errors
+    assert psutil.wait_procs(started, timeout=600)[1] == []

@@ -181,7 +181,7 @@ def test_parts_as_one_value_of_the_command_line(module):
         (["reward.parts.verifier.reward._target_=os.system"],
          "reward.parts.verifier.reward._target_", "is no class of settings"),
         (["+reward@reward.parts.web.reward=http", "+reward.parts.web.weight=1",
-          "reward.parts.web.reward.url=ftp://x"], "reward", "part web: url=ftp://x is no address"),
+          "reward.parts.web.reward.url=ftp://x"], "reward", "part web: url is no address"),
         (["+reward@reward.parts.web.reward=http", "+reward.parts.web.weight=1",
           "reward.parts.web.reward.url=http://x", "reward.parts.web.reward.range=[2,1]"], "reward",
          r"part web: range=\[2,1\] does not go from a lower to a higher number"),

@@ -1,0 +1,222 @@
+"""What a judge's server can say, and what is made of it."""
+
+import json
+import math
+
+import pytest
+from bad_answers import completion, logprobs_of
+from hypothesis import given
+from hypothesis import strategies as st
+
+from eval.replies import (
+    Fault,
+    NoVerdict,
+    fault_of,
+    label_of,
+    of_fault,
+    preference_of,
+    read_from,
+    read_response,
+    setting_that_mends,
+    tokens_of,
+)
+
+REQUEST = {"model": "j", "messages": [], "max_tokens": 1, "temperature": 0.0, "logprobs": True,
+           "top_logprobs": 5}  # fmt: skip
+SURE = logprobs_of(
+    {"token": "M", "logprob": math.log(0.75)}, {"token": " m", "logprob": math.log(0.25)}
+)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["M", " M\n", "M.", "**M**", "**M.**", "**M**.", '"M"', "`M`", "'M'.", "<think>m?</think>M",
+     "\n<think>\nm or M\n</think>\n\n**M**", "m is shorter, so\n</think>\nM"],
+)  # fmt: skip
+def test_a_label_is_read_by_one_strict_rule(text):
+    assert label_of(text) == "M" and label_of(text.replace("M", "m")) == "m"
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "M or m?", "M?", "M m", "mM", "M..", "**M", "M**", "'M\"", "Output M", "output_M", "N",
+     "М", "M</think>", "<think>M", "M<think></think>m", "I choose <think>m</think>M", "M!", "(M)"],
+)  # fmt: skip
+def test_what_is_not_a_label_alone_is_none(text):
+    assert label_of(text) is None
+
+
+@given(st.text())
+def test_a_label_is_never_made_up(text):
+    label = label_of(text)
+    assert label is None or label in text
+
+
+def test_log_probs_decide_and_else_the_text():
+    by_logprobs = read_response(completion(logprobs=SURE), REQUEST)
+    # P(m) = 1/4: the second output is preferred by 2 - 1/4.
+    assert preference_of(by_logprobs, model_first=False) == pytest.approx(1.75)
+    assert read_from(by_logprobs) == "logprobs"
+
+
+@pytest.mark.parametrize(
+    "logprobs",
+    [None, {}, {"content": None}, {"content": []}, {"content": [{}]}, {"content": "x"}, [], "no",
+     {"content": [{"top_logprobs": None}]}, {"content": [{"top_logprobs": []}]}],
+)  # fmt: skip
+def test_without_log_probs_a_readable_label_is_a_verdict_of_text(logprobs):
+    response = read_response(completion("M.", logprobs=logprobs), REQUEST)
+    assert response == {"text": "M.", "top_logprobs": []} and read_from(response) == "text"
+    assert preference_of(response, model_first=False) == 2.0
+
+
+@pytest.mark.parametrize("more", [{"reasoning": "Maybe"}, {"reasoning_content": "Maybe"}])
+def test_log_probs_of_reasoning_are_not_those_of_the_label(more):
+    """Their first token may be the M of "Maybe"."""
+    for told in (
+        completion("m", logprobs=SURE, **more),
+        completion("<think>M</think>m", logprobs=SURE),
+    ):
+        response = read_response(told, REQUEST)
+        assert (read_from(response), preference_of(response, model_first=False)) == ("text", 1.0)
+
+
+NO_VERDICTS = {
+    "length": (
+        completion("", "length"),
+        True,
+        "cut at judge.max_tokens=1 before any answer; raise",
+    ),
+    "refusal": (completion(None, refusal="I can't."), True, "refusal: I can't."),
+    "content_filter": (completion("", "content_filter"), True, "content filter"),
+    "unreadable": (completion("Both", "stop"), False, "unreadable answer 'Both'"),
+    "shape": ({"choices": [{}]}, False, "no choices[0].message in {'choices': [{}]}"),
+}
+
+
+@pytest.mark.parametrize("reason", NO_VERDICTS)
+def test_each_reason_has_a_word_and_says_whether_asking_again_helps(reason):
+    body, final, says = NO_VERDICTS[reason]
+    found = read_response(body, REQUEST)
+    assert (found.reason, found.final) == (reason, final) and says in found.text
+
+
+def test_what_was_cut_after_a_word_names_the_setting_too():
+    found = read_response(completion("The", "length"), REQUEST)
+    assert found.text == "unreadable answer 'The' (cut at judge.max_tokens=1)" and not found.final
+
+
+def test_an_unfinished_thought_that_was_cut_is_the_limits_fault():
+    assert read_response(completion("<think>Let me", "length"), REQUEST).reason == "length"
+
+
+def test_an_error_inside_a_200_is_an_error():
+    for body in ({"error": {"message": "overloaded", "code": 502}},
+                 {"choices": [{"error": {"message": "overloaded", "code": 502}}]}):  # fmt: skip
+        fault = read_response(body, REQUEST)
+        assert fault == Fault(502, "", "", "overloaded", of_status=False)
+        assert of_fault(fault) == NoVerdict("http_502", "an error inside a 200: overloaded")
+
+
+REFUSED_PARAMETERS = [
+    ("Unsupported parameter: 'max_tokens' is not supported with this model. Use"
+     " 'max_completion_tokens' instead.", "judge.max_tokens_name=max_completion_tokens"),
+    ("Unsupported value: 'temperature' does not support 0.0 with this model. Only the default (1)"
+     " value is supported.", "judge.temperature=null"),
+    ("`temperature` is deprecated for this model.", "judge.temperature=null"),
+    ("You are not allowed to request logprobs from this model.", "judge.logprobs=false"),
+    ("logprobs is not supported with this model", "judge.logprobs=false"),
+    ("Unrecognized request argument supplied: top_logprobs", "judge.logprobs=false"),
+    ("max_tokens is too large: 1. This model supports at most 0", "judge.max_tokens=<less>"),
+    ("Invalid 'max_tokens': integer below minimum value. Expected a value >= 16, but got 1",
+     "judge.max_tokens=<more>"),
+    # These are about one prompt, or about nothing that we send.
+    ("This model's maximum context length is 8192 tokens. 'max_tokens' is not supported", None),
+    ("'max_tokens' or 'max_completion_tokens' is too large: 1. This model's maximum context length"
+     " is 32 tokens and your request has 99 input tokens", None),
+    ("Unsupported parameter: 'reasoning_effort'", None),
+    ("the temperature outside is 20 degrees", None),
+    ("bad request", None),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("message", "mends"), REFUSED_PARAMETERS)
+@pytest.mark.parametrize("form", ["openai", "plain", "detail"])
+def test_a_refused_parameter_names_the_setting_that_mends_it(message, mends, form):
+    body = {"openai": {"error": {"message": message, "param": None, "code": None}},
+            "plain": {"message": message}, "detail": {"detail": message}}[form]  # fmt: skip
+    assert setting_that_mends(fault_of(400, json.dumps(body).encode()), REQUEST) == mends
+    assert setting_that_mends(fault_of(500, json.dumps(body).encode()), REQUEST) is None
+
+
+def test_the_other_name_of_the_limit_is_found_in_both_directions():
+    request = {"max_completion_tokens": 1}
+    body = b'{"error": {"message": "Unrecognized request argument: max_completion_tokens"}}'
+    assert setting_that_mends(fault_of(400, body), request) == "judge.max_tokens_name=max_tokens"
+
+
+def test_the_parameter_that_the_server_names_is_the_one():
+    error = {"message": "invalid, see temperature and logprobs", "param": "messages"}
+    assert setting_that_mends(fault_of(400, json.dumps({"error": error}).encode()), REQUEST) is None
+    named = {**error, "param": "temperature"}
+    fault = fault_of(400, json.dumps({"error": named}).encode())
+    assert setting_that_mends(fault, REQUEST) == "judge.temperature=null"
+
+
+def test_the_prompt_that_a_422_says_back_is_not_read():
+    detail = [{"loc": ["body", "seed"], "msg": "Field required", "input": "temperature invalid"}]
+    fault = fault_of(422, json.dumps({"detail": detail}).encode())
+    assert fault.message == "['body', 'seed']: Field required"
+    assert setting_that_mends(fault, REQUEST) is None
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        ({"error": {"code": "content_filter", "message": "triggered"}}, "content_filter"),
+        ({"error": {"message": "Azure OpenAI's content management policy"}}, "content_filter"),
+        ({"error": {"message": "max_tokens or model output limit was reached"}}, "length"),
+        ({"error": {"message": "context length exceeded"}}, "refused"),
+    ],
+)
+def test_a_400_leaves_one_pair_out_by_its_reason(body, reason):
+    found = of_fault(fault_of(400, json.dumps(body).encode()))
+    assert found.reason == reason and found.final
+
+
+NAMES = st.sampled_from(
+    ["error", "choices", "message", "content", "detail", "code", "param", "logprobs",
+     "top_logprobs", "token", "logprob", "finish_reason"]
+)  # fmt: skip
+PLAIN = st.none() | st.booleans() | st.floats() | st.integers() | st.text()
+
+
+@given(st.recursive(PLAIN, lambda part: st.lists(part) | st.dictionaries(NAMES, part)))
+def test_any_json_has_an_outcome(body):
+    found = read_response(body, REQUEST)
+    if isinstance(found, dict):
+        assert preference_of(found, True) is not None
+    fault = found if isinstance(found, Fault) else fault_of(400, json.dumps(body).encode())
+    assert setting_that_mends(fault, REQUEST) or of_fault(fault)
+
+
+@pytest.mark.parametrize(
+    "usage",
+    [
+        None,
+        [],
+        {},
+        "x",
+        {"prompt_tokens": -5, "completion_tokens": 1},
+        {"prompt_tokens": 5, "completion_tokens": -(10**9)},
+        {"prompt_tokens": 0, "completion_tokens": 0},
+        {"prompt_tokens": 10**400, "completion_tokens": 1},
+        {"prompt_tokens": 5},
+        {"prompt_tokens": True, "completion_tokens": 1},
+        {"prompt_tokens": 5.5, "completion_tokens": 1},
+        {"prompt_tokens": 5, "completion_tokens": 17},
+    ],
+)
+def test_counts_that_cannot_be_are_no_counts(usage):
+    assert tokens_of(usage, most_prompt=100, most_answer=16) is None
+    assert tokens_of({"prompt_tokens": 100, "completion_tokens": 16}, 100, 16) == (100, 16)
