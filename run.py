@@ -48,6 +48,7 @@ def hydra_main(cfg: DictConfig) -> float | None:
 def ask_for_another_turn() -> None:
     """Of the queue, through submitit, which listened for the signal before the run did. This turn
     ends there."""
+    STOP.forget()  # this turn's request, which submitit would hand to the next one
     if callable(signal.getsignal(signal.SIGUSR2)):
         signal.raise_signal(signal.SIGUSR2)
 

@@ -61,6 +61,10 @@ class StopRequests:
         """The opposite."""
         self.note, self._deferred = _note, False
 
+    def forget(self) -> None:
+        """As if nothing had been asked."""
+        self.reason, self.signals = "", []
+
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         request = signal.Signals(number)
         again = request == signal.SIGINT and request in self.signals
