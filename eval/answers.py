@@ -9,6 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter
+from typing_extensions import TypedDict
+
 from eval.types import Instruction
 from eval.win_rate import OVERALL
 from lsp.errors import RunError
@@ -23,6 +26,7 @@ from lsp.tools.rows import (
     unreadable,
     without_ending,
 )
+from lsp.tracking.reader import read_json_lines
 
 ARTIFACT, HUB = "wandb:", "hub:"
 
@@ -206,12 +210,17 @@ def write_answers(
     return [answers[i.index] for i in instructions]
 
 
+class _Answer(TypedDict):
+    index: int
+    output: str
+
+
+ANSWER = TypeAdapter(_Answer)
+
+
 def answers_so_far(path: Path) -> dict[int, str]:
     """Index -> answer of a file of ``write_answers``, without a line that a kill cut short."""
-    if not path.is_file():
-        return {}
-    lines = path.read_text(encoding="utf-8").split("\n")[:-1]
-    return {row["index"]: row["output"] for row in map(json.loads, lines)}
+    return {row["index"]: row["output"] for row in read_json_lines(path, ANSWER)}
 
 
 def _generated(

@@ -6,13 +6,15 @@ Both must have been judged by the same judge, under the same template and orders
 baseline. A positive difference speaks for ONE. Nothing is run or asked: it reads pairs.jsonl.
 """
 
-import json
 import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from pydantic import ConfigDict, TypeAdapter
+from typing_extensions import TypedDict
 
 from eval.win_rate import Comparison, by_source, compare_paired
 from lsp.errors import RunError
@@ -21,6 +23,7 @@ from lsp.settings.command import read_command
 from lsp.settings.schema import setting, settings
 from lsp.tools.rows import read_rows
 from lsp.tools.text import text_table
+from lsp.tracking.reader import DamagedFile, read_json
 
 SAME = ("benchmark", "baseline", "judge", "template", "order", "temperature", "max_new_tokens",
         "baseline_answers")  # fmt: skip
@@ -33,6 +36,26 @@ class CompareSettings:
 
     benchmark: str = setting("what both were evaluated on", default="alpaca_eval")
     runs_root: str = setting("where run ids are looked up", default="outputs")
+
+
+class _Results(TypedDict):
+    """What is read of results.json; ``SAME`` among it."""
+
+    __pydantic_config__ = ConfigDict(extra="allow")  # type: ignore[misc]
+
+    model: str
+    checkpoint: str
+    benchmark: str
+    baseline: str
+    judge: str
+    template: str | None
+    order: str | None
+    temperature: float | None
+    max_new_tokens: int | None
+    baseline_answers: str | None
+
+
+RESULTS = TypeAdapter(_Results)
 
 
 @dataclass(frozen=True)
@@ -67,11 +90,9 @@ def read_evaluation(folder: Path) -> Evaluation:
         make = f"python -m eval {run} benchmark={folder.name}"
         raise RunError(f"{folder} holds no evaluation; make one with `{make}`")
     try:
-        results = json.loads(path.read_text(encoding="utf-8"))
-        if missing := {*SAME, "model", "checkpoint"} - set(results):
-            raise ValueError(f"it lacks {', '.join(sorted(missing))}")
-    except ValueError as error:
-        raise RunError(f"{path} cannot be used: {error}; evaluate again") from error
+        results = read_json(path, RESULTS)
+    except DamagedFile as error:
+        raise RunError(f"{error}; evaluate again") from error
     return Evaluation(folder, results, read_rows(folder / "pairs.jsonl"))
 
 

@@ -14,7 +14,6 @@ was. Draws are keyed by (seed, role) alone, so no cell depends on which others a
 """
 
 import gc
-import json
 import math
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -23,6 +22,9 @@ from functools import cache, cached_property, partial
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
+
+from pydantic import TypeAdapter
+from typing_extensions import TypedDict
 
 from eval.cache import content_key
 from lsp.contracts import BuildContext, Reward, build_part
@@ -37,6 +39,7 @@ from lsp.settings.command import read_command
 from lsp.settings.compose import written
 from lsp.settings.config import Config
 from lsp.settings.schema import flat, setting, settings
+from lsp.tracking.reader import DamagedFile, read_json
 
 BASE, DATA = "base", "data"
 ALIKE = (
@@ -45,6 +48,14 @@ ALIKE = (
 )
 """Settings, or groups of them, that all runs of a matrix share."""
 Rows = list[dict[str, Any]]
+
+
+class _Kept(TypedDict):
+    key: str
+    queries: list[dict[str, Any]]
+
+
+KEPT = TypeAdapter(_Kept)
 
 
 @settings
@@ -190,15 +201,13 @@ class CrossPlay:
         is then written there. Raises RunError for a file that cannot be read."""
         path = self.folder / place / f"{name.replace('/', '--')}.json"
         key = content_key({"settings": shared_settings(self.config), "parts": key_parts})
-        try:
-            content = json.loads(path.read_text(encoding="utf-8"))
+        if path.exists():
+            try:
+                content = read_json(path, KEPT)
+            except DamagedFile as error:
+                raise RunError(f"{error}; remove it, and it is played again") from error
             if content["key"] == key:
                 return content["queries"]
-        except FileNotFoundError:
-            pass
-        except (ValueError, KeyError, TypeError) as error:
-            problem = f"{path} cannot be read as a part of a cross-play ({error})"
-            raise RunError(f"{problem}; remove it, and it is played again") from error
         rows = make()
         write_json(path, {"key": key, "queries": rows})
         return rows

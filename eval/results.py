@@ -1,6 +1,5 @@
 """Pairs and verdicts go in, what an evaluation comes to is out: rows, rates, tables, files."""
 
-import json
 import sys
 from collections import Counter
 from collections.abc import Sequence
@@ -8,6 +7,8 @@ from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
+
+from pydantic import TypeAdapter
 
 from eval import win_rate
 from eval.cache import digest
@@ -19,6 +20,7 @@ from eval.spending import day, dollars
 from eval.types import Pair, Verdict
 from lsp.files import next_free, write_json, write_json_lines
 from lsp.tools.text import text_table
+from lsp.tracking.reader import DamagedFile, read_json
 
 IDENTITY = ("judge", "template", "order", "answers", "baseline_answers")
 """What makes two evaluations in one folder the same."""
@@ -199,13 +201,13 @@ def check_results(config: EvaluateConfig, published: Published, judged: Judged) 
 def save(folder: Path, results: dict[str, Any], judged: Judged) -> None:
     """Write an evaluation; one of other answers, baseline or judge that is there already moves to
     ``earlier-K/``, so nothing is lost."""
-    try:
-        old = json.loads((folder / "results.json").read_text(encoding="utf-8"))
-        differs = any(old.get(key) != results.get(key) for key in IDENTITY)
-    except FileNotFoundError:
-        differs = False
-    except (OSError, ValueError, AttributeError):  # what cannot be read is not thrown away
-        differs = True
+    differs = False
+    if (folder / "results.json").exists():
+        try:
+            old = read_json(folder / "results.json", TypeAdapter(dict[str, Any]))
+            differs = any(old.get(key) != results.get(key) for key in IDENTITY)
+        except DamagedFile:  # what cannot be read is not thrown away
+            differs = True
     if differs:
         earlier = next_free(folder, "earlier")
         earlier.mkdir()

@@ -31,6 +31,7 @@ from lsp.run.checkpoint import checkpoint_folders, checkpoint_step
 from lsp.run.folder import find_run, read_run, saved_tree
 from lsp.tools.http import safe
 from lsp.tools.text import duration
+from lsp.tracking.continuity import scan
 from lsp.tracking.reader import read_metrics
 from lsp.tracking.wandb import (
     has_key,
@@ -165,8 +166,11 @@ def send(parts: Sequence[Path]) -> str:
 
 def check(remote: Any, folder: Path, run_id: str) -> list[str]:
     """Compare the server's run with the folder; each difference as text. Prints what is there."""
-    missing = []
     steps = {line["step"] for line in read_metrics(folder)}
+    gaps = scan(folder, max(steps, default=0)).gaps
+    missing = (
+        [f"the folder's own record is damaged: {'; '.join(map(str, gaps[:5]))}"] if gaps else []
+    )
     arrived = {int(row["train/step"]) for row in remote.scan_history(keys=["train/step"])}
     if lost := steps - arrived:
         missing.append(f"{len(lost)} of {len(steps)} steps are not on the server")

@@ -11,7 +11,6 @@ written before a run begins: <folder>/predicted.csv. Runs resume. Then: phase.md
 from __future__ import annotations
 
 import itertools
-import json
 import math
 import os
 import sys
@@ -29,6 +28,7 @@ from lsp.run.checkpoint import newest_checkpoint
 from lsp.settings.command import read_settings
 from lsp.settings.schema import setting, settings
 from lsp.tools.text import markdown_table
+from lsp.tracking.reader import read_alerts
 from sweeps.parallel import ROOT, require_all, start_command
 
 if TYPE_CHECKING:
@@ -252,9 +252,7 @@ def load_policy(folder: Path) -> PreTrainedModel:
 
 
 def alarms(place: Path) -> list[str]:
-    file = place / "alerts.jsonl"
-    lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
-    return [json.loads(line)["text"] for line in lines]
+    return [alert["text"] for alert in read_alerts(place)]
 
 
 def predicted_table(predictions: Sequence[Prediction]) -> str:

@@ -6,16 +6,19 @@ version of torch, may move it by. Runs that are there are gone on with, whatever
 ``outputs/reproduce/`` for a fresh start. Runs of another commit are pointed out.
 """
 
-import json
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from pydantic import TypeAdapter
+
+from lsp.errors import RunError
 from lsp.files import read_csv
 from lsp.run.folder import read_run
 from lsp.run.provenance import provenance
 from lsp.tools.text import markdown_table
+from lsp.tracking.reader import read_json
 from sweeps.parallel import ROOT, require_all, start_command
 
 
@@ -35,16 +38,17 @@ class Claim:
         path, expected = root / self.file, f"expected {self.value:g} ± {self.tolerance:g}"
         try:
             if path.suffix == ".json":
-                measured = float(json.loads(path.read_text(encoding="utf-8"))[self.key])
+                measured = float(str(read_json(path, NUMBERS)[self.key]))
             else:
                 rates = {f"{row['bar']}/{row['set']}": row["win_rate"] for row in read_csv(path)}
                 measured = float(rates[self.key])
-        except (OSError, KeyError, ValueError) as error:
+        except (RunError, OSError, KeyError, ValueError) as error:
             return f"FAIL  {self.text}: {type(error).__name__}: {error} ({expected})"
         word = "PASS" if abs(measured - self.value) <= self.tolerance else "FAIL"  # NaN fails
         return f"{word}  {self.text}: {measured:.3f} ({expected})"
 
 
+NUMBERS = TypeAdapter(dict[str, object])
 PLACE = "outputs/reproduce"
 BOTH = "seeds=3 tracker=none eval.every=0 folder=outputs/reproduce"
 ANCHORED_RUN = "lsp_zero-anchored-seed-0"

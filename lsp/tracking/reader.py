@@ -35,6 +35,7 @@ Text = Annotated[str, Field(max_length=2**20)]
 Id = Annotated[str, Field(pattern=r"^[^/\x00-\x1f\x7f]{1,256}$")]
 Hash = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 Plain = ConfigDict(extra="allow", strict=True, allow_inf_nan=False)
+_STRICT = ConfigDict(strict=True)
 
 
 class InitEntry(TypedDict):
@@ -85,6 +86,14 @@ class RunEntries(TypedDict):
     findings: NotRequired[list[FindingEntry]]
     self_reward_weight: NotRequired[WeightEntry]
     conditions: NotRequired[dict[str, Any]]
+
+
+class MetricsEntries(TypedDict, extra_items=int | FiniteFloat | None):
+    """A line of metrics.jsonl."""
+
+    __pydantic_config__ = _STRICT  # type: ignore[misc]
+
+    step: NonNegativeInt
 
 
 class AlertEntries(TypedDict):
@@ -138,10 +147,8 @@ class CheckpointEntries(TypedDict):
 
 
 T = TypeVar("T")
-MetricsEntries = dict[str, int | FiniteFloat | None]
-_STRICT = ConfigDict(strict=True)
 _RUN = TypeAdapter(RunEntries)
-_METRICS = TypeAdapter(MetricsEntries, config=_STRICT)
+_METRICS = TypeAdapter(MetricsEntries)
 _ALERT = TypeAdapter(AlertEntries)
 _SUMMARY = TypeAdapter(dict[str, int | FiniteFloat | Text | None], config=_STRICT)
 _MANIFEST = TypeAdapter(ManifestEntries)
@@ -152,12 +159,26 @@ class DamagedFile(RunError):
     """A file of a run's folder cannot be used; its text names file and reason."""
 
 
+def read_json(path: Path, kind: TypeAdapter[T]) -> T:
+    """A file of JSON that is of this kind. Raises DamagedFile."""
+    try:
+        return kind.validate_json(read_bytes(path, JSON_BYTES))
+    except (OSError, ValueError) as error:
+        raise DamagedFile(f"{path} cannot be read: {reason_of(error)}") from error
+
+
+def read_json_lines(path: Path, kind: TypeAdapter[T]) -> list[T]:
+    """One value a line, without the last one where a kill cut it short; none of a file that is not
+    there. Raises DamagedFile."""
+    return [line.entries for line in whole_lines(_lines(path, kind), path)]
+
+
 def read_run_file(run: Path) -> dict[str, Any]:
-    return _json(run / RUN_FILE, _RUN)
+    return read_json(run / RUN_FILE, _RUN)
 
 
 def read_summary(run: Path) -> dict[str, Any]:
-    return _json(run / SUMMARY, _SUMMARY)
+    return read_json(run / SUMMARY, _SUMMARY)
 
 
 def read_manifest(run: Path) -> ManifestEntries:
@@ -165,11 +186,11 @@ def read_manifest(run: Path) -> ManifestEntries:
     version."""
     if not (run / MANIFEST).exists():
         return {"steps": [], "gaps": []}
-    return _json(run / MANIFEST, _MANIFEST)
+    return read_json(run / MANIFEST, _MANIFEST)
 
 
 def read_checkpoint_file(checkpoint: Path) -> dict[str, Any]:
-    return _json(checkpoint / "checkpoint.json", _CHECKPOINT)
+    return read_json(checkpoint / "checkpoint.json", _CHECKPOINT)
 
 
 def read_settings_file(run: Path) -> dict[str, Any]:
@@ -197,7 +218,7 @@ class Line(NamedTuple):
     """A line of a file that grows: its bytes, its end included; its entries, or why it has none."""
 
     written: bytes
-    entries: dict[str, Any] | None
+    entries: Any
     reason: str = ""
 
     @property
@@ -285,13 +306,6 @@ def reason_of(error: Exception) -> str:
     return visible(" ".join(str(error).split()), 300) or type(error).__name__
 
 
-def _json(path: Path, kind: TypeAdapter[T], limit: int = JSON_BYTES) -> Any:
-    try:
-        return kind.validate_json(read_bytes(path, limit))
-    except (OSError, ValueError) as error:
-        raise DamagedFile(f"{path} cannot be read: {reason_of(error)}") from error
-
-
 def _lines(path: Path, kind: TypeAdapter[T]) -> list[Line]:
     """None where the file is not there."""
     if not path.exists():
@@ -305,10 +319,7 @@ def _lines(path: Path, kind: TypeAdapter[T]) -> list[Line]:
 
 def _line(written: bytes, kind: TypeAdapter[T]) -> Line:
     try:
-        entries: Any = kind.validate_json(written)
-        if type(entries.get("step")) is not int or entries["step"] < 0:
-            return Line(written, None, "it names no step")
-        return Line(written, entries)
+        return Line(written, kind.validate_json(written))
     except ValueError as error:
         return Line(written, None, reason_of(error))
 

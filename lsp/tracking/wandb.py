@@ -6,7 +6,6 @@ keys, everything under the run's folder, fresh tables, shards as artifacts.
 
 from __future__ import annotations
 
-import json
 import os
 import shlex
 import shutil
@@ -19,7 +18,7 @@ from lsp.errors import RunError
 from lsp.files import files_below
 from lsp.settings.config import Config
 from lsp.settings.schema import flat, setting, settings
-from lsp.tracking.reader import read_metrics, shard, trace_steps
+from lsp.tracking.reader import read_metrics, read_run_file, shard, trace_steps
 
 SAMPLE_ROWS = 64
 WANDB_MODES = ("online", "offline", "disabled")
@@ -122,7 +121,7 @@ class WandbLogger(Tracker):
         self.run.define_metric("train/step")
         self.run.define_metric("*", step_metric="train/step")
         self._sent_step = 0
-        record = json.loads((run.folder / "run.json").read_text(encoding="utf-8"))
+        record = read_run_file(run.folder)
         diff = () if record.get("secrets_in_diff") else ("code.diff",)
         self._upload_files("config.yaml", "run.json", *diff)
         if self.mode == "online":
