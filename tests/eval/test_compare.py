@@ -105,7 +105,7 @@ def test_differences_by_hand(evaluated, tmp_path):
 def test_a_damaged_evaluation_is_one_message(evaluated, tmp_path):
     root, _ = evaluated
     shutil.copytree(root / "one" / "eval" / "pocket", tmp_path / "pocket")
-    for text, says in (('{"benchmark": ', "cannot be read: "), ("{}", "it lacks baseline, ")):
+    for text, says in (('{"benchmark": ', "cannot be read: "), ("{}", "model: Field required")):
         (tmp_path / "pocket" / "results.json").write_text(text)
         with pytest.raises(RunError, match=f"{says}.*evaluate again"):
             read_evaluation(tmp_path / "pocket")
