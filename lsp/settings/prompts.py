@@ -7,6 +7,7 @@ out here, under the same rule.
 
 import hashlib
 import json
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
@@ -146,9 +147,6 @@ class Prompts:
         except ValueError as error:
             fix = 'give a .txt with a seed in each line, or a .jsonl of {"text": "…"}'
             yield "challenger_seeds", str(error), fix
-        if any("\\n" in text for text in self.challenger_stop):
-            reason = "holds a backslash and an n, where a newline may be meant"
-            yield "challenger_stop", reason, 'write a newline in a file, as "\\n" of YAML'
         if "{written}" not in self.query_form:
             yield "query_form", "leaves out what the Challenger wrote", "write {written} in it"
         for name, values in (
@@ -177,7 +175,7 @@ class Prompts:
 
 def prompt_file(name: str) -> Path:
     """A file that prompts name: as a path from here, or from conf/."""
-    path = Path(name).expanduser()
+    path = Path(os.path.expanduser(name))  # pathlib's raises where there is no such user
     return path if path.exists() else Path(__file__).parents[2] / "conf" / name
 
 
