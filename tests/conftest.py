@@ -295,6 +295,7 @@ def _load(name):
 
 
 _load("advice")  # which the tests of that name import
+_load("odd_commands")
 
 
 @pytest.fixture

@@ -185,6 +185,8 @@ def read_seeds(name: str) -> tuple[str, ...]:
     ValueError where it holds none."""
     try:
         path = prompt_file(name)
+        if not path.is_file():  # a pipe would be waited for, /dev/zero read without end
+            raise ValueError("there is no such file")
         lines = [x for x in path.read_text(encoding="utf-8-sig").split("\n") if x.strip()]
         texts = [json.loads(x)["text"] for x in lines] if path.suffix == ".jsonl" else lines
         seeds = [text.strip() for text in texts]
