@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 
 OF_ONE_RUN = (
     *("method", "experiment", "init", "init.run", "resume"),
-    *("run_dir", "run_name", "objective", "objective_goal"),
+    *("run_dir", "run_name", "objective", "objective_goal", "dry_run"),
 )
 """Settings that a run does not share with the earlier one that is made for it."""
 

@@ -68,7 +68,16 @@ def read_files(
             raise UnfitFiles(
                 f"{name!r} ({config.model_type}) is not supported: {reason}; choose another"
             )
-        return ModelFiles(config, transformers.AutoTokenizer.from_pretrained(name, **shared))
+        tokenizer = transformers.AutoTokenizer.from_pretrained(name, **shared)
+        tokens = max(tokenizer.get_vocab().values()) + 1
+        embeddings = getattr(config.get_text_config(), "vocab_size", tokens)
+        if tokens > embeddings:
+            raise UnfitFiles(
+                f"the tokenizer of {name!r} knows {tokens} tokens, and the {_what(head)} has"
+                f" embeddings for {embeddings}: the files do not belong together; take the"
+                " tokenizer that the model was trained with"
+            )
+        return ModelFiles(config, tokenizer)
 
 
 def files_at_hand(
@@ -99,7 +108,7 @@ def load_pretrained(
     transformers.utils.logging.disable_progress_bar()
     transformers.utils.logging.set_verbosity_error()  # its table of unfit weights is an error below
     tokenizer = read_files(head, source, revision, trust_remote_code).tokenizer
-    name, what = _name(source), _what(head)
+    name = _name(source)
     options |= {
         "revision": None if local_model_folder(source) else revision,
         "trust_remote_code": trust_remote_code,
@@ -114,14 +123,6 @@ def load_pretrained(
         raise ValueError(
             f"{name!r} holds an adapter beside a model, and it is open which is meant; give the"
             " model alone, and the adapter's folder with init=checkpoint init.run=<folder>"
-        )
-    tokens = max(tokenizer.get_vocab().values()) + 1
-    embeddings = len(model.get_input_embeddings().weight)
-    if tokens > embeddings:
-        raise ValueError(
-            f"the tokenizer of {name!r} knows {tokens} tokens, and the {what} has embeddings for"
-            f" {embeddings}: the files do not belong together; take the tokenizer that the model"
-            " was trained with"
         )
     return model, tokenizer
 

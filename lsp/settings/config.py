@@ -241,7 +241,7 @@ class Config:
         "a run's folder or id to go on with from its last checkpoint; auto: that of"
         " run_dir, where there is one"
     )
-    dry_run: bool = setting("print the plan and stop")
+    dry_run: bool = setting("print the plan, check all that a start checks, and stop")
     objective: str | None = setting("the metric that a sweeper gets and `best` goes by")
     objective_goal: Literal["max", "min"] = setting("which value of it is the best")
     world: Annotated[World, PLUGGABLE] = setting("what is known of this world's queries")
