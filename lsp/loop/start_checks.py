@@ -63,7 +63,10 @@ def check_words(config: Config, init: Init, resumed: Resumed | None) -> None:
     source = model.name if init.is_adapter else init.source
     if resumed is not None and resumed.spec.checkpoint is not None:
         source = str(resumed.spec.checkpoint)
-    files = {name: _at_hand(config, name) for name in dict.fromkeys((source, model.name))}
+    # The reference is the init's, and an evaluation compares with the base.
+    others = () if init.is_adapter else (init.source,)
+    names = dict.fromkeys((source, *others, model.name))
+    files = {name: _at_hand(config, name) for name in names}
     policy = files[source]
     if policy is None:
         return

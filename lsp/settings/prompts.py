@@ -147,6 +147,9 @@ class Prompts:
         except ValueError as error:
             fix = 'give a .txt with a seed in each line, or a .jsonl of {"text": "…"}'
             yield "challenger_seeds", str(error), fix
+        if any("\\n" in text for text in self.challenger_stop):
+            reason = "holds a backslash and an n, where a newline may be meant"
+            yield "challenger_stop", reason, 'write a newline in a file, as "\\n" of YAML'
         if "{written}" not in self.query_form:
             yield "query_form", "leaves out what the Challenger wrote", "write {written} in it"
         for name, values in (

@@ -72,7 +72,6 @@ REFUSED = {
     "tracker=wandb tracker.finish_seconds=100000000000000000000000000": "must be at most 86400",
     "num_steps=two": "must be a whole number",
     "rollout.stop=['']": "holds an empty text, which would end every completion",
-    r"rollout.stop=['\n\n']": "a backslash and an n, where a newline may be meant",
     "runtime.device=cuda:x": "is no device",
     "hardware.gpus=4": "start it by torchrun --nproc_per_node=4",
     "model.name='two words'": "is neither a folder here nor a Hub id",
