@@ -60,14 +60,14 @@ def read_files(
         tokenizer_json = get_tokenizer_config(name, **shared)
         files = {"config.json": config_json, "tokenizer_config.json": tokenizer_json}
         _refuse_files(head, group, name, files, trust_remote_code)
-        if folder is not None:
-            _refuse_cut_weights(folder, group)
         shared["trust_remote_code"] = trust_remote_code
         config = transformers.AutoConfig.from_pretrained(name, **shared)
         if head == "CausalLM" and (reason := unsupported(config)):
             raise UnfitFiles(
                 f"{name!r} ({config.model_type}) is not supported: {reason}; choose another"
             )
+        if folder is not None:
+            _refuse_cut_weights(folder, group)
         tokenizer = transformers.AutoTokenizer.from_pretrained(name, **shared)
         tokens = max(tokenizer.get_vocab().values()) + 1
         embeddings = getattr(config.get_text_config(), "vocab_size", tokens)
@@ -205,8 +205,8 @@ def _refuse_cut_weights(folder: Path, group: str) -> None:
     for path in paths:
         if not path.is_file():
             raise UnfitFiles(
-                f"there is no {path.name} in {str(folder)!r}, and here weights are read as"
-                f" safetensors; fetch it, or give another folder as {group}.name"
+                f"there is no {path.name} in {str(folder)!r}, and models are loaded from their"
+                f" weights as safetensors; fetch it, or give another folder as {group}.name"
             )
         with safe_open(path, "pt"):
             pass  # its header is held to the file's size
