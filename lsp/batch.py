@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from lsp.losses import token_weight
-from lsp.settings.config import MethodConfig
+from lsp.settings.method import MethodConfig
 from lsp.types import Completion, MicroBatch, Play, Role, RowKey, TrainingRow
 
 Entry = tuple[tuple[int, ...], Completion, float]

@@ -86,14 +86,17 @@ class PartSettings(ABC):
         heavy: settings are refused within seconds."""
         return ()
 
+    def check(self, context: BuildContext) -> None:
+        """Raises what ``build`` would, as far as config and chat tell: before weights load."""
+        return None
+
     @abstractmethod
     def build(self, context: BuildContext) -> Any:
         """The working part. Raises ValueError, with the way out, where it cannot be had."""
 
 
 def build_part(settings: PartSettings, context: BuildContext) -> Any:
-    """``settings.build(context)``, held to its contract. Raises ValueError where it is something
-    else than the contract says."""
+    """``settings.build(context)``. Raises ValueError where it is not what the contract says."""
     part = settings.build(context)
     contract = next(own for kind, own in BUILT.items() if isinstance(settings, kind))
     if not isinstance(part, contract) and not (part is None and contract is Tracker):
@@ -154,8 +157,8 @@ class Reward(ABC):
 
     @abstractmethod
     def __call__(self, queries: Sequence[str], answers: Sequence[str]) -> list[float]:
-        """One finite number a pair, in the order of the pairs; both sequences have one length.
-        The same pair must get the same number. Raises ValueError, for the user, to end the run."""
+        """One finite number a pair, in their order; the same pair must get the same number. Raises
+        ValueError, for the user, to end the run."""
 
     def details(self) -> Mapping[str, list[float]]:
         """Name -> one number for each pair of the last call; logged as
@@ -294,9 +297,7 @@ class Tracker(ABC):
 
 class World(ABC):
     """What is known of the queries of a world; pure functions of texts, for readers of runs too.
-
-    Its other parts (prompts, data, reward, evaluation) are those that conf/world/<name>.yaml picks.
-    """
+    conf/world/<name>.yaml picks its other parts (prompts, data, reward, evaluation)."""
 
     name: ClassVar[str]
     makes_earlier_runs: ClassVar[bool] = False

@@ -17,16 +17,17 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
+from pydantic import Field
 
 from lsp.errors import RunError
 from lsp.files import write_csv, write_text
 from lsp.run.checkpoint import newest_checkpoint
 from lsp.settings.command import read_settings
-from lsp.settings.schema import setting, settings
+from lsp.settings.schema import LARGEST_WEIGHT, setting, settings
 from lsp.tools.text import markdown_table
 from lsp.tracking.reader import read_alerts
 from sweeps.parallel import ROOT, require_all, start_command
@@ -39,14 +40,16 @@ if TYPE_CHECKING:
     from lsp.pocket.tables import Script
     from lsp.settings.config import Config
 
+Coefficient = Annotated[float, Field(ge=0, le=LARGEST_WEIGHT)]
+
 
 @settings
 class PhaseSettings:
     """The cells, and how each is played."""
 
-    betas: tuple[float, ...] = setting("beta_Ch", default=(0.05, 0.1, 0.2, 0.3, 0.5))
-    weights: tuple[float, ...] = setting("w", default=(0.0, 0.05, 0.1, 0.3))
-    alphas: tuple[float, ...] = setting("alpha_Ch", default=(0.3, 1.0, 3.0))
+    betas: tuple[Coefficient, ...] = setting("beta_Ch", default=(0.05, 0.1, 0.2, 0.3, 0.5))
+    weights: tuple[Coefficient, ...] = setting("w", default=(0.0, 0.05, 0.1, 0.3))
+    alphas: tuple[Coefficient, ...] = setting("alpha_Ch", default=(0.3, 1.0, 3.0))
     seeds: int = setting("of each cell", default=1, ge=1, le=1000)
     steps: int = setting("of each run", default=300, ge=1, le=1_000_000)
     base: str = setting("model.name", default="pocket")

@@ -297,6 +297,7 @@ def _load(name):
 _load("advice")  # which the tests of that name import
 _load("planted")  # which the tests of secrets import
 _load("bad_answers")
+_load("odd_commands")
 
 
 @pytest.fixture

@@ -90,7 +90,11 @@ def test_a_damaged_checkpoint_is_replaced_by_an_older_one(finished, place):
     assert "step-000003" in start([*SHAPE, *f"{words}{older}".split(" ", 1)])["init"]
 
 
-@pytest.mark.advice("lsp/model/loading.py:load_pretrained", "lsp/settings/rules.py:_model_problems")
+@pytest.mark.advice(
+    "lsp/model/loading.py:load_pretrained",
+    "lsp/model/loading.py:read_files",
+    "lsp/settings/rules.py:_model_problems",
+)
 def test_an_adapter_is_given_beside_its_base(place):
     pytest.importorskip("peft")
     from peft import LoraConfig, get_peft_model

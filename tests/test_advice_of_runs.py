@@ -227,7 +227,7 @@ def test_a_report_that_failed_is_written_by_the_command_that_is_named(place, mon
 # Folders that are not what was meant.
 
 
-@pytest.mark.advice("lsp/run/folder.py:_check_free", "lsp/run/resume.py:_agreed")
+@pytest.mark.advice("lsp/run/folder.py:check_free", "lsp/run/resume.py:_agreed")
 def test_a_folder_that_is_taken_and_settings_that_differ_go_on_with_the_run_in_it(
     interrupted_run, place
 ):

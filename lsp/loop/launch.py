@@ -16,8 +16,9 @@ from lsp.contracts import BuildContext, RunIdentity, build_part
 from lsp.errors import ConfigError, Interrupted, RunError
 from lsp.files import write_text
 from lsp.loop.signals import StopRequests
+from lsp.loop.start_checks import check_start
 from lsp.model.processes import Processes, is_collective_failure
-from lsp.plan.memory import crowding, refuse_impossible
+from lsp.plan.memory import crowding
 from lsp.plan.text import plan
 from lsp.run.folder import (
     NewRun,
@@ -34,7 +35,7 @@ from lsp.run.folder import (
     save_config,
     update_run,
 )
-from lsp.run.init import Init, NoEarlierRun, resolve_init
+from lsp.run.init import Init, NoEarlierRun, base_init, resolve_init
 from lsp.run.provenance import code_diff, provenance
 from lsp.run.resume import Resumed, find_resumed, supersede
 from lsp.run.spec import RunSpec
@@ -50,7 +51,7 @@ if TYPE_CHECKING:
 
 OF_ONE_RUN = (
     *("method", "experiment", "init", "init.run", "resume"),
-    *("run_dir", "run_name", "objective", "objective_goal"),
+    *("run_dir", "run_name", "objective", "objective_goal", "dry_run"),
 )
 """Settings that a run does not share with the earlier one that is made for it."""
 
@@ -77,17 +78,19 @@ def _start(config: Config, overrides: Sequence[str], stop: StopRequests) -> dict
         if not config.dry_run:
             follow(processes)
         return None
-    config.tracker.announcement()  # an unknown WANDB_MODE is refused here
+    thread_environment()
     resumed = find_resumed(config, overrides) if config.resume else None
     dry_run, config = config.dry_run, resumed.spec.config if resumed else config
     if dry_run:
-        print(plan(config))
+        print(plan(config), flush=True)
         if resumed:
             print(f"  goes on   with {resumed.folder} from step {resumed.spec.step}")
-        refuse_impossible(config)
+    if resumed is None:
+        check_beginning(config, overrides)
+    elif not resumed.finished:
+        check_start(config, resumed.spec.init, resumed)
+    if dry_run:
         return None
-    processes.check_launch(config)
-    refuse_impossible(config)
     with stop:
         try:
             summary = go_on(resumed, stop) if resumed else begin(config, overrides, stop)
@@ -156,15 +159,31 @@ def _leave_out_of_collections() -> None:
     gc.freeze()
 
 
-def begin(config: Config, overrides: Sequence[str], stop: StopRequests) -> dict[str, Any]:
-    try:
-        init = resolve_init(config)
-    except NoEarlierRun as error:
+def check_beginning(config: Config, overrides: Sequence[str]) -> None:
+    """``check_start`` of a run that is to begin, and of the one that is made for it first."""
+    if (init := init_of(config, overrides)) is None:
         first = _overrides_of_earlier_run(config, overrides)
-        if not config.world.makes_earlier_runs:
-            fix = f"make one with `{_command_line(first)}`, or name one with init.run=…"
-            raise RunError(f"{error}; {fix}") from error
-        init = _make_earlier_run(config, first, stop)
+        check_beginning(compose(first), first)
+        init = base_init(config)
+    check_start(config, init)
+
+
+def init_of(config: Config, overrides: Sequence[str]) -> Init | None:
+    """What a run starts from; None: an earlier run that is made first. Raises RunError where there
+    is neither."""
+    try:
+        return resolve_init(config)
+    except NoEarlierRun as error:
+        if config.world.makes_earlier_runs:
+            return None
+        first = _command_line(_overrides_of_earlier_run(config, overrides))
+        raise RunError(f"{error}; make one with `{first}`, or name one with init.run=…") from error
+
+
+def begin(config: Config, overrides: Sequence[str], stop: StopRequests) -> dict[str, Any]:
+    init = init_of(config, overrides)
+    if init is None:
+        init = _make_earlier_run(config, _overrides_of_earlier_run(config, overrides), stop)
     diff = code_diff()
     record = {
         "method": config.method.label,

@@ -2,15 +2,23 @@
 
 import math
 from collections.abc import Sequence
+from typing import Protocol
 
-from transformers import PreTrainedModel
+from transformers import PreTrainedConfig
 
 from lsp.model.chat import ChatFormat
 from lsp.settings.config import Config
 
 
+class Configured(Protocol):
+    """A model, or what is known of one without its weights."""
+
+    @property
+    def config(self) -> PreTrainedConfig: ...
+
+
 def check_context(
-    model: PreTrainedModel, chat: ChatFormat, config: Config, queries: Sequence[str]
+    model: Configured, chat: ChatFormat, config: Config, queries: Sequence[str]
 ) -> tuple[list[str], int]:
     """A data set's queries that fit into the model's context with an answer and, where it reads
     them, the judge's prompt; and how many do not. Raises ValueError where none does, or where the
@@ -56,12 +64,12 @@ def answer_tokens(chat: ChatFormat, config: Config, query_tokens: int) -> dict[s
     }
 
 
-def beyond_context(model: PreTrainedModel, needed: dict[str, int]) -> dict[str, int]:
+def beyond_context(model: Configured, needed: dict[str, int]) -> dict[str, int]:
     """Those of ``needed`` that exceed the model's context; none where its limit is not known."""
     return {who: n for who, n in needed.items() if n > context_of(model)}
 
 
-def context_of(model: PreTrainedModel) -> float:
+def context_of(model: Configured) -> float:
     """Tokens that it can read at most; infinite where that is not known. Of ``longrope`` those that
     it was first trained on: transformers takes another set of rotary factors for every row of a
     batch where its longest row is longer, and a row would depend on its neighbours. (``dynamic``
@@ -70,7 +78,7 @@ def context_of(model: PreTrainedModel) -> float:
     return min((limit for limit in limits if limit), default=math.inf)
 
 
-def context_text(model: PreTrainedModel) -> str:
+def context_text(model: Configured) -> str:
     """``context_of`` for errors, with its reason where that is not the model's own limit."""
     context, own = context_of(model), getattr(model.config, "max_position_embeddings", None)
     if _longrope_limit(model) != context or own == context:
@@ -78,7 +86,7 @@ def context_text(model: PreTrainedModel) -> str:
     return f"{context} (of {own}: beyond, longrope turns all rows of a batch by its longest one)"
 
 
-def _longrope_limit(model: PreTrainedModel) -> int | None:
+def _longrope_limit(model: Configured) -> int | None:
     """Tokens up to which a longrope model takes its short factors; None for other models. The
     settings of rotary embeddings are those of all layers, or by kind of layer."""
     settings = getattr(model.config, "rope_parameters", None) or {}

@@ -28,7 +28,11 @@ def choose_device(name: str, local_rank: int = 0) -> torch.device:
         return torch.device("cpu")
     if name.startswith("cuda") and not torch.cuda.is_available():
         raise ValueError(f"runtime.device={name}: torch sees no CUDA device; choose cpu or auto")
-    return torch.device(name)
+    device = torch.device(name)
+    if device.type == "cuda" and (device.index or 0) >= (count := torch.cuda.device_count()):
+        last = f"choose cuda:0{f' to cuda:{count - 1}' if count > 1 else ''}, or auto"
+        raise ValueError(f"runtime.device={name}: this machine has {count} of them; {last}")
+    return device
 
 
 def device_name(device: torch.device) -> str:

@@ -18,6 +18,7 @@ from lsp.model.out_of_memory import is_out_of_memory
 from lsp.settings.config import LoraSettings
 
 ADAPTER = "default"
+WAY_OUT = "give init.run=<a LoRA adapter of this model.name, as peft's save_pretrained writes>"
 
 
 def add_lora(model: PreTrainedModel, settings: LoraSettings) -> None:
@@ -36,6 +37,14 @@ def add_lora(model: PreTrainedModel, settings: LoraSettings) -> None:
         )
 
 
+def adapter_weights(folder: str | Path) -> Path:
+    """The file of an adapter's weights. Raises ValueError where there is none."""
+    weights = Path(folder) / "adapter_model.safetensors"
+    if not weights.is_file():
+        raise ValueError(f"the adapter {folder} has no {weights.name}; {WAY_OUT}")
+    return weights
+
+
 @torch.no_grad()
 def merge_adapter(model: PreTrainedModel, folder: Path) -> None:
     """Merge the LoRA adapter in ``folder`` (as peft writes one) into a plain model: in fp32, then
@@ -45,10 +54,7 @@ def merge_adapter(model: PreTrainedModel, folder: Path) -> None:
     from peft import LoraConfig, PeftConfig, PeftModel, get_peft_model_state_dict
     from safetensors.torch import load_file
 
-    weights = folder / "adapter_model.safetensors"
-    way_out = "give init.run=<a LoRA adapter of this model.name, as peft's save_pretrained writes>"
-    if not weights.is_file():
-        raise ValueError(f"the adapter {folder} has no {weights.name}; {way_out}")
+    weights = adapter_weights(folder)
     dtypes = {name: parameter.dtype for name, parameter in model.named_parameters()}
     tied = model.get_input_embeddings().weight is model.get_output_embeddings().weight
     both = ", whose embedding and vocabulary head are one tensor" if tied else ""
@@ -80,7 +86,7 @@ def merge_adapter(model: PreTrainedModel, folder: Path) -> None:
             raise
         raise ValueError(
             f"the adapter {folder} cannot be merged into a {type(model).__name__}: {brief(error)}\n"
-            f"{way_out[0].upper()}{way_out[1:]}"
+            f"{WAY_OUT[0].upper()}{WAY_OUT[1:]}"
         ) from error
     for name, parameter in model.named_parameters():
         parameter.data = parameter.data.to(dtypes[name])

@@ -8,6 +8,7 @@ do not drown the few short ones.
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -25,8 +26,20 @@ if TYPE_CHECKING:
     from lsp.settings.config import Config
 
 
+ENDS = ("", "_low", "_high")
+OF_SKILL = (
+    *("accuracy", "greedy_accuracy", "wins", "ties", "losses", "win_rate"),
+    *(f"accuracy/length_{length}" for length in LENGTHS),
+    *(f"accuracy/{family}" for family in FAMILIES),
+)
+OF_DRAWS = ("valid_query_frac", "distinct_query_frac", "argument_length")
+OF_GAME = (
+    *(f"{gap}{end}" for gap in ("challenger_gap", "solver_gap", "nash_conv") for end in ENDS),
+    *("challenger_kl", "solver_kl", "challenger_kl_unseen", "query_entropy"),
+    *("effective_support", "coverage"),
+)
 PREDICTED = ("accuracy", "valid_query_frac", "legal_gibbs", "coverage", "challenger_kl")
-"""What is expected of a run's end, beside what is measured."""
+"""What is expected of a run's end, beside what is measured. Above: keys of what is."""
 
 
 @settings
@@ -63,7 +76,18 @@ class PocketEvaluation(EvaluatorSettings):
     def problems(self, config: Config) -> Sequence[tuple[str, str]]:
         if config.world.name != "pocket":
             return [("the pocket evaluation is of the pocket world", "choose eval=none")]
-        return ()
+        objective, group = config.objective or "", f"eval/{self.name}/"
+        measured = [f"{group}{key}" for key in self.measured]
+        if not objective.startswith(group) or objective in measured:
+            return ()
+        near = difflib.get_close_matches(objective, measured, n=3, cutoff=0.0)
+        return [(f"objective={objective} is none of its numbers", f"near it are {', '.join(near)}")]
+
+    @property
+    def measured(self) -> tuple[str, ...]:
+        """Keys of ``PocketEvaluator.metrics`` on the way."""
+        more = (*OF_GAME, *(f"predicted/{key}" for key in PREDICTED)) if self.exact else ()
+        return (*OF_SKILL, *OF_DRAWS, *more)
 
     def build(self, context: BuildContext) -> PocketEvaluator:
         return PocketEvaluator(self, context.players, context.base)

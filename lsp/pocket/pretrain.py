@@ -24,7 +24,9 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
+
+from pydantic import Field
 
 from lsp.errors import RunError
 from lsp.files import write_json
@@ -102,11 +104,11 @@ class PretrainSettings:
     batch: int = setting("rows of the corpus a step", default=48, ge=1, le=65_536)
     size: Literal["0.1M", "1M", "10M"] = setting("parameters", default="0.1M")
     lr: float | None = setting(
-        "highest learning rate; null: the size's own", default=None, gt=0, le=10
+        "highest learning rate; null: the size's own", default=None, ge=1e-12, le=10
     )
     warmup_steps: int = setting("until that rate", default=200, ge=1, le=10_000_000)
-    decay: float = setting("of queries, by their length", default=0.7, gt=0, le=10)
-    careless: tuple[float, ...] = setting(
+    decay: float = setting("of queries, by their length", default=0.7, ge=0.01, le=10)
+    careless: tuple[Annotated[float, Field(ge=0, le=1)], ...] = setting(
         "the teacher's chance of a lazy answer, by length 1 to 8",
         default=(0.05, 0.05, 0.1, 0.3, 0.6, 0.8, 0.85, 0.85),
     )

@@ -19,7 +19,7 @@ class PocketQueries(QueriesSettings):
     length_decay: float | None = setting(
         "instead, draws whose lengths thin out by it, as those queries do that the base Challenger"
         " was pretrained on (0.7); null: per_cell",
-        gt=0,
+        ge=0.01,
         le=10,
         default=None,
     )

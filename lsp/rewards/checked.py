@@ -2,11 +2,14 @@
 
 from collections.abc import Iterable, Sequence
 from numbers import Real
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import Field
 
 LARGEST = 3.4028234663852886e38
 """Of float32, in which rewards are kept: what is larger would be infinite there."""
-Range = tuple[float, float] | None
+Bound = Annotated[float, Field(ge=-LARGEST, le=LARGEST)]
+Range = tuple[Bound, Bound] | None
 """Lowest and highest reward; None: not known."""
 RANGE = "[lowest, highest] R; one outside of it ends the run; null: not known"
 """What the setting ``range`` of a reward of the user's means."""

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from lsp.contracts import BuildContext, OwnModel, Reward, RewardSettings
 from lsp.model.shapes import UnknownShape, shape_of
-from lsp.settings.config import ModelShape
+from lsp.settings.config import NO_MODEL, ModelShape, local_model_folder, may_be_hub_id
 from lsp.settings.schema import Consent, Plain, setting, settings
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from lsp.model.chat import ChatFormat
+    from lsp.model.loading import ModelFiles
+    from lsp.settings.config import Config
 
 TokenRows = list[list[int]]
 
@@ -35,6 +42,11 @@ class ClassifierReward(RewardSettings):
     max_tokens: int = setting("padded tokens a pass", ge=8, le=2**30)
     shape: ModelShape | None = setting("of a Hub's model, for the plan", default=None)
 
+    def problems(self, config: Config) -> Sequence[tuple[str, str]]:
+        if local_model_folder(self.name) is not None or may_be_hub_id(self.name):
+            return ()
+        return [(f"reward.name {NO_MODEL}", "write a path, or <owner>/<name>")]
+
     def own_models(self) -> Sequence[OwnModel]:
         try:
             shape, unknown = shape_of(self.name, self.shape, "reward.shape"), ""
@@ -42,38 +54,58 @@ class ClassifierReward(RewardSettings):
             shape, unknown = None, str(error)
         return (OwnModel(self.dtype, self.max_length, self.max_tokens, shape, unknown),)
 
+    def check(self, context: BuildContext) -> None:
+        from lsp.model.loading import files_at_hand
+
+        source = (self.name, self.revision, self.trust_remote_code)
+        if files := files_at_hand("SequenceClassification", *source):
+            refuse_unfit(self.name, files)
+            chat_of(self, files.tokenizer)
+
     def build(self, context: BuildContext) -> ClassifierScorer:
         return ClassifierScorer(self, context.device)
+
+
+def refuse_unfit(name: str, files: ModelFiles) -> None:
+    """Raises ValueError for a classifier whose output is no reward of a pair of texts."""
+    outputs, tokenizer = files.config.num_labels, files.tokenizer
+    if outputs != 1:
+        raise ValueError(
+            f"the reward model {name!r} has {outputs} outputs, and a reward is one number; give"
+            " reward.name=<a classifier with one output>"
+        )
+    of_text, of_pair = map(tokenizer.num_special_tokens_to_add, (False, True))
+    if not tokenizer.chat_template and of_pair <= of_text:
+        raise ValueError(
+            f"the tokenizer of the reward model {name!r} has no chat template and puts nothing"
+            " between a pair of texts, so query and answer cannot be told apart; give another"
+            " reward.name, or save the template that it was trained with beside it"
+        )
+
+
+def chat_of(settings: ClassifierReward, tokenizer: PreTrainedTokenizerBase) -> ChatFormat | None:
+    """Its way of encoding a conversation, where its tokenizer has a chat template."""
+    from lsp.model.chat import ChatFormat
+
+    if not tokenizer.chat_template:
+        return None
+    chat = ChatFormat(tokenizer, settings.date_string, settings.template_kwargs)
+    chat.pieces(("user", "assistant"))  # one that refuses it says so now
+    return chat
 
 
 class ClassifierScorer(Reward):
     """The loaded classifier; call it with queries and answers of equal number."""
 
     def __init__(self, settings: ClassifierReward, device):
-        from lsp.model.chat import ChatFormat
         from lsp.model.context import context_of
-        from lsp.model.loading import load_pretrained
+        from lsp.model.loading import ModelFiles, load_pretrained
 
         name, head = settings.name, "SequenceClassification"
         source = (name, settings.dtype, settings.revision, settings.trust_remote_code)
         model, tokenizer = load_pretrained(head, *source)
-        if model.config.num_labels != 1:
-            raise ValueError(
-                f"the reward model {name!r} has {model.config.num_labels} outputs, and a reward is"
-                " one number; give reward.name=<a classifier with one output>"
-            )
-        of_text, of_pair = map(tokenizer.num_special_tokens_to_add, (False, True))
-        if not tokenizer.chat_template and of_pair <= of_text:
-            raise ValueError(
-                f"the tokenizer of the reward model {name!r} has no chat template and puts nothing"
-                " between a pair of texts, so query and answer cannot be told apart; give another"
-                " reward.name, or save the template that it was trained with beside it"
-            )
-        self.tokenizer = tokenizer
-        self.chat = None
-        if tokenizer.chat_template:
-            self.chat = ChatFormat(tokenizer, settings.date_string, settings.template_kwargs)
-            self.chat.pieces(("user", "assistant"))  # one that refuses it says so now
+        refuse_unfit(name, ModelFiles(model.config, tokenizer))
+        self.tokenizer, self.chat = tokenizer, chat_of(settings, tokenizer)
         self.max_tokens = settings.max_tokens
         limits = (settings.max_length, context_of(model), tokenizer.model_max_length)
         self.max_length = min(limits)

@@ -14,7 +14,7 @@ from lsp.contracts import BuildContext, Engine, SelfJudge, SelfJudgeSettings
 from lsp.rollout.settings import unrestricted
 from lsp.settings.limits import PREFILL_TOKENS
 from lsp.settings.prompts import Messages, Prompts
-from lsp.settings.schema import setting, settings
+from lsp.settings.schema import LARGEST_WEIGHT, setting, settings
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -38,7 +38,7 @@ class RubricJudge(SelfJudgeSettings):
     )
     max_new_tokens: int = setting("of the text that generate writes", ge=1, le=65_536)
     lsp_weight: float = setting(
-        "method.self_reward_weight of method=lsp in this world", gt=0, le=1e6
+        "method.self_reward_weight of method=lsp in this world", ge=1e-6, le=LARGEST_WEIGHT
     )
     likelihood_low: float = setting(
         "nats a token that are 0 of 7 in likelihood", ge=-1000, le=1000, default=-6.0
@@ -67,6 +67,10 @@ class RubricJudge(SelfJudgeSettings):
     def written_tokens(self) -> int:
         return self.max_new_tokens if self.mode == "generate" else 0
 
+    def check(self, context: BuildContext) -> None:
+        if self.mode == "expected":
+            digit_ids(context.chat, context.config.prompts)
+
     def build(self, context: BuildContext) -> SelfJudge:
         prompts, rollout = context.config.prompts, context.config.rollout
         if self.mode == "likelihood":
@@ -74,6 +78,25 @@ class RubricJudge(SelfJudgeSettings):
         engine = rollout.engine.build(unrestricted(context))
         temperature = rollout.temperature_of("solver")
         return RubricSelfJudge(context.reference, context.chat, engine, prompts, self, temperature)
+
+
+def judge_opened(prompts: Prompts, query: str, answer: str, total: str = "") -> Messages:
+    """What the judge reads, its own turn begun."""
+    opening = prompts.judge_opening + total
+    return [*prompts.judge_messages(query, answer), ("opening", opening)]
+
+
+def digit_ids(chat: ChatFormat, prompts: Prompts) -> list[int]:
+    """The tokens of the digits 0 to 7 where the judge's turn has begun, which is where its next
+    token stands. Raises ValueError where a digit is no token of its own."""
+    texts = [judge_opened(prompts, "", "", digit) for digit in ("", *"01234567")]
+    open_turn, *closed = chat.encode(texts)
+    if any(ids[:-1] != open_turn for ids in closed):
+        raise ValueError(
+            "self_reward.mode=expected needs a tokenizer with one token for each digit; choose"
+            " self_reward.mode=generate"
+        )
+    return [ids[-1] for ids in closed]
 
 
 @dataclass
@@ -93,20 +116,7 @@ class RubricSelfJudge(SelfJudge):
 
     def __post_init__(self):
         if self.settings.mode == "expected":
-            # Where the judge's turn has begun, which is where its next token stands.
-            open_turn, *closed = self.chat.encode(
-                [self._asked("", "", digit) for digit in ("", *"01234567")]
-            )
-            if any(ids[:-1] != open_turn for ids in closed):
-                raise ValueError(
-                    "self_reward.mode=expected needs a tokenizer with one token for each digit;"
-                    " choose self_reward.mode=generate"
-                )
-            self.digit_ids = [ids[-1] for ids in closed]
-
-    def _asked(self, query: str, answer: str, total: str = "") -> Messages:
-        opening = self.prompts.judge_opening + total
-        return [*self.prompts.judge_messages(query, answer), ("opening", opening)]
+            self.digit_ids = digit_ids(self.chat, self.prompts)
 
     def score(
         self, queries: Sequence[str], answers: Sequence[str], key: DrawKey
@@ -115,11 +125,12 @@ class RubricSelfJudge(SelfJudge):
         digit and the digits' mass), one each for every pair."""
         pairs = list(dict.fromkeys(zip(queries, answers, strict=True)))
         if self.settings.mode == "expected":
-            judged = self._expected(self.chat.encode([self._asked(*pair) for pair in pairs]))
+            asked = [judge_opened(self.prompts, *pair) for pair in pairs]
+            judged = self._expected(self.chat.encode(asked))
         else:
             # Reasons come before a tagged total; a bare digit comes at once, after its opening.
-            ask = self.prompts.judge_messages if self.prompts.judge_tag else self._asked
-            prompts = self.chat.encode([ask(*pair) for pair in pairs])
+            ask = Prompts.judge_messages if self.prompts.judge_tag else judge_opened
+            prompts = self.chat.encode([ask(self.prompts, *pair) for pair in pairs])
             judged = self._generate(prompts, replace(key, rows=[pair_number(*p) for p in pairs]))
         return of_each(queries, answers, pairs, judged)
 

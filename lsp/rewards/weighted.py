@@ -58,6 +58,10 @@ class WeightedReward(RewardSettings):
             problems += [(f"part {name}: {why}", fix) for why, fix in part.reward.problems(config)]
         return problems
 
+    def check(self, context: BuildContext) -> None:
+        for part in self.parts.values():
+            part.reward.check(context)
+
     def build(self, context: BuildContext) -> WeightedSum:
         weights = {name: part.weight for name, part in self.parts.items()}
         rewards = {name: build_part(part.reward, context) for name, part in self.parts.items()}

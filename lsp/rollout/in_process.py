@@ -30,6 +30,17 @@ def prefill_parts(prompts: Sequence[Sequence[int]]) -> list[slice]:
     return [slice(start, start + size) for start in range(0, len(prompts), size)]
 
 
+def check_stop_strings(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> None:
+    """Raises ValueError for one that no completion can hold."""
+    for text in texts:
+        ids = tokenizer.encode(text, add_special_tokens=False)
+        if not text or text not in tokenizer.decode(ids):
+            raise ValueError(
+                f"the stop string {text!r} can never occur: the tokenizer cannot write it; take"
+                " another one"
+            )
+
+
 class InProcessEngine(Engine):
     """Samples completions in this process. ``stop_ids`` end a completion and are its last token;
     ``stop_strings`` end it at the token that completes one, and are cut off its text. ``top_p``
@@ -53,13 +64,7 @@ class InProcessEngine(Engine):
             raise ValueError(f"max_rows={max_rows}, max_tokens={max_tokens}: both are 1 or more")
         if not 0 < top_p <= 1:
             raise ValueError(f"top_p={top_p}: it is a share of probability, above 0 and at most 1")
-        for text in stop_strings:
-            ids = tokenizer.encode(text, add_special_tokens=False)
-            if not text or text not in tokenizer.decode(ids):
-                raise ValueError(
-                    f"the stop string {text!r} can never occur: the tokenizer cannot write it; take"
-                    " another one"
-                )
+        check_stop_strings(tokenizer, stop_strings)
         self.tokenizer = tokenizer
         self.stop_ids = torch.tensor(sorted(stop_ids))
         self.max_rows = max_rows

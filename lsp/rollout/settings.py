@@ -16,6 +16,12 @@ if TYPE_CHECKING:
 class InProcess(EngineSettings):
     """Generation on the training weights, in the processes that train; ``rollout`` says how."""
 
+    def check(self, context: BuildContext) -> None:
+        from lsp.rollout.in_process import check_stop_strings
+
+        stop = context.config.rollout.stop + context.config.prompts.challenger_stop
+        check_stop_strings(context.chat.tokenizer, stop)
+
     def build(self, context: BuildContext) -> InProcessEngine:
         from lsp.rollout.in_process import InProcessEngine
 

@@ -84,18 +84,17 @@ def create_run(config: Config, record: dict[str, Any]) -> NewRun:
     process holds it, or nothing can be written."""
     run_id = new_run_id(config)
     folder = Path(config.run_dir) if config.run_dir else Path(config.runs_root) / run_id
-    _check_free(folder)
+    check_free(folder)
     try:
         made = not folder.exists()
         folder.mkdir(parents=True, exist_ok=True)
         lock = lock_run(folder)
-        _check_free(folder)
+        check_free(folder)
         entries = {"id": run_id, "status": "starting", **record}
         write_json(folder / RUN_FILE, entries, durable=True)
         save_config(config, folder)
     except OSError as error:
-        reason, fix = error.strerror, "choose another with run_dir=… or runs_root=…"
-        raise RunError(f"cannot write to the run folder {folder}: {reason}; {fix}") from error
+        raise not_writable(folder, error) from error
     return NewRun(run_id, folder, lock, made)
 
 
@@ -116,7 +115,17 @@ def remove_start(run: NewRun) -> None:
         folder.rmdir()
 
 
-def _check_free(folder: Path) -> None:
+def not_writable(folder: Path, error: OSError) -> RunError:
+    reason, fix = error.strerror, "choose another with run_dir=… or runs_root=…"
+    return RunError(f"cannot write to the run folder {folder}: {reason}; {fix}")
+
+
+def held(folder: Path) -> RunError:
+    fix = "wait for it, or choose another run_dir"
+    return RunError(f"another process is writing to {folder}; {fix}")
+
+
+def check_free(folder: Path) -> None:
     """Whether a run may begin here: nothing there, or only what a start left behind."""
     if not folder.exists():
         return
@@ -135,8 +144,7 @@ def lock_run(folder: Path) -> IO[str]:
     try:
         return lock(folder / ".lock", wait=False)
     except BlockingIOError as error:
-        fix = "wait for it, or choose another run_dir"
-        raise RunError(f"another process is writing to {folder}; {fix}") from error
+        raise held(folder) from error
 
 
 def is_held(folder: Path) -> bool:

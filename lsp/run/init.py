@@ -34,10 +34,14 @@ class NoEarlierRun(RunError):
     """init=<method> and no run of it to start from; in the pocket world the caller makes one."""
 
 
+def base_init(config: Config) -> Init:
+    return Init(config.model.name, None, None, f"base model {config.model.name}")
+
+
 def resolve_init(config: Config) -> Init:
     """Find what the run starts from. Raises RunError with the way out."""
     if config.init.source == "base":
-        return Init(config.model.name, None, None, f"base model {config.model.name}")
+        return base_init(config)
     if config.init.run is not None:
         return _named(config)
     base, method = base_identity(config), config.init.source

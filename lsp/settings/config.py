@@ -1,10 +1,11 @@
 """The settings of a run: a tree composed from conf/ goes in, a ``Config`` comes out.
 
 What settings demand of each other is in lsp/settings/rules.py; docs/settings.md is generated from
-the descriptions below. Upper limits are far above what anybody means: they catch slips of the hand.
-This module imports no torch.
+the descriptions below. Every number has a least and a largest value, both far beyond what anybody
+means: they catch slips of the hand (``1e9`` for ``1e-9``). This module imports no torch.
 """
 
+import os
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -17,14 +18,18 @@ from lsp.contracts import (
     TrackerSettings,
     World,
 )
+from lsp.settings.method import MethodConfig
 from lsp.settings.prompts import Prompts
-from lsp.settings.schema import PLUGGABLE, Consent, Plain, Weight, setting, settings
+from lsp.settings.schema import PLUGGABLE, Consent, Plain, setting, settings
 
 EXACT_KL_VOCABULARY = 8192
 """The largest vocabulary for ``kl_estimator=exact``, which keeps [tokens, V] distributions."""
 
 MANY = 10_000_000
-"""More steps than any run has."""
+"""More steps than any run has: at a second each, four months."""
+
+TINY_LR = 1e-12
+"""fp32 keeps 7 digits, so that a step of it moves no weight above 1e-5."""
 
 
 @settings
@@ -45,7 +50,7 @@ class LoraSettings:
     """Adapters beside every linear layer but the vocabulary head."""
 
     rank: int = setting("0 trains all weights instead", ge=0, le=65_536)
-    alpha: float = setting("what adapters add is scaled by alpha / rank", gt=0, le=1e6)
+    alpha: float = setting("what adapters add is scaled by alpha / rank", ge=1e-3, le=1e6)
 
 
 @settings
@@ -89,122 +94,15 @@ class ModelConfig:
 
 
 @settings
-class MethodConfig:
-    """LSP, LSP-Zero, GRPO and the controls are values of these settings, nothing else."""
-
-    queries: Literal["challenger", "dataset"] = setting("who asks")
-    challenger: Literal["policy", "reference"] = setting(
-        "which weights the asking Challenger has; the reference never learns"
-    )
-    beta: float = setting("KL coefficient of the roles", ge=0, le=1e6)
-    challenger_beta: float | None = setting(
-        "the Challenger's own KL coefficient; null: beta", ge=0, le=1e6, default=None
-    )
-    kl_estimator: Literal["k1", "k2", "k3", "exact"] = setting(
-        "how the KL to the reference is estimated (lsp/losses.py); k2 is the penalty"
-    )
-    challenger_weight: float = setting(
-        "alpha_Ch, times all of the Challenger's loss; 0: not trained", ge=0, le=1e6
-    )
-    challenger_reward: Literal[
-        "negative_value", "none", "variance", "band", "learnable", "undecided", "solvable"
-    ] = setting("what a query earns beside w V_Q (lsp/game.py); negative_value is the paper's")
-    challenger_baseline: Literal["step", "moving"] = setting(
-        "what its reward is compared with: the mean of the step's queries, or the role's own moving"
-        " mean (SPIRAL's)",
-        default="step",
-    )
-    repetition_penalty: float = setting(
-        "times the share of the step's queries that resemble one (BLEU clusters, R-Zero's), off its"
-        " reward",
-        ge=0,
-        le=1e6,
-        default=0.0,
-    )
-    novelty_weight: float = setting(
-        "times one minus the likeness to the step's most similar query, onto its reward",
-        ge=0,
-        le=1e6,
-        default=0.0,
-    )
-    self_reward_weight: Weight = setting(
-        "w in R + w R_Q and -V + w V_Q, 0 or more; 0 is LSP-Zero; auto: such that at the first play"
-        " w std(R_Q) / std(R) is self_reward_ratio, and fixed from then on"
-    )
-    self_reward_ratio: float = setting(
-        "how loud R_Q is beside R with self_reward_weight=auto", gt=0, le=1e6, default=1.0
-    )
-    query_gate: Literal["none", "legal"] = setting(
-        "legal: a query that this world has no answers to is not played; see invalid_query",
-        default="none",
-    )
-    earlier_challengers: float = setting(
-        "the share of the queries that are asked by the reference or a checkpoint of this run, one"
-        " a step; they bear no Challenger's loss",
-        ge=0,
-        le=1,
-        default=0.0,
-    )
-    invalid_query: Literal["unplayed", "lowest", "penalty"] = setting(
-        "what a query earns that cannot be played: unplayed, it bears no loss; lowest, as little as"
-        " the worst that was played (R-Zero's); penalty, invalid_query_penalty less (Absolute"
-        " Zero's)",
-        default="unplayed",
-    )
-    invalid_query_penalty: float = setting("see invalid_query", gt=0, le=1e6, default=1.0)
-    log_quality: bool = setting("score and log R_Q at weight 0 too")
-    divide_by_std: bool = setting(
-        "divide the Solver's advantages by their group's standard deviation"
-    )
-    loss_aggregation: Literal["sum", "sequence_mean", "token_mean", "constant"] = setting(
-        "how tokens are added up in a role's loss (lsp/losses.py); sum is the paper's"
-    )
-    mask_truncated_answers: bool = setting("answers cut at the limit bear no loss")
-
-    def beta_of(self, role: str) -> float:
-        """A role's KL coefficient."""
-        own = self.challenger_beta if role == "challenger" else None
-        return self.beta if own is None else own
-
-    @property
-    def trains_challenger(self) -> bool:
-        return self.queries == "challenger" and self.challenger_weight > 0
-
-    @property
-    def fixed_weight(self) -> float | None:
-        """w where it is a number from the start; None where the first play tells it."""
-        return None if self.self_reward_weight == "auto" else self.self_reward_weight
-
-    @property
-    def rewards_quality(self) -> bool:
-        return self.fixed_weight != 0
-
-    @property
-    def scores_quality(self) -> bool:
-        return self.rewards_quality or self.log_quality
-
-    @property
-    def label(self) -> str:
-        """The name these settings have in the paper (or as a control)."""
-        if self.queries == "dataset":
-            return "grpo"
-        if self.challenger == "reference":
-            return "frozen_challenger"
-        if self.challenger_weight == 0:
-            return "untrained_challenger"
-        return "lsp" if self.rewards_quality else "lsp_zero"
-
-
-@settings
 class OptimConfig:
     """AdamW with a linear warm-up, then a constant rate."""
 
-    lr: float = setting("learning rate after the warm-up", gt=0, le=10)
+    lr: float = setting("learning rate after the warm-up", ge=TINY_LR, le=10)
     warmup_steps: int = setting("steps until the rate is lr", ge=0, le=MANY)
     weight_decay: float = setting("AdamW's", ge=0, le=10)
     beta1: float = setting("decay rate of the first moment", ge=0, lt=1)
     beta2: float = setting("decay rate of the second moment", ge=0, lt=1)
-    max_grad_norm: float = setting("longer gradients are shortened to it", gt=0, le=1e9)
+    max_grad_norm: float = setting("longer gradients are shortened to it", ge=1e-6, le=1e9)
     micro_batch_tokens: int = setting(
         "padded tokens in one forward and backward pass", ge=1, le=2**30
     )
@@ -265,7 +163,7 @@ class CollapseConfig:
     window: int = setting("steps that a moving mean is taken over", ge=1, le=MANY)
     memory: int = setting("queries remembered, 128 bytes each", ge=1, le=2**24)
     similarity: float = setting(
-        "Jaccard similarity (character 4-grams) that makes a near duplicate", gt=0, le=1
+        "Jaccard similarity (character 4-grams) that makes a near duplicate", ge=0.01, le=1
     )
     min_distinct_query_frac: float = setting("different texts among a step's queries", ge=0, le=1)
     max_near_duplicate_frac: float = setting(
@@ -278,13 +176,14 @@ class CollapseConfig:
         default=0.75,
     )
     min_played_query_frac: float = setting("queries that could be played", ge=0, le=1)
-    min_challenger_entropy: float = setting("nats a token", ge=0, le=100)
+    # The uniform distribution over 2^24 tokens has 16.6.
+    min_challenger_entropy: float = setting("nats a token", ge=0, le=20)
     max_unparsed_frac: float = setting("self-scores that could not be read", ge=0, le=1)
     max_unasked_code_frac: float = setting(
         "answers that look like code, to queries that ask for none", ge=0, le=1
     )
     max_quality_drop: float = setting(
-        "of R_Q, while a role's reward gains more than min_reward_gain", gt=0, le=1e6
+        "of R_Q, while a role's reward gains more than min_reward_gain", ge=1e-6, le=1e6
     )
     min_reward_gain: float = setting("see max_quality_drop: reward hacking", ge=0, le=1e6)
 
@@ -295,7 +194,9 @@ class RuntimeConfig:
 
     device: str = setting("auto (cuda where there is one, else cpu), cpu, cuda, cuda:1")
     threads: int | None = setting(
-        "torch's; null: its own choice. The same bits need the same number", ge=1, le=1024
+        "torch's; null: its own choice. The same bits need the same number",
+        ge=1,
+        le=1024,  # libgomp ends the process where the machine starts no more of them
     )
 
 
@@ -305,12 +206,12 @@ class HardwareConfig:
 
     gpu: str | None = setting("a name in lsp/settings/gpus.py, for the plan's hours")
     gpu_memory_gb: float | None = setting(
-        "a plan that needs more on one GPU is refused; null: no limit", gt=0, le=1e5
+        "a plan that needs more on one GPU is refused; null: no limit", ge=0.001, le=1e5
     )
     tokens_per_second: float | None = setting(
         "tokens a second that a process on this machine's CPU decodes with this model, as `python"
         " -m lsp.preflight` measures; the plan's hours follow from it; null: not known",
-        gt=0,
+        ge=0.001,
         le=1e9,
         default=None,
     )
@@ -343,7 +244,7 @@ class Config:
     accept_gap: bool = setting(
         "with resume: go on although part of the record is damaged or lost", default=False
     )
-    dry_run: bool = setting("print the plan and stop")
+    dry_run: bool = setting("print the plan, check all that a start checks, and stop")
     objective: str | None = setting("the metric that a sweeper gets and `best` goes by")
     objective_goal: Literal["max", "min"] = setting("which value of it is the best")
     world: Annotated[World, PLUGGABLE] = setting("what is known of this world's queries")
@@ -377,5 +278,20 @@ def local_model_folder(name: str) -> Path | None:
     """
     if name == "pocket":
         return Path(__file__).parents[1] / "pocket" / "base"
-    path = Path(name).expanduser()
+    path = Path(os.path.expanduser(name))  # pathlib's raises where there is no such user
     return path if path.is_dir() or name.startswith((".", "/", "~")) else None
+
+
+NO_MODEL = "is neither a folder here nor a Hub id"
+"""Of a name that no model can have."""
+
+
+def may_be_hub_id(name: str) -> bool:
+    from huggingface_hub import errors  # which loads no torch
+    from huggingface_hub.utils._validators import validate_repo_id
+
+    try:
+        validate_repo_id(name)
+    except errors.HFValidationError:
+        return False
+    return True

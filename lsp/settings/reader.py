@@ -20,7 +20,17 @@ from pydantic import ValidationError
 from pydantic.dataclasses import is_pydantic_dataclass
 
 from lsp.errors import ConfigError, Problem
-from lsp.settings.schema import CODE, CONSENT, PLUGGABLE, Plain, Settings, Weight, hints_of, join
+from lsp.settings.schema import (
+    CODE,
+    CONSENT,
+    PLUGGABLE,
+    Plain,
+    Settings,
+    Weight,
+    hints_of,
+    join,
+    without_limits,
+)
 
 TRUSTED_TARGETS = ("lsp.", "eval.")
 Rules = Callable[[Settings], Sequence[Problem]]
@@ -70,6 +80,9 @@ class _Reader:
             full, value = join(path, name), values.get(name)
             if name not in values or (value is None and hint.optional):
                 continue
+            if any(map(unwritable, value if isinstance(value, list) else [value])):
+                reason = "holds a character that no file or path can hold: NUL, or half a pair"
+                self.problem(full, ascii(value), reason, "write it without")
             if PLUGGABLE in hint.marks:
                 values[name] = self.part(hint.kind, value, full)
             elif hint.is_node:
@@ -170,6 +183,13 @@ class _Reader:
         return named
 
 
+def unwritable(text: Any) -> bool:
+    """Whether it is a text that UTF-8, or a path, has no place for."""
+    if not isinstance(text, str):
+        return False
+    return "\0" in text or any("\ud800" <= character <= "\udfff" for character in text)
+
+
 def broken_contract(kind: Any, contract: type) -> str:
     """Why a class cannot serve as a part of a contract; empty where it can. It is a class of
     settings, and the annotation of its ``build`` says what it returns."""
@@ -212,9 +232,14 @@ BOUNDS = {
 
 def _described(path: str, value: Any, kind: Any, detail: Any) -> tuple[Any, str, str]:
     """(value, reason, way out) of one of pydantic's errors."""
+    in_list = len(detail["loc"]) > 1 and typing.get_origin(kind) is tuple
     if detail["type"] in BOUNDS:
         name, words, fix, _ = BOUNDS[detail["type"]]
         limit = f"{detail['ctx'][name]:.10g}"
+        if in_list:
+            place, found = detail["loc"][1], detail["input"]
+            reason = f"its value {place + 1}, {found}, must be {words} {limit}"
+            return list(value), reason, f"write {path}=[…]"
         return value, f"must be {words} {limit}", f"choose {fix.format(path=path, limit=limit)}"
     if detail["type"] == "finite_number":
         return value, "must be finite", "write a plain number"
@@ -225,7 +250,9 @@ def _described(path: str, value: Any, kind: Any, detail: Any) -> tuple[Any, str,
         items = typing.get_args(kind)
         count = "" if Ellipsis in items else f"{len(items)} "
         shown = list(value) if isinstance(value, tuple) else value
-        noun = {int: "whole numbers", float: "numbers", str: "texts"}.get(items[0], "values")
+        noun = {int: "whole numbers", float: "numbers", str: "texts"}.get(
+            without_limits(items[0]), "values"
+        )
         return shown, f"must be a list of {count}{noun}", f"write {path}=[…]"
     if kind == Weight:
         return value, "must be a number or auto", f"write {path}=<number>, or auto"
@@ -235,12 +262,12 @@ def _described(path: str, value: Any, kind: Any, detail: Any) -> tuple[Any, str,
 
 def _fitting(kind: Any, detail: Any) -> Any:
     """A value that stands in for one that does not fit."""
-    if detail["type"] in BOUNDS:
+    if detail["type"] in BOUNDS and kind in (int, float):
         name, _, _, further = BOUNDS[detail["type"]]
         return kind(detail["ctx"][name] + further)
     if typing.get_origin(kind) is typing.Literal:
         return typing.get_args(kind)[0]
-    stand_ins: dict[Any, Any] = {int: 2, float: 0.5, bool: False, str: ""}
+    stand_ins: dict[Any, Any] = {int: 2, float: 0.5, bool: False, str: "", Weight: 0.5}
     return stand_ins.get(kind, ())
 
 

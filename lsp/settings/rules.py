@@ -11,7 +11,13 @@ from types import MappingProxyType
 from typing import Any
 
 from lsp.errors import Problem
-from lsp.settings.config import EXACT_KL_VOCABULARY, Config, local_model_folder
+from lsp.settings.config import (
+    EXACT_KL_VOCABULARY,
+    NO_MODEL,
+    Config,
+    local_model_folder,
+    may_be_hub_id,
+)
 from lsp.settings.gpus import GPUS
 from lsp.settings.reader import check_tree
 from lsp.settings.schema import flat
@@ -19,6 +25,14 @@ from lsp.tools.secrets import findings
 
 BAD_IN_PROJECT = "/\\#?%:"
 """Of wandb's own settings (``wandb/sdk/wandb_settings.py``, 0.31)."""
+MOST_ANSWERS = 2**20
+"""Of a step: a thousand times the paper's."""
+
+MAY_NOT_BE_EMPTY = (
+    *("run_dir", "runs_root", "run_name", "resume", "objective"),
+    *("init.run", "model.name", "model.revision"),
+)
+
 SMOLLM2_FOLDER = "./outputs/models/smollm2-135m"
 """``model.name`` of conf/model/smollm2_135m_pypi.yaml."""
 
@@ -32,12 +46,12 @@ def from_tree(tree: Mapping[str, Any], trusted: Mapping[str, Any] = MappingProxy
 def config_rules(config: Config) -> list[Problem]:
     """Every problem between settings of a run that are each right by themselves."""
     values = flat(config)
-    broken = (*_broken_rules(config), *_model_problems(config))
-    problems = [Problem(key, values[key], reason, fix) for key, reason, fix in broken]
-    problems += secret_problems(config)
-    problems += _escaped_stops(config)
+    problems = [*secret_problems(config), *_escaped_stops(config)]
     if isinstance(project := values.get("tracker.project"), str) and "tracker.entity" in values:
         problems += _project_problems(project)
+    known = {problem.key for problem in problems}
+    broken = (*_broken_rules(config), *_model_problems(config))
+    problems += [Problem(k, values[k], why, fix) for k, why, fix in broken if k not in known]
     try:
         config.prompts.challenger_messages()
     except ValueError as error:
@@ -96,9 +110,16 @@ def _project_problems(project: str) -> Iterator[Problem]:
 def _broken_rules(config: Config) -> Iterator[tuple[str, str, str]]:
     """(key, reason, way out) of each rule that the settings break."""
     method, init, hardware = config.method, config.init, config.hardware
-    if (weight := method.fixed_weight) is not None and not 0 <= weight <= 1e6:
-        reason = "must be a number from 0 to 1,000,000, or auto"
-        yield "method.self_reward_weight", reason, "choose one, or auto"
+    for key in MAY_NOT_BE_EMPTY:
+        if attrgetter(key)(config) == "":
+            yield key, "is empty", "write what is meant, null for none, or leave it out"
+    for key in ("rollout.stop", "prompts.challenger_stop"):
+        if "" in attrgetter(key)(config):
+            yield key, "holds an empty text, which would end every completion", "take it out"
+    if config.num_queries * config.group_size > MOST_ANSWERS:
+        reason = f"makes, times group_size={config.group_size}, more than {MOST_ANSWERS:,} answers"
+        fix = "their texts are held until the update"
+        yield "num_queries", f"{reason} a step, and {fix}", "lower one of the two"
     if config.accept_gap and not config.resume:
         yield "accept_gap", "there is no record yet that could have a gap", "say resume=<run> too"
     if config.group_size < 2:
@@ -141,10 +162,7 @@ def _broken_rules(config: Config) -> Iterator[tuple[str, str, str]]:
             "shards what is trained, and under LoRA that is small adapters beside whole weights"
         )
         yield "hardware.parallel", reason, "choose hardware.parallel=ddp, or model.lora.rank=0"
-    if not config.runtime.device.startswith("cuda") and config.runtime.device not in (
-        "auto",
-        "cpu",
-    ):
+    if not re.fullmatch(r"auto|cpu|cuda(:[0-9]{1,3})?", config.runtime.device):
         yield "runtime.device", "is no device", "choose auto, cpu or cuda"
     if hardware.gpu is not None and hardware.gpu not in GPUS:
         fix = f"choose one of {', '.join(GPUS)}, or null"
@@ -158,6 +176,8 @@ def _model_problems(config: Config) -> Iterator[tuple[str, str, str]]:
     """What a local model's config.json already tells; a Hub's is seen when it loads."""
     folder = local_model_folder(config.model.name)
     if folder is None:
+        if not may_be_hub_id(config.model.name):
+            yield "model.name", NO_MODEL, "write a path, <owner>/<name>, or pocket"
         return
     try:
         model = json.loads((folder / "config.json").read_text(encoding="utf-8"))
@@ -174,11 +194,13 @@ def _model_problems(config: Config) -> Iterator[tuple[str, str, str]]:
         return
     context = model.get("max_position_embeddings")
     for key in ("max_new_tokens", "max_query_tokens"):
-        if context is not None and getattr(config.rollout, key) >= context:
+        if isinstance(context, int) and getattr(config.rollout, key) >= context:
             reason = f"the {kind} model has a context of {context} tokens"
             yield f"rollout.{key}", reason, f"choose less than {context}, prompts included"
-    vocabulary = model.get("vocab_size", 0)
-    if config.method.kl_estimator == "exact" and vocabulary > EXACT_KL_VOCABULARY:
+    vocabulary = model.get("vocab_size")
+    if config.method.kl_estimator != "exact" or not isinstance(vocabulary, int):
+        return
+    if vocabulary > EXACT_KL_VOCABULARY:
         reason = f"keeps whole distributions over {vocabulary:,} tokens, and is for at most"
         fix = "choose k2, whose expected gradient is the same"
         yield "method.kl_estimator", f"{reason} {EXACT_KL_VOCABULARY:,}", fix

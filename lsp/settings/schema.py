@@ -22,7 +22,9 @@ Code = Annotated[str, CODE]
 Consent = Annotated[bool, CONSENT]
 Plain = dict[str, bool | int | float | str]
 """Values by names of the user's."""
-Weight = float | Literal["auto"]
+LARGEST_WEIGHT = 1e6
+"""Of a term of a loss or reward: beside it, in fp32, terms of size 1 begin to be rounded away."""
+Weight = Annotated[float, Field(ge=0, le=LARGEST_WEIGHT)] | Literal["auto"]
 
 
 def setting(description: str, **limits: Any) -> Any:
@@ -94,6 +96,11 @@ class Hint(typing.NamedTuple):
         """Whether it is read by itself: a part, or settings inside settings."""
         is_group = dataclasses.is_dataclass(self.kind) or typing.get_origin(self.kind) is dict
         return is_group or PLUGGABLE in self.marks
+
+
+def without_limits(hint: Any) -> Any:
+    """An annotation without its limits."""
+    return typing.get_args(hint)[0] if typing.get_origin(hint) is Annotated else hint
 
 
 def hints_of(kind: type) -> dict[str, Hint]:

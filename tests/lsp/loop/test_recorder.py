@@ -28,10 +28,13 @@ def test_the_best_checkpoint_by_objective_is_kept_wherever_it_falls(tmp_path):
     assert kept == {summary["best/step"], 6}
 
 
-def test_an_objective_that_is_no_metric_ends_the_run_at_its_first_step(tmp_path):
-    folder = tmp_path / "run"
-    with pytest.raises(RunError, match="objective=loss/totl is no metric.*near it are loss/"):
-        start([*SHORT, "num_steps=2", f"run_dir={folder}", "objective=loss/totl"])
+def test_an_objective_that_the_reward_does_not_tell_ends_the_run_at_its_first_step(tmp_path):
+    """What a reward tells beside R is not known before it is asked."""
+    folder, key = tmp_path / "run", "reward/external/retries/mean"
+    with pytest.raises(
+        RunError, match=f"objective={key} is no metric.*near it are reward/external/"
+    ):
+        start([*SHORT, "num_steps=2", f"run_dir={folder}", f"objective={key}"])
     assert json.loads((folder / "run.json").read_text())["status"] == "failed"
 
 

@@ -273,11 +273,15 @@ def test_each_experiment_says_its_command_and_what_it_costs(name):
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_each_experiment_is_planned_where_nothing_else_is(name, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("lsp.plan.memory.memory_bytes", lambda: None)  # this machine's
-    assert start([*overrides_of(name), "dry_run=true", f"runs_root={tmp_path}"]) is None
+    command = [*overrides_of(name), "dry_run=true", f"runs_root={tmp_path}"]
+    if "_from_" in name:  # planned, and refused after that
+        with pytest.raises(RunError, match="^init=.*: there is no finished run .*; make one with"):
+            start(command)
+    else:
+        assert start(command) is None
     out = capsys.readouterr().out
     assert "by phase and part" in out and "not known: someone" not in out
-    if "_from_" in name:
-        assert "  init      missing: init=" in out
+    assert ("  init      missing: init=" in out) == ("_from_" in name)
 
 
 def test_a_plan_imports_no_torch():

@@ -6,9 +6,16 @@ import pytest
 import torch
 
 from lsp.pocket.equilibrium import asked_A, described
-from lsp.pocket.evaluation import PocketEvaluator, Skill, measure_skill, win_loss
+from lsp.pocket.evaluation import (
+    PocketEvaluation,
+    PocketEvaluator,
+    Skill,
+    measure_skill,
+    win_loss,
+)
 from lsp.pocket.language import Task, legal_queries
 from lsp.pocket.tables import asked_table, read_script
+from lsp.settings.compose import compose
 
 
 @pytest.fixture(scope="module")
@@ -84,3 +91,18 @@ def test_wins_and_losses_are_where_only_one_is_right():
     model = Skill(tasks, [0.0] * 4, [True, True, False, False])
     base = Skill(tasks, [0.0] * 4, [True, False, True, False])
     assert win_loss(model, base) == (1, 1)
+
+
+@pytest.mark.parametrize("exact", [False, True])
+def test_the_numbers_that_are_foreseen_are_those_that_are_measured(players, exact):
+    """An objective that is none of them is refused beforehand."""
+    sizes = {"dev_per_cell": 1, "test_per_cell": 1, "challenger_samples": 8}
+    settings = PocketEvaluation(every=0, exact=exact, **sizes)
+    found = PocketEvaluator(settings, players, players.reference)
+    measured = found.metrics(players.reference, "dev").keys()
+    # Where the game is solved, nothing is drawn; it may be that it cannot be.
+    assert set(settings.measured) - measured == ({"distinct_query_frac"} if exact else set())
+    assert measured <= set(settings.measured)
+    objective = "objective=eval/pocket/accuracy/lenght_3"
+    (problem,) = settings.problems(compose([objective, "eval=none"]))
+    assert "near it are eval/pocket/accuracy/length_3" in problem[1]

@@ -63,7 +63,8 @@ BEYOND = {
     "method.beta=-0.1": "method.beta=-0.1: must be at least 0. Choose method.beta=0 or more.",
     "optim.weight_decay=-1": "optim.weight_decay=-1: must be at least 0. Choose"
     " optim.weight_decay=0 or more.",
-    "optim.max_grad_norm=0": "optim.max_grad_norm=0: must be above 0. Choose a value above 0.",
+    "optim.max_grad_norm=0": "optim.max_grad_norm=0: must be at least 1e-06. Choose"
+    " optim.max_grad_norm=1e-06 or more.",
     "optim.beta1=1": "optim.beta1=1: must be below 1. Choose a value below 1.",
     "optim.beta2=1.5": "optim.beta2=1.5: must be below 1. Choose a value below 1.",
     "rollout.max_new_tokens=0": "rollout.max_new_tokens=0: must be at least 1. Choose"
@@ -80,7 +81,11 @@ def test_values_beyond_what_anybody_means_are_refused_all_in_one_report():
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("optim.lr=0", "must be above 0. Choose a value above 0"),
+        ("optim.lr=0", "must be at least 1e-12. Choose optim.lr=1e-12 or more"),
+        ("method.self_reward_weight=-1", "must be at least 0. Choose method.self_reward_weight=0"),
+        ("method.self_reward_weight=2e6", "must be at most 1000000. Choose"),
+        ("method.self_reward_weight=x", "must be a number or auto. Write"),
+        ("model.name='a\0b'", "model.name='a\\x00b': holds a character that no file or path can"),
         ("optim.lr=fast", "optim.lr=fast: must be a number. Write optim.lr=<float>"),
         ("optim.lr=true", "must be a number. Write optim.lr=<float>"),
         ("optim.lr=inf", "must be finite. Write a plain number"),

@@ -1,18 +1,28 @@
 """Classes of settings: strict, bounded, described, and the same tree both ways."""
 
 import dataclasses
+import importlib
+import pkgutil
+import typing
 from typing import Annotated
 
 import pytest
 from pydantic import Field, ValidationError
+from pydantic.dataclasses import is_pydantic_dataclass
 
+import eval as eval_room
+import lsp
+import sweeps
+from lsp.errors import RunError
+from lsp.pocket.pretrain import PretrainSettings
 from lsp.pocket.verifier import PocketVerifier
+from lsp.settings.command import read_settings
 from lsp.settings.compose import compose
-from lsp.settings.config import Config
 from lsp.settings.schema import (
     PLUGGABLE,
     Code,
     Hint,
+    Plain,
     flat,
     flat_tree,
     hints_of,
@@ -20,6 +30,7 @@ from lsp.settings.schema import (
     to_tree,
     with_value,
 )
+from sweeps.phase import PhaseSettings
 
 
 @settings
@@ -86,33 +97,58 @@ def test_hints_are_taken_apart():
     assert hints["parts"].is_node and not hints["parts"].optional
 
 
-def classes(kind, found=None):
-    """A class of settings and all those inside it."""
-    found = set() if found is None else found
-    if kind not in found:
-        found.add(kind)
-        for hint in hints_of(kind).values():
-            if dataclasses.is_dataclass(hint.kind):
-                classes(hint.kind, found)
-    return found
+def all_classes():
+    """Every class of settings of the project, whichever command reads it."""
+    for package in (lsp, eval_room, sweeps):
+        for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
+            for kind in vars(importlib.import_module(module.name)).values():
+                ours = is_pydantic_dataclass(kind) and kind.__module__ == module.name
+                if isinstance(kind, type) and ours:
+                    yield kind
 
 
-def parts_of(*overrides):
-    config = compose(overrides)
-    parts = (config.data, config.reward, config.self_reward, config.eval, config.tracker)
-    return {type(part) for part in (*parts, config.rollout.engine) if part is not None}
+def fields():
+    """(class and name, annotation, pydantic's description of the field) of every setting."""
+    for kind in all_classes():
+        hints = typing.get_type_hints(kind, include_extras=True)
+        for name, field in kind.__pydantic_fields__.items():
+            yield f"{kind.__name__}.{name}", hints[name], field
 
 
-def test_every_field_has_a_line_of_documentation_and_every_number_a_maximum():
-    kinds = classes(Config) | parts_of() | parts_of("world=paper")
-    kinds |= parts_of("reward=weighted") | parts_of("reward=http", "reward.url=http://h/r")
-    assert len(kinds) > 15
-    for kind in kinds:
-        for name, field in getattr(kind, "__pydantic_fields__", {}).items():
-            place = f"{kind.__name__}.{name}"
-            assert field.description, f"{place} has no description"
-            assert "\n" not in field.description, place
-            hint = hints_of(kind)[name].kind
-            bounds = {type(limit).__name__ for limit in field.metadata}
-            if hint in (int, float):
-                assert bounds & {"Le", "Lt"} and bounds & {"Ge", "Gt"}, f"{place} has no bounds"
+def numbers(hint, bounds=()):
+    """(int or float, its own limits) of each number that an annotation has a place for."""
+    if hint in (int, float):
+        yield hint, bounds
+    elif typing.get_origin(hint) is Annotated:
+        inner, *marks = typing.get_args(hint)
+        limits = (limit for mark in marks for limit in getattr(mark, "metadata", ()))
+        yield from numbers(inner, (*bounds, *limits))
+    elif hint != Plain and typing.get_origin(hint) is not typing.Literal:
+        for inner in typing.get_args(hint):
+            yield from numbers(inner)
+
+
+def test_every_setting_has_a_line_of_documentation():
+    found = list(fields())
+    assert len(found) > 250
+    for place, _, field in found:
+        assert field.description, f"{place} has no description"
+        assert "\n" not in field.description, place
+
+
+def test_every_number_has_a_least_and_a_largest_value():
+    """None is exempt but those of ``template_kwargs``, whose names are the user's."""
+    found = [(place, *number, field) for place, h, field in fields() for number in numbers(h)]
+    assert len(found) > 120
+    for place, _, own, field in found:
+        bounds = {type(limit).__name__ for limit in (*own, *field.metadata)}
+        assert bounds & {"Le", "Lt"} and bounds & {"Ge", "Gt"}, f"{place} has no bounds"
+
+
+def test_a_number_in_a_list_has_bounds_of_its_own():
+    found = {place: [n for n, _ in numbers(hint)] for place, hint, _ in fields()}
+    assert found["PhaseSettings.betas"] == [float] and found["CallableReward.range"] == [float] * 2
+    with pytest.raises(ValidationError, match="less than or equal to 1000000"):
+        PhaseSettings(betas=(0.1, 1e7))
+    with pytest.raises(RunError, match="its value 2, 2.0, must be at most 1. Write careless="):
+        read_settings(PretrainSettings, ["careless=[0.1,2.0]"])
