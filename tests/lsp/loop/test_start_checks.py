@@ -97,7 +97,7 @@ REFUSED = {
     "run_dir=/proc/x": "cannot write to the run folder /proc/x: Permission denied",
     "runs_root=file": "cannot write to the run folder file: Not a directory",
     f"run_dir={'x' * 300}": "File name too long",
-    "prompts.challenger_seeds=fifo.txt prompts.query_form='{written}{seed}'": "cannot be read",
+    "prompts.challenger_seeds=fifo.txt prompts.query_form='{written}{seed}'": "is no plain file",
     "method=grpo data=alpaca data.path=nope.jsonl": "there is no file nope.jsonl",
     "model.name=./taken": "there is no model in that folder",
     "model.name=./torn": "there is no model in that folder",
