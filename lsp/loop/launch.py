@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import os
-import shlex
 import sys
 import time
 from collections.abc import Sequence
@@ -15,23 +14,21 @@ from typing import IO, TYPE_CHECKING, Any
 from lsp.contracts import BuildContext, RunIdentity, build_part
 from lsp.errors import ConfigError, Interrupted, RunError
 from lsp.files import write_text
+from lsp.loop.earlier_run import begun_earlier_run, command_line, overrides_of_earlier_run
 from lsp.loop.signals import StopRequests
 from lsp.loop.start_checks import check_start
 from lsp.model.processes import Processes, is_collective_failure
 from lsp.plan.memory import crowding
 from lsp.plan.text import plan
+from lsp.run.checkpoint import checkpoint_folders
 from lsp.run.folder import (
     NewRun,
     base_identity,
     create_run,
     display_name,
-    is_held,
-    key_of,
     lock_run,
-    path_word,
     read_run,
     remove_start,
-    runs,
     save_config,
     update_run,
 )
@@ -39,21 +36,14 @@ from lsp.run.init import Init, NoEarlierRun, base_init, resolve_init
 from lsp.run.provenance import code_diff, provenance
 from lsp.run.resume import Resumed, find_resumed, supersede
 from lsp.run.spec import RunSpec
-from lsp.settings.compose import CONF, compose
+from lsp.settings.compose import compose
 from lsp.settings.config import Config
 from lsp.settings.rules import warnings
-from lsp.tools.secrets import scrub
 from lsp.tracking.reader import read_summary
 
 if TYPE_CHECKING:
     from lsp.learner import Learner
     from lsp.players import Players
-
-OF_ONE_RUN = (
-    *("method", "experiment", "init", "init.run", "resume"),
-    *("run_dir", "run_name", "objective", "objective_goal", "dry_run"),
-)
-"""Settings that a run does not share with the earlier one that is made for it."""
 
 
 def start(overrides: Sequence[str], stop: StopRequests | None = None) -> dict[str, Any] | None:
@@ -162,7 +152,7 @@ def _leave_out_of_collections() -> None:
 def check_beginning(config: Config, overrides: Sequence[str]) -> None:
     """``check_start`` of a run that is to begin, and of the one that is made for it first."""
     if (init := init_of(config, overrides)) is None:
-        first = _overrides_of_earlier_run(config, overrides)
+        first = overrides_of_earlier_run(config, overrides)
         check_beginning(compose(first), first)
         init = base_init(config)
     check_start(config, init)
@@ -176,14 +166,14 @@ def init_of(config: Config, overrides: Sequence[str]) -> Init | None:
     except NoEarlierRun as error:
         if config.world.makes_earlier_runs:
             return None
-        first = _command_line(_overrides_of_earlier_run(config, overrides))
+        first = command_line(overrides_of_earlier_run(config, overrides))
         raise RunError(f"{error}; make one with `{first}`, or name one with init.run=…") from error
 
 
 def begin(config: Config, overrides: Sequence[str], stop: StopRequests) -> dict[str, Any]:
     init = init_of(config, overrides)
     if init is None:
-        init = _make_earlier_run(config, _overrides_of_earlier_run(config, overrides), stop)
+        init = _make_earlier_run(config, overrides_of_earlier_run(config, overrides), stop)
     diff = code_diff()
     record = {
         "method": config.method.label,
@@ -195,7 +185,7 @@ def begin(config: Config, overrides: Sequence[str], stop: StopRequests) -> dict[
         "seeds": config.prompts.seeds_identity(),
         "started": time.time(),
         "secrets_in_diff": diff.secrets,
-        **provenance(_command_line(overrides)),
+        **provenance(command_line(overrides)),
     }
     new = create_run(config, record)
     write_text(new.folder / "code.diff", diff.text)
@@ -211,6 +201,8 @@ def go_on(resumed: Resumed, stop: StopRequests) -> dict[str, Any]:
         print(f"the run {folder} is finished ({spec.step} steps); nothing to do")
         return read_summary(folder)
     lock = lock_run(folder)
+    if checkpoint_folders(folder)[-1:] != [spec.checkpoint] * (spec.checkpoint is not None):
+        raise RunError(f"another process went on with {folder} meanwhile; give the command again")
     if resumed.changed:
         save_config(spec.config, folder)
     announce(spec.config, folder, spec.init)
@@ -233,15 +225,14 @@ def run(
     from lsp.model.out_of_memory import memory_guard
     from lsp.train import train
 
-    config, folder = spec.config, spec.folder
-    processes = Processes.from_environment()
-    processes.start()
-    processes.broadcast(spec)
-    progress = Progress(config.num_steps, spec.step)
+    config, folder, recorder = spec.config, spec.folder, None
     base, init_run_id = read_run(folder)["base"], spec.init.run_id
     identity = RunIdentity(spec.run_id, folder, display_name(config), base, init_run_id)
-    recorder = None
+    processes = Processes.from_environment()
+    progress = Progress(config.num_steps, spec.step)
     try:
+        processes.start()
+        processes.broadcast(spec)
         with memory_guard("loading"):  # the tracker first, which may be refused within seconds
             tracker = build_part(config.tracker, BuildContext(config, run=identity))
             players, learner, state = load(spec, processes)
@@ -251,12 +242,15 @@ def run(
         raise  # after all of it was recorded
     except BaseException as error:
         status, reason = outcome_of(error, stop)
-        if recorder is not None and not recorder.left:
-            recorder.leave(status, reason)
-        elif recorder is not None or new is None:
-            update_run(folder, status=status, reason=reason)
-        else:
-            remove_start(new)
+        try:
+            if recorder is not None and not recorder.left:
+                recorder.leave(status, reason)
+            elif recorder is not None or new is None:
+                update_run(folder, status=status, reason=reason)
+            else:
+                remove_start(new)
+        except OSError as second:  # on a full disk, say; the first error is what is raised
+            progress.note(f"warning: how the run ended could not be written: {second}")
         shown = told(error, config, folder, began=recorder is not None)
         if shown is error:
             raise
@@ -280,38 +274,15 @@ def announce(config: Config, folder: Path, init: Init) -> None:
         print(f"warning: {text}", file=sys.stderr, flush=True)
 
 
-def _command_line(overrides: Sequence[str]) -> str:
-    return f"{Processes.from_environment().launcher} run.py {shlex.join(overrides)}".rstrip()
-
-
-def _overrides_of_earlier_run(config: Config, overrides: Sequence[str]) -> list[str]:
-    """Those of a run of ``init=<method>`` for another run, whose other settings are the same; the
-    method's own experiment of the same group, where there is one."""
-    method = config.init.source
-    chosen = [text.partition("=")[2] for text in overrides if key_of(text) == "experiment"]
-    own = [f"{name.partition('/')[0]}/{method}" for name in chosen[-1:]]
-    standing = [
-        f"experiment={name}" for name in own if (CONF / f"experiment/{name}.yaml").is_file()
-    ]
-    if chosen and not standing:
-        standing = [f"world={config.world.name}"]
-    shared = [
-        text
-        for text in overrides
-        if not text.startswith("method.") and key_of(text) not in OF_ONE_RUN
-    ]
-    return [*standing, *shared, f"method={method}", "init=base"]
-
-
 def _make_earlier_run(config: Config, first: Sequence[str], stop: StopRequests) -> Init:
     """Make the run of init=<method> that is not there yet, by its overrides; with resume=auto go on
     with the one that an earlier start of this command began."""
     method = config.init.source
     if config.resume == "auto":
-        first = [*first, *_begun_earlier_run(config, first)]
+        first = [*first, *begun_earlier_run(config, first)]
     print(
         f"init={method}: no finished run of it from this base yet; training one first"
-        f" ({_command_line(first)}), kept under {config.runs_root}/",
+        f" ({command_line(first)}), kept under {config.runs_root}/",
         flush=True,
     )
     agent_id = os.environ.pop("WANDB_RUN_ID", None)  # a sweep agent's, meant for the run itself
@@ -326,17 +297,6 @@ def _make_earlier_run(config: Config, first: Sequence[str], stop: StopRequests) 
         left = f"asked to stop ({stop.reason}) as the earlier run was ending, which is finished"
         raise Interrupted(f"{left}; the same command begins the run itself", stop.signals)
     return resolve_init(config)
-
-
-def _begun_earlier_run(config: Config, first: Sequence[str]) -> list[str]:
-    """What goes on with the newest unfinished run of the same command line that nobody holds."""
-    command, base = scrub(_command_line(first)), base_identity(config)
-    for folder, entries in runs(config.runs_root):
-        same = entries.get("command") == command and entries["base"] == base
-        if same and entries["status"] != "finished" and not is_held(folder):
-            begun = entries["status"] != "starting"
-            return [path_word("resume" if begun else "run_dir", folder)]
-    return []
 
 
 def objective_of(overrides: Sequence[str], stop: StopRequests) -> float | None:

@@ -214,7 +214,12 @@ class RunRecorder(Recorder):
         """Every way out of a run ends here: trackers, curves and report first, then run.json says
         how it ended and why. Returns where the report is, or why it is not."""
         self.left = True
-        self.trackers.finish(summary or {"status": status, "reason": reason})
+        try:
+            self.trackers.finish(summary or {"status": status, "reason": reason})
+        except OSError as error:
+            if status == "finished":
+                raise
+            self.progress.note(f"warning: the record is not complete: {error}")
         report = self._write_report(status, reason) if trace_steps(self.folder) else "none"
         update_run(self.folder, status=status, reason=reason, seconds=self.seconds)
         return report

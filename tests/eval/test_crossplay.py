@@ -239,9 +239,7 @@ def test_what_cannot_be_played(played, words, says):
 
 def test_a_run_without_a_checkpoint_and_damaged_files(run):
     (run / "crossplay" / "cells" / "base__base.json").write_text('{"key"')
-    with pytest.raises(
-        SystemExit, match="base__base.json cannot be read: .*; remove it, and it"
-    ):
+    with pytest.raises(SystemExit, match="base__base.json cannot be read: .*; remove it, and it"):
         main([str(run), *SMALL])
     (run / "crossplay" / "cells" / "base__base.json").unlink()
     weights = run / "checkpoints" / "step-000002" / "model.safetensors"
