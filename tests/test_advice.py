@@ -60,7 +60,7 @@ def test_an_init_that_is_not_named_whole(finished, place):
         assert start([*SHAPE, *kept, fix])["init"].startswith("run lsp")
 
 
-@pytest.mark.advice("lsp/loop/launch.py:_command_line", "lsp/run/folder.py:_command")
+@pytest.mark.advice("lsp/loop/earlier_run.py:command_line", "lsp/run/folder.py:_command")
 def test_the_earlier_run_that_is_missing_is_made_by_the_command_that_is_named(
     place, llama_folder, classifier_folder, capsys
 ):
@@ -134,7 +134,7 @@ def test_processes_are_started_as_the_message_says_and_go_on_as_they_were(place)
 # Several values, evaluations, comparisons.
 
 
-@pytest.mark.advice("lsp/settings/compose.py:compose_as")
+@pytest.mark.advice("lsp/settings/compose.py:_checked")
 def test_several_values_are_a_multirun(place):
     said = refused(*SHAPE, "dry_run=true", "seed=0,1", f"run_dir={place}", kind=ConfigError)
     (command,) = commands(said.rstrip("."))

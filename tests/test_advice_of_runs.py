@@ -100,7 +100,7 @@ def my_rewards(place, monkeypatch):
     sys.modules.pop("my_rewards", None)
 
 
-@pytest.mark.advice("lsp/loop/launch.py:run", "lsp/run/resume.py:_trusting")
+@pytest.mark.advice("lsp/loop/outcome.py:told", "lsp/run/resume.py:_trusting")
 @pytest.mark.parametrize("named", NAMED.values(), ids=NAMED)
 def test_a_run_whose_command_line_names_code_goes_on_by_what_its_error_says(
     place, my_rewards, monkeypatch, named
@@ -242,9 +242,18 @@ def test_a_folder_that_is_taken_and_settings_that_differ_go_on_with_the_run_in_i
     assert not commands(refused(f"run_dir={place.parent / 'notes'}"))  # no run is in it
 
 
+@pytest.mark.advice("lsp/run/resume.py:_accept")
+def test_a_damaged_record_is_gone_on_with_by_consent(interrupted_run, place):
+    shutil.copytree(interrupted_run[0], place)
+    (place / "trace" / "step-000001.parquet").unlink()
+    (command,) = commands(refused(f"resume='{place}'"))
+    assert command.endswith("accept_gap=true")
+    assert execute(command)["status"] == "finished" and steps_of(place) == [1, 2, 3, 4, 5]
+
+
 @pytest.mark.advice("lsp/run/resume.py:find_resumed")
 def test_a_run_that_never_began_is_begun_in_its_folder(place, monkeypatch):
-    def killed(spec, folder, lock):
+    def killed(spec, lock, stop, new):
         lock.close()
         raise KeyboardInterrupt
 
