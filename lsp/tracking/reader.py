@@ -88,7 +88,7 @@ class RunEntries(TypedDict):
     conditions: NotRequired[dict[str, Any]]
 
 
-class MetricsEntries(TypedDict, extra_items=int | FiniteFloat | None):
+class MetricsEntries(TypedDict, extra_items=bool | int | FiniteFloat | None):
     """A line of metrics.jsonl."""
 
     __pydantic_config__ = _STRICT  # type: ignore[misc]
@@ -150,7 +150,7 @@ T = TypeVar("T")
 _RUN = TypeAdapter(RunEntries)
 _METRICS = TypeAdapter(MetricsEntries)
 _ALERT = TypeAdapter(AlertEntries)
-_SUMMARY = TypeAdapter(dict[str, int | FiniteFloat | Text | None], config=_STRICT)
+_SUMMARY = TypeAdapter(dict[str, bool | int | FiniteFloat | Text | None], config=_STRICT)
 _MANIFEST = TypeAdapter(ManifestEntries)
 _CHECKPOINT = TypeAdapter(CheckpointEntries)
 

@@ -19,8 +19,9 @@ def test_a_step_is_shown_the_best_query_first(small_run, capsys):
     best = max(
         (r for r in rows if r["answer"] is not None), key=lambda r: r["challenger_advantage"]
     )
-    assert out.splitlines()[2] == f"? {best['query']}"
-    assert f"advantage {best['challenger_advantage']:+.3f}" in out.splitlines()[3]
+    assert out.splitlines()[1].startswith("Finished: 3 steps in ")
+    assert out.splitlines()[3] == f"? {best['query']}"
+    assert f"advantage {best['challenger_advantage']:+.3f}" in out.splitlines()[4]
     assert out.count("… and 2 more answers") == len({r["query_id"] for r in rows if r["answer"]})
 
 
@@ -38,7 +39,7 @@ def test_hostile_text_does_nothing_to_the_terminal(small_run, tmp_path):
     LocalTracker(folder).log(4, {}, [like | {"step": 4, "query": text, "answer": text[::-1]}])
     lines = show(read_record(folder), 4, "", 2, 40)
     assert not any(c in line for line in lines for c in "\x1b\x07\u202e\n")
-    assert lines[2].startswith("? ␛[2J␛]0;title␇") and len(lines) < 500
+    assert lines[3].startswith("? ␛[2J␛]0;title␇") and len(lines) < 500
 
 
 @pytest.mark.parametrize(

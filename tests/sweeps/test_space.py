@@ -226,9 +226,7 @@ def test_hydra_reads_every_value_back_with_its_type(value):
     assert found == value and repr(found) == repr(value)
 
 
-@pytest.mark.parametrize(
-    "text", ["it's", "a,b", "[a]", "null", "true", "1e-6", "${seed}", "a\nb", ""]
-)
+@pytest.mark.parametrize("text", ["it's", "a,b", "[a]", "null", "true", "1e-6", "${seed}", "a\nb"])
 def test_texts_reach_a_run_as_texts(text):
     assert compose(words_of({"run_name": text, "seed": 3})).run_name == text
     assert words_of({"run_name": None, "method": "lsp", "x": 1e-06, "y": True}) == [
