@@ -3,9 +3,8 @@
 import os
 from pathlib import Path
 
-from tests.odd_commands import odd_commands
-
 from tests.attack.outcome import Outcome, in_a_child
+from tests.odd_commands import odd_commands
 
 
 def attack(work: Path, count: int, seed: int) -> list[Outcome]:

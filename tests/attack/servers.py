@@ -6,9 +6,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from tests.bad_answers import ENDLESS, FOR_JUDGE, FOR_REWARD, BadServer, Behaviour, redirects
-
 from tests.attack.outcome import Outcome, in_a_child
+from tests.bad_answers import ENDLESS, FOR_JUDGE, FOR_REWARD, BadServer, Behaviour, redirects
 
 KEY = "q7-Holders_Key.0123456789"
 HOLDER = "ATTACKED_SERVERS_KEY"
