@@ -75,6 +75,9 @@ def main(arguments: list[str]) -> None:
             )
         refuse_secrets(arguments)
         compose([t for t in arguments if "=" in t and not t.startswith("-")], multirun=True)
+        hydra_main()
+        if FAILED:
+            raise RunError(f"{len(FAILED)} jobs failed: {'; '.join(FAILED)}")
     except (ConfigError, RunError, OSError) as error:
         sys.exit(f"error: {error}")
     except Interrupted as interruption:
@@ -82,9 +85,6 @@ def main(arguments: list[str]) -> None:
     except KeyboardInterrupt as interruption:
         said = ("interrupted; what a run had saved is in its folder", *interruption.args)
         sys.exit("; ".join(said))
-    hydra_main()
-    if FAILED:
-        sys.exit(f"error: {len(FAILED)} jobs failed: {'; '.join(FAILED)}")
 
 
 if __name__ == "__main__":

@@ -123,7 +123,7 @@ def next_free(folder: Path, name: str) -> Path:
 def lock(path: Path, wait: bool = True) -> IO[str]:
     """Hold a lock file for this process, until the handle is closed or the process ends, however it
     ends. Raises BlockingIOError where another process holds it and this one is not to ``wait``."""
-    handle = path.open("w")
+    handle = _open_lock(path, os.O_RDWR | os.O_CREAT)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
     except BlockingIOError:
@@ -132,12 +132,21 @@ def lock(path: Path, wait: bool = True) -> IO[str]:
     return handle
 
 
+def _open_lock(path: Path, flags: int) -> IO[str]:
+    """Raises OSError for what is no file: a pipe would be waited for."""
+    descriptor = os.open(path, flags | os.O_NONBLOCK, 0o666)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "it is no regular file", str(path))
+    return os.fdopen(descriptor, "r" if flags == os.O_RDONLY else "r+")
+
+
 def is_locked(path: Path) -> bool:
     """Whether a process holds a lock file now."""
     try:
-        with path.open() as handle:
+        with _open_lock(path, os.O_RDONLY) as handle:
             fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return False
     except BlockingIOError:
         return True

@@ -167,7 +167,8 @@ def send(parts: Sequence[Path]) -> str:
 def check(remote: Any, folder: Path, run_id: str) -> list[str]:
     """Compare the server's run with the folder; each difference as text. Prints what is there."""
     steps = {line["step"] for line in read_metrics(folder)}
-    gaps = scan(folder, max(steps, default=0)).gaps
+    planned = saved_tree(folder).get("num_steps", 0)
+    gaps = scan(folder, min(max(steps, default=0), planned)).gaps
     missing = (
         [f"the folder's own record is damaged: {'; '.join(map(str, gaps[:5]))}"] if gaps else []
     )

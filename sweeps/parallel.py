@@ -19,10 +19,11 @@ from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
 
+from lsp.loop.signals import ASKING, is_nohup
+
 ROOT = Path(__file__).parents[1]
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "0"}
 LOADED = ["lsp.loop.recorder", "lsp.report.page", "transformers.models.llama.modeling_llama"]
-ASKING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 STOPPED = "what had ended is kept, and the same command goes on"
 
 
@@ -43,7 +44,7 @@ class _Requests:
 
     def __enter__(self) -> "_Requests":
         self.reader, self._writer = os.pipe()
-        self._before = {number: signal.signal(number, self._note) for number in ASKING}
+        self._before = {n: signal.signal(n, self._note) for n in ASKING if not is_nohup(n)}
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -13,8 +13,8 @@ from typing import IO, TYPE_CHECKING, Any
 
 from lsp.contracts import BuildContext, RunIdentity, build_part
 from lsp.errors import ConfigError, Interrupted, RunError
-from lsp.files import write_text
 from lsp.loop.earlier_run import begun_earlier_run, command_line, overrides_of_earlier_run
+from lsp.loop.progress import Progress
 from lsp.loop.signals import StopRequests
 from lsp.loop.start_checks import check_start
 from lsp.model.processes import Processes, is_collective_failure
@@ -69,19 +69,19 @@ def _start(config: Config, overrides: Sequence[str], stop: StopRequests) -> dict
             follow(processes)
         return None
     thread_environment()
-    resumed = find_resumed(config, overrides) if config.resume else None
-    dry_run, config = config.dry_run, resumed.spec.config if resumed else config
-    if dry_run:
-        print(plan(config), flush=True)
-        if resumed:
-            print(f"  goes on   with {resumed.folder} from step {resumed.spec.step}")
-    if resumed is None:
-        check_beginning(config, overrides)
-    elif not resumed.finished:
-        check_start(config, resumed.spec.init, resumed)
-    if dry_run:
-        return None
     with stop:
+        resumed = find_resumed(config, overrides) if config.resume else None
+        dry_run, config = config.dry_run, resumed.spec.config if resumed else config
+        if dry_run:
+            print(plan(config), flush=True)
+            if resumed:
+                print(f"  goes on   with {resumed.folder} from step {resumed.spec.step}")
+        if resumed is None:
+            check_beginning(config, overrides)
+        elif not resumed.finished:
+            check_start(config, resumed.spec.init, resumed)
+        if dry_run:
+            return None
         try:
             summary = go_on(resumed, stop) if resumed else begin(config, overrides, stop)
         except Interrupted:
@@ -187,12 +187,10 @@ def begin(config: Config, overrides: Sequence[str], stop: StopRequests) -> dict[
         "secrets_in_diff": diff.secrets,
         **provenance(command_line(overrides)),
     }
-    new = create_run(config, record)
-    write_text(new.folder / "code.diff", diff.text)
-    announce(config, new.folder, init)
-    if diff.warning:
-        print(f"warning: {diff.warning}", file=sys.stderr, flush=True)
-    return run(RunSpec(config, new.run_id, init, folder=new.folder), new.lock, stop, new)
+    new = create_run(config, record, diff.text)
+    return run(
+        RunSpec(config, new.run_id, init, folder=new.folder), new.lock, stop, new, diff.warning
+    )
 
 
 def go_on(resumed: Resumed, stop: StopRequests) -> dict[str, Any]:
@@ -205,7 +203,6 @@ def go_on(resumed: Resumed, stop: StopRequests) -> dict[str, Any]:
         raise RunError(f"another process went on with {folder} meanwhile; give the command again")
     if resumed.changed:
         save_config(spec.config, folder)
-    announce(spec.config, folder, spec.init)
     moved = supersede(folder, spec.step)
     aside = f"; what is not of the record up to there is in {moved}" if moved else ""
     print(f"resumed at step {spec.step}, after it was {resumed.ended}{aside}")
@@ -213,24 +210,26 @@ def go_on(resumed: Resumed, stop: StopRequests) -> dict[str, Any]:
 
 
 def run(
-    spec: RunSpec, lock: IO[str], stop: StopRequests, new: NewRun | None = None
+    spec: RunSpec,
+    lock: IO[str],
+    stop: StopRequests,
+    new: NewRun | None = None,
+    warning: str = "",
 ) -> dict[str, Any]:
     """Load and train, together with the other processes; ``lock`` is held until the run ends,
     however it ends: run.json says how, and why. A ``new`` one that cannot be loaded leaves
     nothing."""
-    thread_environment()
-    from lsp.loop.outcome import outcome_of, told
-    from lsp.loop.progress import Progress
-    from lsp.loop.recorder import RunRecorder
-    from lsp.model.out_of_memory import memory_guard
-    from lsp.train import train
-
     config, folder, recorder = spec.config, spec.folder, None
     base, init_run_id = read_run(folder)["base"], spec.init.run_id
     identity = RunIdentity(spec.run_id, folder, display_name(config), base, init_run_id)
     processes = Processes.from_environment()
     progress = Progress(config.num_steps, spec.step)
     try:
+        announce(config, folder, spec.init, warning)
+        from lsp.loop.recorder import RunRecorder
+        from lsp.model.out_of_memory import memory_guard
+        from lsp.train import train
+
         processes.start()
         processes.broadcast(spec)
         with memory_guard("loading"):  # the tracker first, which may be refused within seconds
@@ -241,12 +240,15 @@ def run(
     except Interrupted:
         raise  # after all of it was recorded
     except BaseException as error:
+        from lsp.loop.outcome import outcome_of, told
+
         status, reason = outcome_of(error, stop)
         try:
             if recorder is not None and not recorder.left:
                 recorder.leave(status, reason)
             elif recorder is not None or new is None:
-                update_run(folder, status=status, reason=reason)
+                if read_run(folder)["status"] != "finished":  # whose closing words failed
+                    update_run(folder, status=status, reason=reason)
             else:
                 remove_start(new)
         except OSError as second:  # on a full disk, say; the first error is what is raised
@@ -267,10 +269,10 @@ def thread_environment() -> None:
     os.environ.setdefault("GOMP_SPINCOUNT", "0")
 
 
-def announce(config: Config, folder: Path, init: Init) -> None:
+def announce(config: Config, folder: Path, init: Init, warning: str) -> None:
     print(config.tracker.announcement())
     print(f"run: {folder}\ninit: {init.text}", flush=True)
-    for text in (*warnings(config), *crowding(config)):
+    for text in filter(None, (*warnings(config), *crowding(config), warning)):
         print(f"warning: {text}", file=sys.stderr, flush=True)
 
 

@@ -15,12 +15,15 @@ from lsp.tools.text import visible
 
 ROOT = Path(__file__).parents[2]
 KEPT = "everything up to the last checkpoint is kept"
+GONE = "another process of the run has ended, and reports why"
 
 
 def outcome_of(error: BaseException, stop: StopRequests) -> tuple[str, str]:
     """(status, reason) for run.json: which signal, or which error and where."""
     if isinstance(error, KeyboardInterrupt):
         return "interrupted", f"{stop.reason or 'SIGINT'}, which did not wait for the step's end"
+    if isinstance(error, RuntimeError) and is_collective_failure(error):
+        return "failed", GONE
     text = visible(scrub(" ".join(str(error).split())), 500)
     return "failed", f"{type(error).__name__}: {text}{_place(error)}"
 
@@ -55,7 +58,7 @@ def told(error: BaseException, config: Config, folder: Path, began: bool) -> Bas
     if isinstance(error, OSError):
         return RunError(f"the run could not be written: {error}; {KEPT}; {way_on}")
     if isinstance(error, RuntimeError) and is_collective_failure(error):
-        return RunError(f"another process of the run has ended, and reports why; {way_on}")
+        return RunError(f"{GONE}; {way_on}")
     if not isinstance(error, RunError):
         error.add_note(f"{KEPT}; {way_on}")
     return error

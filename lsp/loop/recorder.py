@@ -51,7 +51,7 @@ class RunRecorder(Recorder):
         self.spec, self.config, self.folder = spec, config, folder
         self.players, self.learner, self.processes = players, learner, players.processes
         self.progress, self.stop = progress, stop
-        self.left, self._stopping_alarm = False, ""
+        self.left, self._stopping_alarm = "", ""
         self.detector = CollapseDetector(config.collapse, config.world)
         self.evaluation = Evaluation(spec, players, learner)
         self.trackers = Trackers(LocalTracker(folder), tracker, config.tracker.finish_seconds)
@@ -211,17 +211,22 @@ class RunRecorder(Recorder):
             self._require(f"{steps} steps in a row had no finite loss or gradient; {fix}")
 
     def leave(self, status: str, reason: str, summary: dict[str, Any] | None = None) -> str:
-        """Every way out of a run ends here: trackers, curves and report first, then run.json says
-        how it ended and why. Returns where the report is, or why it is not."""
-        self.left = True
+        """Every way out of a run ends here: run.json says how it ended and why, trackers, curves
+        and report follow, which a second kill may cut short; a run is ``finished`` after them.
+        Returns where the report is, or why it is not."""
+        self.left = status
+        ended = {"status": status, "reason": reason, "seconds": self.seconds}
+        if status != "finished":
+            update_run(self.folder, **ended)
         try:
             self.trackers.finish(summary or {"status": status, "reason": reason})
         except OSError as error:
             if status == "finished":
                 raise
             self.progress.note(f"warning: the record is not complete: {error}")
-        report = self._write_report(status, reason) if trace_steps(self.folder) else "none"
-        update_run(self.folder, status=status, reason=reason, seconds=self.seconds)
+        report = self._write_report(ended) if trace_steps(self.folder) else "none"
+        if status == "finished":
+            update_run(self.folder, **ended)
         return report
 
     @property
@@ -310,7 +315,7 @@ class RunRecorder(Recorder):
         finish.print_closing(config, self.folder, checkpoint, report, summary)
         return summary
 
-    def _write_report(self, status: str, reason: str) -> str:
+    def _write_report(self, ended: dict[str, Any]) -> str:
         """``curves.png`` and ``report.html``; what draws them is loaded by then and not before. The
         record is whole by then: a report that fails says so and changes nothing of that."""
         self.progress.phase("writing the report")
@@ -319,7 +324,6 @@ class RunRecorder(Recorder):
             from lsp.report.page import REPORT, write_report
             from lsp.report.record import read_record
 
-            ended = {"status": status, "reason": reason, "seconds": self.seconds}
             record = read_record(self.folder, self.config.world, ended=ended)
             save_curves(record, self.folder / "curves.png")
             return str(write_report([record], self.folder / REPORT))

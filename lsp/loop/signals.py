@@ -21,6 +21,11 @@ ASKING = (
 )
 
 
+def is_nohup(number: signal.Signals) -> bool:
+    """Whether a signal stays ignored, as nohup says."""
+    return number == signal.SIGHUP and signal.getsignal(number) == signal.SIG_IGN
+
+
 class StopRequests:
     """The first of any kind counts. While steps are made (``defer``) it is read after each; at any
     other time there is nothing to save, and it ends what goes on at once, by KeyboardInterrupt. A
@@ -36,8 +41,7 @@ class StopRequests:
 
     def __enter__(self) -> "StopRequests":
         for number in ASKING:
-            ignored = signal.getsignal(number) == signal.SIG_IGN
-            if not (number == signal.SIGHUP and ignored):  # as nohup says
+            if not is_nohup(number):
                 self._old_handlers[number] = signal.signal(number, self._on_signal)
         for name in ("stdout", "stderr"):
             stream = getattr(sys, name) or open(os.devnull, "w")  # closed before it began

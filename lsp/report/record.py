@@ -119,7 +119,8 @@ def read_record(
         tree = saved_tree(folder)
         saved = ADDED | flat_tree(tree)
         by_step = {line.step: line.entries for line in metrics_lines(folder) if line.entries}
-        metrics, last = list(by_step.values()), max(by_step, default=0)
+        metrics = list(by_step.values())
+        last = min(max(by_step, default=0), saved["num_steps"])
         found = scan(folder, last)
         strange = set(found.strange_files)
         steps = [s for s in trace_steps(folder) if s > last or shard(folder, s) not in strange]
@@ -143,8 +144,8 @@ def read_record(
         ) from error
     if not steps or not metrics:
         raise RunError(
-            f"{folder} has no recorded step yet (status: {run['status']}); there is nothing to"
-            " show before the first one"
+            f"{folder} has no recorded step yet ({': '.join(filter(None, outcome(folder, run)))});"
+            " there is nothing to show before the first one"
         )
     world, of_world = (world, "") if world else world_of(tree.get("world"), trust)
     warnings = tuple(filter(None, (of_world, *_damage(found))))

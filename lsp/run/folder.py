@@ -77,7 +77,7 @@ class NewRun(NamedTuple):
     made: bool
 
 
-def create_run(config: Config, record: dict[str, Any]) -> NewRun:
+def create_run(config: Config, record: dict[str, Any], code_diff: str = "") -> NewRun:
     """Make the folder of a new run and hold it. ``record`` goes into its ``run.json`` with status
     ``starting`` until the run has begun; a folder that was left in that state (a kill while
     loading) holds nothing and is taken over. Raises RunError where something else is there, another
@@ -93,6 +93,7 @@ def create_run(config: Config, record: dict[str, Any]) -> NewRun:
         entries = {"id": run_id, "status": "starting", **record}
         write_json(folder / RUN_FILE, entries, durable=True)
         save_config(config, folder)
+        write_text(folder / "code.diff", code_diff)
     except OSError as error:
         raise not_writable(folder, error) from error
     return NewRun(run_id, folder, lock, made)
@@ -145,15 +146,24 @@ def lock_run(folder: Path) -> IO[str]:
         return lock(folder / ".lock", wait=False)
     except BlockingIOError as error:
         raise held(folder) from error
+    except OSError as error:
+        raise _no_lock(folder, error) from error
 
 
 def is_held(folder: Path) -> bool:
-    """Whether a process is writing to a run's folder now."""
-    return is_locked(folder / ".lock")
+    """Whether a process is writing to a run's folder now. Raises RunError for a strange lock."""
+    try:
+        return is_locked(folder / ".lock")
+    except OSError as error:
+        raise _no_lock(folder, error) from error
+
+
+def _no_lock(folder: Path, error: OSError) -> RunError:
+    return RunError(f"{folder}/.lock cannot be used: {error.strerror}; remove it")
 
 
 def save_config(config: Config, folder: Path) -> None:
-    write_text(folder / "config.yaml", dump_config(config))
+    write_text(folder / "config.yaml", dump_config(config), durable=True)
 
 
 def dump_config(config: Config) -> str:

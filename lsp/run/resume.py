@@ -18,7 +18,7 @@ from types import MappingProxyType
 from typing import Any
 
 from lsp.errors import ConfigError, RunError
-from lsp.files import next_free, write_text
+from lsp.files import next_free, sync, write_text
 from lsp.run.checkpoint import checkpoint_folders, checkpoint_state, checkpoint_step, verified
 from lsp.run.folder import (
     RUN_FILE,
@@ -27,6 +27,8 @@ from lsp.run.folder import (
     code_named_in,
     find_run,
     go_on_command,
+    held,
+    is_held,
     key_of,
     outcome,
     read_run,
@@ -88,6 +90,8 @@ def find_resumed(config: Config, overrides: Sequence[str]) -> Resumed | None:
     if auto and not (Path(config.run_dir) / RUN_FILE).is_file():
         return None
     folder = Path(config.run_dir) if auto else find_run(config.resume, config.runs_root)
+    if is_held(folder):
+        raise held(folder)
     run = read_run(folder)
     if run["status"] == "starting":
         if auto:
@@ -204,12 +208,19 @@ def supersede(folder: Path, step: int) -> Path | None:
     if found.strange_files or any(strange.values()):
         target = next_free(folder, "superseded")
         (target / "trace").mkdir(parents=True)
-        for path in found.strange_files:
-            shutil.move(path, target / "trace" / path.name)
-        for name, moved in strange.items():
-            if moved:
-                (target / name).write_bytes(b"".join(line.written for line in moved))
-                write_text(folder / name, b"".join(line.written for line in lines[name]).decode())
+    # A kill between any two of these leaves what the next one finds and finishes: first what says
+    # which damage was consented to, then lines, then shards.
+    if folder / MANIFEST in found.strange_files:
+        shutil.copy(folder / MANIFEST, target / MANIFEST)
     if gaps or (folder / MANIFEST).exists():
         write_manifest(folder, {"steps": found.entries, "gaps": gaps})
+    for name, moved in strange.items():
+        if moved:
+            (target / name).write_bytes(b"".join(line.written for line in moved))
+            sync(target / name)
+            text = b"".join(line.written for line in lines[name]).decode()
+            write_text(folder / name, text, durable=True)
+    for path in found.strange_files:
+        if path != folder / MANIFEST:
+            shutil.move(path, target / "trace" / path.name)
     return target

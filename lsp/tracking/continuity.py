@@ -125,6 +125,8 @@ def _scan_lines(
             unreadable.append(number)
         elif step in kept:
             why = f"stands twice in {METRICS}"
+        elif kept and step < next(reversed(kept)):
+            why = f"stands behind a later one in {METRICS}"
         elif step in written and hash_of(line.written).hexdigest() != written[step]["line"]:
             why = f"has another line in {METRICS} than was written"
         if step is None or why or not until or step > until:
@@ -156,7 +158,7 @@ def _scan_shards(
             continue
         match = re.fullmatch(r"step-(\d{6,12})\.parquet", path.name)
         step = int(match[1]) if match else None
-        if step is None or step > until:
+        if step is None or step > until or path != shard(run, step):
             found.strange_files.append(path)
         elif why := _wrong_shard(run, step, written.get(step)):
             found.strange_files.append(path)

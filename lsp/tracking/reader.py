@@ -33,6 +33,8 @@ Status = Literal["starting", "running", "finished", "interrupted", "stopped", "f
 """``killed`` is what a run is that says running or starting, while no process holds it."""
 Text = Annotated[str, Field(max_length=2**20)]
 Id = Annotated[str, Field(pattern=r"^[^/\x00-\x1f\x7f]{1,256}$")]
+Step = Annotated[int, Field(ge=0, le=10_000_000)]
+"""As many as a run may have (lsp/settings/config.py)."""
 Hash = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 Plain = ConfigDict(extra="allow", strict=True, allow_inf_nan=False)
 _STRICT = ConfigDict(strict=True)
@@ -86,6 +88,7 @@ class RunEntries(TypedDict):
     findings: NotRequired[list[FindingEntry]]
     self_reward_weight: NotRequired[WeightEntry]
     conditions: NotRequired[dict[str, Any]]
+    other_conditions: NotRequired[list[dict[str, Any]]]
 
 
 class MetricsEntries(TypedDict, extra_items=bool | int | FiniteFloat | None):
@@ -93,11 +96,11 @@ class MetricsEntries(TypedDict, extra_items=bool | int | FiniteFloat | None):
 
     __pydantic_config__ = _STRICT  # type: ignore[misc]
 
-    step: NonNegativeInt
+    step: Step
 
 
 class AlertEntries(TypedDict):
-    step: NonNegativeInt
+    step: Step
     text: Text
 
 
@@ -105,7 +108,7 @@ class StepEntries(TypedDict):
     """Of a step's record: hash of its line in metrics.jsonl; rows and hash of its shard, which a
     line before the first step does not have."""
 
-    step: NonNegativeInt
+    step: Step
     line: Hash
     rows: NonNegativeInt
     shard: Hash | None
@@ -114,7 +117,7 @@ class StepEntries(TypedDict):
 class GapEntries(TypedDict):
     """What was lost and went on with by consent (accept_gap)."""
 
-    step: NonNegativeInt
+    step: Step
     reason: Text
 
 
@@ -159,10 +162,10 @@ class DamagedFile(RunError):
     """A file of a run's folder cannot be used; its text names file and reason."""
 
 
-def read_json(path: Path, kind: TypeAdapter[T]) -> T:
+def read_json(path: Path, kind: TypeAdapter[T], limit: int = JSON_BYTES) -> T:
     """A file of JSON that is of this kind. Raises DamagedFile."""
     try:
-        return kind.validate_json(read_bytes(path, JSON_BYTES))
+        return kind.validate_json(read_bytes(path, limit))
     except (OSError, ValueError) as error:
         raise DamagedFile(f"{path} cannot be read: {reason_of(error)}") from error
 
@@ -186,7 +189,7 @@ def read_manifest(run: Path) -> ManifestEntries:
     version."""
     if not (run / MANIFEST).exists():
         return {"steps": [], "gaps": []}
-    return read_json(run / MANIFEST, _MANIFEST)
+    return read_json(run / MANIFEST, _MANIFEST, LINES_BYTES)
 
 
 def read_checkpoint_file(checkpoint: Path) -> dict[str, Any]:
@@ -248,7 +251,8 @@ def whole_lines(lines: Sequence[Line], path: Path) -> list[Line]:
 def trace_steps(run: Path) -> list[int]:
     """Steps that have a trace shard, ascending."""
     names = [path.stem for path in (run / "trace").glob("step-*.parquet")]
-    return sorted(int(name[5:]) for name in names if re.fullmatch(r"step-\d{6,12}", name))
+    steps = [int(name[5:]) for name in names if re.fullmatch(r"step-\d{6,8}", name)]
+    return sorted(step for step in steps if shard(run, step).stem in names)
 
 
 def shard(run: Path, step: int) -> Path:

@@ -1,6 +1,7 @@
 """How runs end: whatever the way out, run.json says how and why, and nothing else is touched."""
 
 import json
+import os
 import re
 import shutil
 import signal
@@ -200,3 +201,34 @@ def test_other_conditions_are_said_and_kept(interrupted_run, tmp_path, capsys):
     changed = {"step": 2, "changed": {"threads": [64, now]}}
     assert read_run(folder)["other_conditions"] == [changed]
     assert "resumed at step 2, after it was interrupted (SIGTERM)" in said.out
+
+
+def test_a_third_ctrl_c_cuts_the_closing_words_and_not_the_outcome(tmp_path, at_step, monkeypatch):
+    """What ended the run stands in run.json before trackers and report have their time."""
+    at_step(2, lambda: [signal.raise_signal(signal.SIGINT) for _ in range(2)])
+
+    def interrupted(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("lsp.tracking.trackers.Trackers.finish", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        start([*SHORT, f"run_dir={tmp_path / 'run'}"])
+    assert ends(tmp_path / "run")[0] == "interrupted"
+
+
+def test_a_signal_before_anything_is_loaded_leaves_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        "lsp.loop.launch.announce", lambda *arguments: signal.raise_signal(signal.SIGTERM)
+    )
+    with pytest.raises(KeyboardInterrupt, match="SIGTERM"):
+        start([*SHORT, f"run_dir={tmp_path / 'run'}"])
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("put", [os.mkfifo, os.mkdir], ids=["a pipe", "a folder"])
+def test_a_lock_that_is_none_is_one_message(small_run, tmp_path, put):
+    folder = shutil.copytree(small_run[0], tmp_path / "run")
+    (folder / ".lock").unlink()
+    put(folder / ".lock")
+    with pytest.raises(RunError, match=r"\.lock cannot be used: .*; remove it"):
+        start([f"resume={folder}", "num_steps=4"])

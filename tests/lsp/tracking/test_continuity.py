@@ -73,6 +73,10 @@ DAMAGE = {
         lambda run: edit_lines(run, lambda lines: [*lines[:4], lines[2], *lines[4:]]),
         ["step 2 stands twice in metrics.jsonl"],
     ),
+    "two lines changed places": (
+        lambda run: edit_lines(run, lambda lines: [*lines[:2], lines[3], lines[2], *lines[4:]]),
+        ["step 2 stands behind a later one in metrics.jsonl"],
+    ),
     "a strange line between": (
         lambda run: edit_lines(run, lambda lines: [*lines[:4], b"\xff\n", *lines[4:]]),
         ["step 3 is followed by a line in metrics.jsonl that cannot be read"],
@@ -136,10 +140,20 @@ def test_what_was_consented_to_is_no_gap_any_more(run):
     assert not found.gaps and found.accepted == [Gap(**lost)]
 
 
+def test_a_step_that_cannot_be_is_a_strange_line(run):
+    """Else a reader would look for nine hundred billion steps."""
+    with (run / METRICS).open("a") as stream:
+        stream.write('{"step": 900000000000}\n')
+    assert gaps(run) == [] and len(scan(run, 5).strange_lines) == 1
+
+
 def test_strange_files_of_the_trace_are_found_and_half_written_ones_are_a_kills(run):
     (run / "trace" / "step-bad.parquet").write_bytes(b"x")
+    shutil.copy(shard(run, 3), run / "trace" / "step-0000003.parquet")
     (run / "trace" / ".step-000006.1.tmp.parquet").write_bytes(b"x")
-    assert [path.name for path in scan(run, 5).strange_files] == ["step-bad.parquet"]
+    assert [path.name for path in scan(run, 5).strange_files] == [
+        "step-0000003.parquet", "step-bad.parquet"
+    ]  # fmt: skip
 
 
 def test_a_manifest_goes_on_where_it_was(run):
