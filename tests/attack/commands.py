@@ -15,7 +15,9 @@ def attack(work: Path, count: int, seed: int) -> list[Outcome]:
     os.chdir(work)
     try:
         for command in commands:
-            outcomes.append(in_a_child(f"dry run: {command!r}", lambda c=command: start(c)))
+            outcomes.append(
+                in_a_child(f"odd command line: {command!r}", lambda c=command: start(c))
+            )
     finally:
         os.chdir(before)
     return outcomes

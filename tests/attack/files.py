@@ -130,7 +130,7 @@ def readers(folder: Path) -> dict[str, Callable[[], Any]]:
         "init": lambda: resolve_init(compose([f"init.run={folder}", "init=checkpoint"])),
         "show": lambda: lsp.show.main([str(folder)]),
         "report": lambda: report.main([str(folder), f"out={folder}/other.html"]),
-        "figures": lambda: eval.figures.main([str(folder)]),
+        "figures": lambda: eval.figures.main([str(folder), "benchmark=pocket", f"out={folder}/f"]),
         "sync": lambda: lsp.sync.main([str(folder)]),
         "resume": resume,
     }
@@ -148,6 +148,6 @@ def attack(run: Path, work: Path, count: int, seed: int) -> list[Outcome]:
         name, change = draw.choice(plain if draw.random() < 0.8 else names), draw.choice(CHANGES)
         change(folder / name, draw)
         for reader, call in readers(folder).items():
-            outcomes.append(in_a_child(f"{reader}: {change.__name__} {name}", call))
+            outcomes.append(in_a_child(f"damaged file, {reader}: {change.__name__} {name}", call))
         shutil.rmtree(folder)
     return outcomes

@@ -37,6 +37,7 @@ class Kind(NamedTuple):
     name: str
     command: Callable[[Path], list[str]]
     left: Callable[[Path], Any]
+    needs_a_run: bool = False
 
 
 def record(run: Path) -> Any:
@@ -84,14 +85,18 @@ def kinds(base: Path, sweep: Path) -> list[Kind]:
         ),
         Kind(
             "evaluation",
-            lambda p: ["-m", "eval", f"run={p}/run", "benchmark=pocket", "benchmark.per_cell=1"],
+            lambda p: evaluation_of(p / "run"),
             evaluated,
+            needs_a_run=True,
         ),
+        # It asks the server itself for what arrived, and fails where something did not.
+        Kind("sync", lambda p: ["-m", "lsp.sync", f"{p}/run"], lambda p: True, needs_a_run=True),
     ]
 
 
 def start(command: Sequence[str], log: Path) -> subprocess.Popen[bytes]:
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    environment.pop("WANDB_MODE", None)
     with log.open("ab") as stream:
         return subprocess.Popen(
             [sys.executable, *command],
@@ -106,13 +111,29 @@ def start(command: Sequence[str], log: Path) -> subprocess.Popen[bytes]:
 def make_run(work: Path) -> Path:
     """A finished run that was never disturbed, tracked by W&B offline."""
     run = work / "undisturbed"
-    _end(start(["run.py", *SMALL, "tracker.mode=offline", f"run_dir={run}"], work / "log"))
+    command = ["run.py", *SMALL, "tracker.mode=offline", f"run_dir={run}"]
+    _end(start(command, work / "log"))
+    _end(start(evaluation_of(run), work / "log"))
     return run
 
 
+def evaluation_of(run: Path) -> list[str]:
+    return ["-m", "eval", f"run={run}", "benchmark=pocket", "benchmark.per_cell=1"]
+
+
 def attack(base: Path, work: Path, count: int, seed: int) -> list[Outcome]:
-    """``count`` kills or a few more, shared among the kinds, at moments drawn with ``seed``."""
+    """``count`` kills or a few more, shared among the kinds, at moments drawn with ``seed``. What is
+    sent to W&B goes to a server on loopback."""
+    sys.path.insert(0, str(ROOT / "tests"))
+    from wandb_stub import KEY, WandbStub
+
     work.mkdir()
+    with WandbStub() as server:
+        os.environ |= {"WANDB_BASE_URL": server.url, "WANDB_API_KEY": KEY}
+        return _attack(base, work, count, seed)
+
+
+def _attack(base: Path, work: Path, count: int, seed: int) -> list[Outcome]:
     sweep, draw = work / "two.yaml", random.Random(f"kills {seed}")
     tree = {
         "program": "run.py",
@@ -123,7 +144,7 @@ def attack(base: Path, work: Path, count: int, seed: int) -> list[Outcome]:
     sweep.write_text(yaml.safe_dump(tree))
     references, outcomes, kills = {}, [], 0
     for kind in kinds(base, sweep):
-        place = _place(work / "reference" / kind.name, base)
+        place = _place(work / "reference" / kind.name, kind, base)
         began = time.monotonic()
         _end(start(kind.command(place), work / "log"))
         references[kind.name] = kind.left(place), time.monotonic() - began
@@ -135,11 +156,11 @@ def attack(base: Path, work: Path, count: int, seed: int) -> list[Outcome]:
     return outcomes
 
 
-def _place(folder: Path, base: Path) -> Path:
-    """A folder to work in, with a copy of a finished run."""
+def _place(folder: Path, kind: Kind, base: Path) -> Path:
+    """A folder to work in."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    if folder.name == "evaluation":
+    if kind.needs_a_run:
         shutil.copytree(base, folder / "run")
     return folder
 
@@ -148,7 +169,7 @@ def _killed(
     kind: Kind, work: Path, base: Path, reference: tuple[Any, float], draw: random.Random
 ) -> tuple[Outcome, int]:
     expected, seconds = reference
-    place, kills, moments = _place(work / "killed" / kind.name, base), 0, []
+    place, kills, moments = _place(work / "killed" / kind.name, kind, base), 0, []
     log = place / "log"
     for _ in range(draw.randint(1, 3)):
         process = start(kind.command(place), log)
@@ -160,7 +181,7 @@ def _killed(
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
             kills += 1
-    what = f"{kind.name}: killed after {', '.join(map(str, moments))} s"
+    what = f"kill -9 of a {kind.name}: after {', '.join(map(str, moments))} s"
     process = start(kind.command(place), log)
     try:
         status = process.wait(WALL_SECONDS)

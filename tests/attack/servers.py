@@ -83,7 +83,7 @@ def attack(work: Path, count: int) -> list[Outcome]:
             seconds = 0.3 if name in ENDLESS else 300.0
             url = f"http://127.0.0.1:{server.port}"
             call = _call(ask, url, seconds, work)
-            outcomes.append(_checked(in_a_child(f"{client}: {name}", call)))
+            outcomes.append(_checked(in_a_child(f"bad answer to the {client}: {name}", call)))
             server.close()
     return outcomes
 
