@@ -122,8 +122,8 @@ def evaluation_of(run: Path) -> list[str]:
 
 
 def attack(base: Path, work: Path, count: int, seed: int) -> list[Outcome]:
-    """``count`` kills or a few more, shared among the kinds, at moments drawn with ``seed``. What is
-    sent to W&B goes to a server on loopback."""
+    """``count`` kills or a few more, shared among the kinds, at moments drawn with ``seed``. W&B is
+    a server on loopback."""
     sys.path.insert(0, str(ROOT / "tests"))
     from wandb_stub import KEY, WandbStub
 
@@ -181,7 +181,7 @@ def _killed(
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
             kills += 1
-    what = f"kill -9 of a {kind.name}: after {', '.join(map(str, moments))} s"
+    what = f"kill -9, {kind.name}: after {', '.join(map(str, moments))} s"
     process = start(kind.command(place), log)
     try:
         status = process.wait(WALL_SECONDS)
