@@ -16,6 +16,8 @@ import pytest
 import torch
 
 torch.set_num_threads(1)
+# What a test sends must arrive, here and in the processes of tests, though nohup started them all.
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 from lsp.errors import Interrupted  # noqa: E402
 from lsp.loop.launch import load, start  # noqa: E402

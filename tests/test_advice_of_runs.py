@@ -253,7 +253,7 @@ def test_a_damaged_record_is_gone_on_with_by_consent(interrupted_run, place):
 
 @pytest.mark.advice("lsp/run/resume.py:find_resumed")
 def test_a_run_that_never_began_is_begun_in_its_folder(place, monkeypatch):
-    def killed(spec, lock, stop, new):
+    def killed(spec, lock, *others):
         lock.close()
         raise KeyboardInterrupt
 

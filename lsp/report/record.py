@@ -118,6 +118,10 @@ def read_record(
     try:
         tree = saved_tree(folder)
         saved = ADDED | flat_tree(tree)
+        if absent := NEEDED - set(saved):
+            raise ValueError(f"config.yaml has no {', '.join(sorted(absent))}")
+        if wrong := [key for key in NEEDED if not isinstance(saved[key], KINDS.get(key, NUMBER))]:
+            raise ValueError(f"config.yaml has no {sorted(wrong)[0]} that can be meant")
         by_step = {line.step: line.entries for line in metrics_lines(folder) if line.entries}
         metrics = list(by_step.values())
         last = min(max(by_step, default=0), saved["num_steps"])
@@ -127,10 +131,6 @@ def read_record(
         # A finished run that went on and was killed has the summary of its shorter self.
         summary = read_summary(folder) if run["status"] == "finished" else {}
         alerts = [(alarm["step"], alarm["text"]) for alarm in read_alerts(folder)]
-        if absent := NEEDED - set(saved):
-            raise ValueError(f"config.yaml has no {', '.join(sorted(absent))}")
-        if wrong := [key for key in NEEDED if not isinstance(saved[key], KINDS.get(key, NUMBER))]:
-            raise ValueError(f"config.yaml has no {sorted(wrong)[0]} that can be meant")
         if steps:
             columns = shard_columns(folder, steps[0])
             if absent := set().union(*COLUMNS.values()).difference(columns):
