@@ -65,6 +65,7 @@ def test_an_offline_run_is_sent_whole_and_checked_and_lost_files_are_found_out(
     assert "Traceback" not in result.stderr
 
 
+@pytest.mark.slow
 def test_an_offline_run_of_several_parts_is_sent_as_one(offline_run, tmp_path, wandb_stub):
     folder = offline_run
     play(f"resume={folder}", "num_steps=5")
@@ -107,6 +108,7 @@ def bad_wandb(small_run, tmp_path, monkeypatch):
     servers[0].close()
 
 
+@pytest.mark.slow
 def test_a_server_that_fails_is_one_line(bad_wandb):
     folder, _ = bad_wandb(answers("busy \x1b[2J", "500 Busy"))
     command = [sys.executable, "-m", "lsp.sync", str(folder)]
