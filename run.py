@@ -92,7 +92,7 @@ if __name__ == "__main__":
     main(sys.argv[1:])
     if Processes.from_environment().size > 1:
         # All is written and the processes have parted. Threads of gloo that the interpreter's own
-        # end finds still alive abort it, about once in twenty runs.
+        # end still finds alive would abort it.
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(0)

@@ -14,7 +14,8 @@ from eval.win_rate import OVERALL, mean_interval, to_discrete
 from lsp.errors import RunError
 from lsp.files import read_csv
 from lsp.run.checkpoint import newest_checkpoint
-from lsp.run.folder import path_word, read_run, saved_tree
+from lsp.run.commands import path_word
+from lsp.run.folder import read_run, saved_tree
 from lsp.settings.schema import flat_tree
 
 PAPER = Path(__file__).with_name("paper.csv")

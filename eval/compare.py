@@ -18,7 +18,8 @@ from typing_extensions import TypedDict
 
 from eval.win_rate import Comparison, by_source, compare_paired
 from lsp.errors import RunError
-from lsp.run.folder import find_run, path_word
+from lsp.run.commands import path_word
+from lsp.run.folder import find_run
 from lsp.settings.command import read_command
 from lsp.settings.schema import setting, settings
 from lsp.tools.rows import read_rows
@@ -41,7 +42,7 @@ class CompareSettings:
 class _Results(TypedDict):
     """What is read of results.json; ``SAME`` among it."""
 
-    __pydantic_config__ = ConfigDict(extra="allow")  # type: ignore[misc]
+    __pydantic_config__ = ConfigDict(extra="allow")
 
     model: str
     checkpoint: str

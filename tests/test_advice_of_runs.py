@@ -192,7 +192,9 @@ def test_out_of_memory_goes_on_in_smaller_parts_or_starts_again_from_the_weights
     assert compose([]).optim.micro_batch_tokens != 64 and steps_of(place) == [1, 2, 3]
 
 
-@pytest.mark.advice("lsp/loop/recorder.py:_count_skipped", "lsp/run/folder.py:start_again_command")
+@pytest.mark.advice(
+    "lsp/loop/recorder.py:_count_skipped", "lsp/run/commands.py:start_again_command"
+)
 def test_steps_without_a_gradient_are_left_by_a_checkpoint_and_a_lower_rate(place, monkeypatch):
     def not_a_number(learner, rows, step):
         stats = update(learner, rows, step)
@@ -227,7 +229,7 @@ def test_a_report_that_failed_is_written_by_the_command_that_is_named(place, mon
 # Folders that are not what was meant.
 
 
-@pytest.mark.advice("lsp/run/folder.py:check_free", "lsp/run/resume.py:_agreed")
+@pytest.mark.advice("lsp/run/place.py:check_free", "lsp/run/resume.py:_agreed")
 def test_a_folder_that_is_taken_and_settings_that_differ_go_on_with_the_run_in_it(
     interrupted_run, place
 ):

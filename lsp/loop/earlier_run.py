@@ -4,7 +4,8 @@ import shlex
 from collections.abc import Sequence
 
 from lsp.model.processes import Processes
-from lsp.run.folder import base_identity, is_held, key_of, path_word, runs
+from lsp.run.commands import key_of, path_word
+from lsp.run.folder import base_identity, is_held, runs
 from lsp.settings.compose import CONF
 from lsp.settings.config import Config
 from lsp.tools.secrets import scrub

@@ -21,18 +21,9 @@ from lsp.model.processes import Processes, is_collective_failure
 from lsp.plan.memory import crowding
 from lsp.plan.text import plan
 from lsp.run.checkpoint import checkpoint_folders
-from lsp.run.folder import (
-    NewRun,
-    base_identity,
-    create_run,
-    display_name,
-    lock_run,
-    read_run,
-    remove_start,
-    save_config,
-    update_run,
-)
+from lsp.run.folder import base_identity, display_name, lock_run, read_run, save_config, update_run
 from lsp.run.init import Init, NoEarlierRun, base_init, resolve_init
+from lsp.run.place import NewRun, create_run, remove_start
 from lsp.run.provenance import code_diff, provenance
 from lsp.run.resume import Resumed, find_resumed, supersede
 from lsp.run.spec import RunSpec

@@ -7,7 +7,7 @@ from lsp.errors import RunError
 from lsp.loop.signals import StopRequests
 from lsp.model.out_of_memory import OutOfMemory
 from lsp.model.processes import is_collective_failure
-from lsp.run.folder import go_on_command, start_again_command
+from lsp.run.commands import go_on_command, start_again_command
 from lsp.run.resume import MAY_CHANGE_ON_RESUME
 from lsp.settings.config import Config
 from lsp.tools.secrets import scrub

@@ -22,8 +22,9 @@ from lsp.model.device import device_name, peak_memory_mb
 from lsp.model.processes import Command
 from lsp.players import Players
 from lsp.run.checkpoint import checkpoint_folders, save_checkpoint, training_tensors
+from lsp.run.commands import go_on_command, start_again_command
 from lsp.run.conditions import conditions, differing
-from lsp.run.folder import go_on_command, read_run, start_again_command, update_run
+from lsp.run.folder import read_run, update_run
 from lsp.run.spec import RunSpec
 from lsp.tracking.local import LocalTracker
 from lsp.tracking.reader import read_metrics, trace_steps

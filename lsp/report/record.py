@@ -13,7 +13,8 @@ from lsp.errors import ConfigError, RunError
 from lsp.paper.world import PaperWorld
 from lsp.pocket.evaluation import PocketEvaluation
 from lsp.report.game import COLUMNS
-from lsp.run.folder import go_on_command, outcome, read_run, saved_tree
+from lsp.run.commands import go_on_command
+from lsp.run.folder import outcome, read_run, saved_tree
 from lsp.settings.config import CollapseConfig
 from lsp.settings.reader import check_tree
 from lsp.settings.schema import PLUGGABLE, flat_tree, setting, settings

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lsp.errors import RunError
 from lsp.files import files_below, sha256, sync, write_json
-from lsp.run.folder import go_on_command
+from lsp.run.commands import go_on_command
 from lsp.tracking.reader import DamagedFile, read_checkpoint_file
 
 if TYPE_CHECKING:

@@ -20,20 +20,22 @@ from typing import Any
 from lsp.errors import ConfigError, RunError
 from lsp.files import next_free, sync, write_text
 from lsp.run.checkpoint import checkpoint_folders, checkpoint_state, checkpoint_step, verified
+from lsp.run.commands import (
+    begin_command,
+    code_named_in,
+    go_on_command,
+    key_of,
+    start_again_command,
+)
 from lsp.run.folder import (
     RUN_FILE,
     base_identity,
-    begin_command,
-    code_named_in,
     find_run,
-    go_on_command,
     held,
     is_held,
-    key_of,
     outcome,
     read_run,
     saved_tree,
-    start_again_command,
 )
 from lsp.run.init import Init
 from lsp.run.spec import RunSpec

@@ -36,7 +36,7 @@ Id = Annotated[str, Field(pattern=r"^[^/\x00-\x1f\x7f]{1,256}$")]
 Step = Annotated[int, Field(ge=0, le=10_000_000)]
 """As many as a run may have (lsp/settings/config.py)."""
 Hash = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
-Plain = ConfigDict(extra="allow", strict=True, allow_inf_nan=False)
+_OPEN = ConfigDict(extra="allow", strict=True, allow_inf_nan=False)
 _STRICT = ConfigDict(strict=True)
 
 
@@ -66,7 +66,7 @@ class WeightEntry(TypedDict):
 class RunEntries(TypedDict):
     """run.json; entries that only a person reads may be anything."""
 
-    __pydantic_config__ = Plain  # type: ignore[misc]
+    __pydantic_config__ = _OPEN
 
     id: Id
     status: Status
@@ -94,7 +94,7 @@ class RunEntries(TypedDict):
 class MetricsEntries(TypedDict, extra_items=bool | int | FiniteFloat | None):
     """A line of metrics.jsonl."""
 
-    __pydantic_config__ = _STRICT  # type: ignore[misc]
+    __pydantic_config__ = _STRICT
 
     step: Step
 
@@ -131,7 +131,7 @@ class ManifestEntries(TypedDict):
 class StateEntries(TypedDict):
     """What a checkpoint keeps of its run's record."""
 
-    __pydantic_config__ = Plain  # type: ignore[misc]
+    __pydantic_config__ = _OPEN
 
     collapse: dict[str, Any]
     best: dict[str, Any]
@@ -142,7 +142,7 @@ class StateEntries(TypedDict):
 class CheckpointEntries(TypedDict):
     """checkpoint.json."""
 
-    __pydantic_config__ = Plain | {"regex_engine": "python-re"}  # type: ignore[misc]
+    __pydantic_config__ = _OPEN | {"regex_engine": "python-re"}
 
     step: NonNegativeInt
     state: StateEntries

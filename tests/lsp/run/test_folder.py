@@ -9,22 +9,20 @@ import yaml
 
 from lsp.errors import RunError
 from lsp.loop.launch import start
+from lsp.run.commands import begin_command, go_on_command
 from lsp.run.folder import (
     base_identity,
-    begin_command,
-    create_run,
     display_name,
     find_run,
-    go_on_command,
     is_held,
     lock_run,
-    new_run_id,
     read_run,
     runs,
     save_config,
     saved_tree,
     update_run,
 )
+from lsp.run.place import create_run, new_run_id
 from lsp.run.resume import find_resumed
 from lsp.settings.compose import compose
 from lsp.settings.rules import from_tree
