@@ -36,13 +36,14 @@ class Manifest:
     def __init__(self, run: Path):
         self.run = run
         self._entries = read_manifest(run)
-        self._unsynced: list[Path] = []
 
     def add(self, step: int, line: str, rows: int) -> None:
-        """A step whose line and, where it has rows, shard were written just now."""
+        """A step whose line and, where it has rows, shard were written just now. The shard is put
+        onto the disk at once: whoever calls this does so beside the loop, which waits for a
+        checkpoint alone."""
         path = shard(self.run, step)
         if rows:
-            self._unsynced.append(path)
+            sync(path)
         entry: StepEntries = {
             "step": step,
             "line": hash_of(line.encode()).hexdigest(),
@@ -53,11 +54,10 @@ class Manifest:
 
     def write(self) -> None:
         """Put all that was added onto the disk for good, then the manifest."""
-        growing = [self.run / METRICS, self.run / ALERTS]
-        for path in (*self._unsynced, *(path for path in growing if path.exists())):
-            sync(path)
+        for path in (self.run / METRICS, self.run / ALERTS):
+            if path.exists():
+                sync(path)
         sync(self.run / "trace")
-        self._unsynced.clear()
         write_manifest(self.run, self._entries)
 
 

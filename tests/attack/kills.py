@@ -128,9 +128,14 @@ def attack(base: Path, work: Path, count: int, seed: int) -> list[Outcome]:
     from wandb_stub import KEY, WandbStub
 
     work.mkdir()
+    before = dict(os.environ)
     with WandbStub() as server:
         os.environ |= {"WANDB_BASE_URL": server.url, "WANDB_API_KEY": KEY}
-        return _attack(base, work, count, seed)
+        try:
+            return _attack(base, work, count, seed)
+        finally:  # no later attack asks a server that is gone
+            os.environ.clear()
+            os.environ.update(before)
 
 
 def _attack(base: Path, work: Path, count: int, seed: int) -> list[Outcome]:
