@@ -5,6 +5,9 @@ too well.
     python -m lsp.pocket.pretrain seed=1 out=outputs/pocket-base-1
     python -m lsp.pocket.pretrain size=1M out=outputs/pocket-base-1m   # a quarter of an hour
 
+Said again with the same settings it goes on after the last 250 steps that it kept; the base is the
+same to the bit.
+
 The corpus has three parts, one for each role, and no query of the dev and test splits:
 
 * Solver: a query and the answer of a *careless teacher*: right, or, with a probability that
@@ -29,7 +32,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
 from pydantic import Field
 
 from lsp.errors import RunError
-from lsp.files import write_json
+from lsp.files import replacing, write_json
 from lsp.pocket.language import ALPHABET, FAMILIES, LENGTHS, MAX_LENGTH, Task, form_rubric, split
 from lsp.settings.command import read_settings
 from lsp.settings.compose import compose
@@ -42,6 +45,9 @@ if TYPE_CHECKING:
     from lsp.model.chat import ChatFormat
 
 BASE_FOLDER = Path(__file__).parent / "base"
+KEPT = "unfinished.pt"
+"""Beside the base to be: settings, weights, optimizer, state of the corpus; gone at the end."""
+KEPT_EVERY = 250
 ARCHITECTURE = {
     "max_position_embeddings": 128,
     "initializer_range": 0.08,
@@ -120,6 +126,11 @@ class PretrainSettings:
     @property
     def highest_lr(self) -> float:
         return self.lr or SIZES[self.size].lr
+
+    def record(self) -> dict:
+        """What the base is made of."""
+        record = {key: value for key, value in vars(self).items() if key != "out"}
+        return record | {"lr": self.highest_lr}
 
 
 class Corpus:
@@ -229,8 +240,11 @@ class Corpus:
         return draw.choice(misses)()
 
 
-def pretrain(settings: PretrainSettings) -> tuple[LlamaForCausalLM, PreTrainedTokenizerFast]:
-    """Make a base model; the learning rate falls linearly to zero."""
+def pretrain(
+    settings: PretrainSettings, folder: Path
+) -> tuple[LlamaForCausalLM, PreTrainedTokenizerFast]:
+    """Make a base model; the learning rate falls linearly to zero. ``folder``: keeps what is
+    unfinished."""
     import torch
     from torch.nn.functional import cross_entropy
     from transformers import LlamaConfig, LlamaForCausalLM
@@ -252,8 +266,18 @@ def pretrain(settings: PretrainSettings) -> tuple[LlamaForCausalLM, PreTrainedTo
     config = LlamaConfig(vocab_size=len(tokenizer), **shape, **ARCHITECTURE, **ends)
     model, chat, corpus = LlamaForCausalLM(config).float(), ChatFormat(tokenizer), Corpus(settings)
     optimizer = torch.optim.AdamW(model.parameters(), betas=(0.9, 0.98), weight_decay=0.01)
+    kept, learned, before = folder / KEPT, settings.record(), 0
+    if kept.is_file():
+        state = torch.load(kept, weights_only=True)
+        if state["settings"] != learned:
+            raise RunError(f"{kept} is of another schooling: go on with its settings, or remove it")
+        model.load_state_dict(state["model"])
+        optimizer.load_state_dict(state["optimizer"])
+        corpus.random.setstate(state["corpus"])
+        before = state["step"]
+        print(f"goes on after step {before}")
     started = time.perf_counter()
-    for step in range(settings.steps):
+    for step in range(before, settings.steps):
         ids, weights = corpus.batch(chat)
         logits = model(input_ids=ids, use_cache=False).logits[:, :-1].flatten(0, 1)
         targets, weights = ids[:, 1:].flatten(), weights[:, 1:].flatten()
@@ -269,6 +293,12 @@ def pretrain(settings: PretrainSettings) -> tuple[LlamaForCausalLM, PreTrainedTo
         if (step + 1) % 500 == 0:
             seconds = time.perf_counter() - started
             print(f"step {step + 1}/{settings.steps}  loss {loss.item():.3f}  {seconds:.0f} s")
+        if (step + 1) % KEPT_EVERY == 0:
+            state = {"settings": learned, "step": step + 1, "corpus": corpus.random.getstate()}
+            state |= {"model": model.state_dict(), "optimizer": optimizer.state_dict()}
+            folder.mkdir(parents=True, exist_ok=True)
+            with replacing(kept) as path:
+                torch.save(state, path)
     return model.eval(), tokenizer
 
 
@@ -279,13 +309,15 @@ def main(arguments: Sequence[str]) -> None:
         sys.exit(f"error: {error}")
     if len(settings.careless) != MAX_LENGTH:
         sys.exit(f"error: careless needs {MAX_LENGTH} values, one for each length")
-    model, tokenizer = pretrain(settings)
     out = Path(settings.out or BASE_FOLDER)
+    try:
+        model, tokenizer = pretrain(settings, out)
+    except RunError as error:
+        sys.exit(f"error: {error}")
     model.save_pretrained(out)
     tokenizer.save_pretrained(out)
-    record = {key: value for key, value in vars(settings).items() if key != "out"}
-    record["lr"] = settings.highest_lr
-    write_json(out / "pretrain.json", record)
+    write_json(out / "pretrain.json", settings.record())
+    (out / KEPT).unlink(missing_ok=True)
     print(f"saved {out}")
 
 

@@ -6,8 +6,10 @@ from dataclasses import asdict
 from pathlib import Path
 
 import pytest
+import torch
 
 from lsp.model.chat import ChatFormat
+from lsp.pocket import pretrain as pretraining
 from lsp.pocket.evaluation import measure_skill
 from lsp.pocket.language import evaluation_queries, parse
 from lsp.pocket.pretrain import BASE_FOLDER, Corpus, PretrainSettings, build_tokenizer, main
@@ -77,3 +79,25 @@ def test_corpus_shows_no_query_of_the_other_splits():
     shown = {corpus.solver()[0][0][1] for _ in range(3000)}
     shown |= {corpus.challenger()[1] for _ in range(1000)}
     assert not shown & held_out
+
+
+def test_a_schooling_that_was_cut_goes_on_and_ends_in_the_same_base(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(pretraining, "KEPT_EVERY", 2)
+    words, clip, calls = ["steps=5", "batch=2"], torch.nn.utils.clip_grad_norm_, []
+
+    def cut(parameters, limit):
+        calls.append(limit)
+        if len(calls) == 5:
+            raise KeyboardInterrupt
+        return clip(parameters, limit)
+
+    main([*words, f"out={tmp_path / 'whole'}"])
+    with monkeypatch.context() as context, pytest.raises(KeyboardInterrupt):
+        context.setattr("torch.nn.utils.clip_grad_norm_", cut)
+        main([*words, f"out={tmp_path / 'cut'}"])
+    with pytest.raises(SystemExit, match="of another schooling: go on with its settings"):
+        main([*words, "seed=1", f"out={tmp_path / 'cut'}"])
+    main([*words, f"out={tmp_path / 'cut'}"])
+    assert "goes on after step 4" in capsys.readouterr().out
+    files = {file.name: file.read_bytes() for file in (tmp_path / "whole").iterdir()}
+    assert {file.name: file.read_bytes() for file in (tmp_path / "cut").iterdir()} == files
