@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 KL_ESTIMATORS = ("k1", "k2", "k3", "exact")
+CORRECTIONS = ("none", "token", "sequence")
 
 
 def token_weight(aggregation: str, length: int, rows: int, tokens: int, max_tokens: int) -> float:
@@ -90,3 +91,16 @@ def kl_per_token(
 def kl_loss(kl_T: Tensor, weight_T: Tensor, beta: float) -> Tensor:
     """beta sum_t KL_t w_t, a scalar."""
     return beta * (kl_T * weight_T).sum()
+
+
+def correction_weight(difference_T: Tensor, cap: float) -> Tensor:
+    """What the loss of a token is multiplied by where another program sampled it: the truncated
+    importance weight min(pi / pi_engine, C) (Ionides, "Truncated Importance Sampling", 2008; for
+    LLM rollouts Yao et al., "Your Efficient RL Framework Secretly Brings You Off-Policy RL
+    Training", 2025). [T].
+
+    ``difference_T`` is log pi - log pi_engine: of the token alone (``rollout_correction=token``),
+    which leaves a bias of second order in the mismatch, or the sum over its completion
+    (``sequence``), unbiased but for the cap, of a variance that grows with length.
+    """
+    return difference_T.exp().clamp(max=cap)

@@ -16,7 +16,6 @@ from lsp.model.language_model import end_token_ids, frozen_copy, load_model
 from lsp.model.lora import add_lora, merge_adapter
 from lsp.model.offload import on_device
 from lsp.model.processes import ALONE, Processes
-from lsp.model.sharding import shard_layers
 from lsp.queries.challenger import challenger_queries
 from lsp.queries.dataset import step_queries
 from lsp.queries.pool import EarlierChallengers
@@ -151,8 +150,6 @@ def load_players(
         add_lora(policy, config.model.lora)
     elif offload:  # under LoRA its tensors are the policy's
         reference.to("cpu")
-    if config.hardware.parallel == "fsdp" and processes.size > 1:
-        shard_layers(policy, processes)
     chat = ChatFormat(tokenizer, config.model.date_string, config.model.template_kwargs)
     end_ids = end_token_ids(policy, chat)
     context = BuildContext(config, device, chat=chat, end_ids=end_ids, reference=reference)

@@ -29,7 +29,6 @@ from lsp.contracts import Rows
 from lsp.learner import Learner
 from lsp.metrics import empty_play, play_metrics
 from lsp.model.out_of_memory import memory_guard
-from lsp.model.sharding import whole
 from lsp.players import Players
 from lsp.queries.diversity import cluster_shares, novelty
 from lsp.run.spec import RunSpec
@@ -45,7 +44,7 @@ def train(spec: RunSpec, players: Players, learner: Learner, recorder: Recorder)
     weight, baseline = spec.self_reward_weight, spec.challenger_baseline
     for step in range(spec.step + 1, config.num_steps + 1):
         clock = Clock(partial(recorder.enter, step))
-        with whole(players.policy):
+        with learner.whole_policy():
             with clock.phase("queries"):
                 queries = players.step_queries(step)
             play = play_queries(players, config, queries, step, clock, weight, baseline)

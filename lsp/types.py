@@ -173,6 +173,11 @@ class MicroBatch:
     row_C: Tensor = field(repr=False)
 
     @property
+    def target_C(self) -> Tensor:
+        """The completion tokens, row-major."""
+        return self.completion_ids_BT[self.completion_mask_BT]
+
+    @property
     def padded_tokens(self) -> int:
         """Positions of the tensors, padding included."""
         return self.prompt_ids_KP.numel() + self.completion_ids_BT.numel()

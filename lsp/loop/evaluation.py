@@ -7,7 +7,6 @@ from lsp.contracts import BuildContext, Evaluator, build_part
 from lsp.learner import Learner
 from lsp.model.out_of_memory import memory_guard
 from lsp.model.processes import Command
-from lsp.model.sharding import whole
 from lsp.players import Players, load_base
 from lsp.run.spec import RunSpec
 
@@ -58,5 +57,5 @@ class Evaluation:
         """Gather the policy's weights from the other processes, where they are sharded."""
         if self.learner.sharded:
             self.players.processes.broadcast(Command.GATHER_WEIGHTS)
-        with memory_guard("evaluation"), whole(self.players.policy):
+        with memory_guard("evaluation"), self.learner.whole_policy():
             yield

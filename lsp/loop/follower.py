@@ -6,9 +6,7 @@ from typing import Any
 from lsp.learner import Learner
 from lsp.loop.signals import ASKING
 from lsp.model.processes import Command
-from lsp.model.sharding import whole
 from lsp.players import Players
-from lsp.run.checkpoint import training_tensors
 from lsp.train import Recorder
 
 
@@ -38,13 +36,13 @@ class Follower(Recorder):
 
     def _listen(self) -> Command:
         """Do as the first process says until the next step; what it said last."""
-        policy, processes = self.players.policy, self.players.processes
+        processes = self.players.processes
         while True:
             match processes.broadcast(Command.CONTINUE):
                 case Command.GATHER_WEIGHTS:
-                    with whole(policy):
+                    with self.learner.whole_policy():
                         pass
                 case Command.GATHER_CHECKPOINT:
-                    training_tensors(policy, self.learner.named, self.learner.optimizer)
+                    self.learner.training_tensors()
                 case last:
                     return last

@@ -21,7 +21,7 @@ from lsp.loop.signals import StopRequests
 from lsp.model.device import device_name, peak_memory_mb
 from lsp.model.processes import Command
 from lsp.players import Players
-from lsp.run.checkpoint import checkpoint_folders, save_checkpoint, training_tensors
+from lsp.run.checkpoint import checkpoint_folders, save_checkpoint
 from lsp.run.commands import go_on_command, start_again_command
 from lsp.run.conditions import conditions, differing
 from lsp.run.folder import read_run, update_run
@@ -258,7 +258,7 @@ class RunRecorder(Recorder):
             policy,
             self.players.reference,
             self.players.chat.tokenizer,
-            training_tensors(policy, learner.named, learner.optimizer),
+            learner.training_tensors(),
             state,
             self.config.checkpoint.keep,
             self._kept_beside_the_newest(step),

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from lsp.contracts import BuildContext, build_part
 from lsp.errors import RunError
 from lsp.loop.checks import metrics_of, unknown_objective
+from lsp.model.launcher import check_launch
 from lsp.model.processes import Processes
 from lsp.plan.memory import refuse_impossible
 from lsp.run.init import Init
@@ -27,7 +28,7 @@ def check_start(config: Config, init: Init, resumed: Resumed | None = None) -> N
     """Raises RunError with the way out. ``init``: what the run starts from; ``resumed``: the run to
     go on with, where there is one."""
     processes = Processes.from_environment()
-    processes.check_launch(config)
+    check_launch(config, processes.size)
     if resumed is None:
         if reason := unknown_objective(config, metrics_of(config)):
             raise RunError(reason)
@@ -44,15 +45,19 @@ def check_start(config: Config, init: Init, resumed: Resumed | None = None) -> N
 
 
 def check_device(config: Config, processes: Processes) -> None:
-    """Raises ValueError where there is no such device. The CPU is always there."""
+    """Raises ValueError where there is no such device, or none that can do what it is to do. The
+    CPU is always there."""
     name, offload = config.runtime.device, config.hardware.offload
-    if name in ("auto", "cpu") and not offload:
+    shards = config.hardware.parallel == "fsdp" and processes.size > 1
+    if name in ("auto", "cpu") and not offload and not shards:
         return
-    from lsp.model.device import check_offload, choose_device
+    from lsp.model.device import check_offload, check_sharding, choose_device
 
     device = choose_device(name, processes.local_rank)
     if offload:
         check_offload(device)
+    if shards:
+        check_sharding(device)
 
 
 def check_words(config: Config, init: Init, resumed: Resumed | None) -> None:

@@ -7,6 +7,9 @@ import torch
 
 from lsp.tools.machine import memory_bytes
 
+SHARDED_ON = ("cuda",)
+"""Devices that weights can be sharded over."""
+
 
 def choose_device(name: str, local_rank: int = 0) -> torch.device:
     """``auto`` is cuda where there is one, each of a machine's processes its own. Raises ValueError
@@ -61,4 +64,13 @@ def check_offload(device: torch.device) -> None:
         raise ValueError(
             "hardware.offload=true moves reference and reward model off the GPU between phases, and"
             " this run is on the CPU; choose hardware.offload=false"
+        )
+
+
+def check_sharding(device: torch.device) -> None:
+    """Raises ValueError where accelerate would not shard weights."""
+    if device.type not in SHARDED_ON:
+        raise ValueError(
+            "hardware.parallel=fsdp: accelerate shards weights over GPUs alone, and this run is on"
+            f" the {device.type.upper()}; choose hardware.parallel=ddp"
         )

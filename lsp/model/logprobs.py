@@ -133,11 +133,21 @@ def log_distribution(logits: Tensor, temperature: float = 1.0, overwrite: bool =
 def completion_scores(
     model: nn.Module, batch: MicroBatch, temperature: float, with_distribution: bool = False
 ) -> TokenScores:
-    """Scores of a micro-batch's completion tokens under softmax(head(hidden) / temperature), in
-    fp32. Log-probabilities are differentiable; a loss that is a sum over tokens is cheaper by
-    ``head_loss``. Entropy is a measurement without gradient."""
+    """``token_scores`` of a micro-batch's completion tokens; a loss that is a sum over tokens is
+    cheaper by ``head_loss``."""
     hidden_CD, head = completion_hidden(model, batch), model.get_output_embeddings()
-    target_C = batch.completion_ids_BT[batch.completion_mask_BT]
+    return token_scores(hidden_CD, head, batch.target_C, temperature, with_distribution)
+
+
+def token_scores(
+    hidden_CD: Tensor,
+    head: nn.Linear,
+    target_C: Tensor,
+    temperature: float,
+    with_distribution: bool = False,
+) -> TokenScores:
+    """Scores under softmax(head(hidden) / temperature), in fp32. Log-probabilities are
+    differentiable; entropy is a measurement without gradient."""
 
     def tile(part: slice) -> TokenScores:
         logits = head(hidden_CD[part])

@@ -2,10 +2,11 @@
 
 ``torchrun --nproc_per_node k run.py …`` starts k processes. Each plays its part of a step's
 queries; the results are gathered in all, so that advantages, denominators and alarms are those of
-the whole step everywhere; each takes its part of the rows through the loss, and gradients are
-added up. So a step is the same for any number of processes, but for the order of sums.
+the whole step everywhere; each takes its part of the rows through the loss, and accelerate adds
+gradients up (lsp/model/distribution.py). So a step is the same for any number of processes, but for
+the order of sums.
 
-Texts and numbers are exchanged; between GPUs gradients go by NCCL, everything else by gloo.
+Texts and numbers are exchanged here, by gloo; between GPUs gradients go by NCCL.
 """
 
 from __future__ import annotations
@@ -16,14 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, TypeVar
-
-from lsp.errors import RunError
-
-if TYPE_CHECKING:
-    import torch
-
-    from lsp.settings.config import Config
+from typing import Any, TypeVar
 
 Item = TypeVar("Item")
 COLLECTIVE_TIMEOUT = timedelta(hours=2)
@@ -63,40 +57,6 @@ class Processes:
         """As torchrun and accelerate launch set it."""
         names = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
         return cls(*(int(os.environ.get(n, d)) for n, d in zip(names, (0, 1, 0), strict=True)))
-
-    def check_launch(self, config: Config) -> None:
-        """Raises RunError where the launcher was asked for something else than the config says: the
-        config decides, and what accelerate was asked for is not ignored silently."""
-        hardware = config.hardware
-        if hardware.gpus not in (None, self.size):
-            raise RunError(
-                f"hardware.gpus={hardware.gpus}, and the processes of this run are {self.size};"
-                f" start it by torchrun --nproc_per_node={hardware.gpus} (over several machines:"
-                " docs/slurm_torchrun.sh), or say hardware.gpus=null"
-            )
-
-        def requested(name: str) -> str:
-            return os.environ.get(f"ACCELERATE_{name}", "no").lower()
-
-        leave_out, dtype = "leave it out of accelerate's settings", config.model.dtype
-        engines = ("DEEPSPEED", "MEGATRON_LM", "PARALLELISM_CONFIG")
-        engine = next((name for name in engines if requested(f"USE_{name}") == "true"), None)
-        precision = requested("MIXED_PRECISION")
-        if engine is not None:
-            problem = (
-                f"{engine.lower()}, which is not used here; take hardware.parallel=ddp or fsdp"
-            )
-            problem += f", and {leave_out}"
-        elif requested("USE_FSDP") == "true" and hardware.parallel != "fsdp":
-            problem = f"FSDP; say hardware.parallel=fsdp, or {leave_out}"
-        elif requested("DYNAMO_BACKEND") != "no":
-            problem = f"a dynamo backend, and nothing is compiled here; {leave_out}"
-        elif precision not in ("no", {"bfloat16": "bf16"}.get(dtype)):
-            problem = f"--mixed_precision={precision}, and this run has model.dtype={dtype}; say"
-            problem += " model.dtype=bfloat16 (with fp32 masters) for bf16, or --mixed_precision=no"
-        else:
-            return
-        raise RunError(f"accelerate launch was asked for {problem}")
 
     @property
     def is_first(self) -> bool:
@@ -170,15 +130,6 @@ class Processes:
         values = [value if self.is_first else None]
         distributed.broadcast_object_list(values, src=0)
         return values[0]
-
-    def all_reduce(self, tensors: Sequence[torch.Tensor]) -> None:
-        """Sum each tensor over all processes, in place."""
-        if self.size == 1:
-            return
-        from torch import distributed
-
-        for work in [distributed.all_reduce(tensor, async_op=True) for tensor in tensors]:
-            work.wait()
 
 
 ALONE = Processes()

@@ -81,32 +81,45 @@ def checkpoint_state(folder: Path) -> dict[str, Any]:
 
 
 class TrainingTensors(NamedTuple):
-    """What a checkpoint keeps of weights and optimizer. ``weights``: the model's whole state where
-    its layers are sharded, else None. ``trainer``: AdamW's moments and fp32 masters by parameter
-    name, contiguous copies."""
+    """What a checkpoint keeps of weights and optimizer. ``weights``: the plain model's whole state
+    where the model does not hold it as it is to be saved (sharded, fp32 beneath another dtype, with
+    adapters), else None. ``trainer``: AdamW's moments and exact weights by parameter name,
+    contiguous copies."""
 
     weights: dict[str, torch.Tensor] | None
     trainer: dict[str, torch.Tensor]
 
 
 def training_tensors(
-    model: PreTrainedModel, named: dict[str, torch.Tensor], optimizer: torch.optim.Optimizer
+    model: PreTrainedModel,
+    named: dict[str, torch.Tensor],
+    optimizer: torch.optim.Optimizer,
+    dtype: torch.dtype | None,
 ) -> TrainingTensors:
     """Gathered from all processes where layers are sharded; then all of them ask. ``named``: what
-    the optimizer changes, by the parameters' names."""
-    from lsp.model.sharding import full, is_sharded
+    is trained, by name; ``dtype``: what it computes in, where that is not its own."""
+    from lsp.model.distribution import full, is_sharded
+    from lsp.model.lora import lora_layers, merged_state
+    from lsp.model.precision import rounded
 
     trainer = {
         f"{kind}/{name}": full(value.detach()).clone().contiguous()
         for name, tensor in named.items()
         for kind, value in optimizer.state.get(tensor, {}).items()
     }
-    for name, parameter in model.named_parameters():
-        if name in named and named[name] is not parameter:
-            trainer[f"master/{name}"] = full(named[name])
-    if not any(map(is_sharded, named.values())):
+    if dtype is not None:
+        trainer |= {f"master/{name}": full(tensor.detach()) for name, tensor in named.items()}
+    if lora_layers(model):
+        if dtype is None:
+            trainer |= {f"master/{name}": tensor.detach() for name, tensor in named.items()}
+        with rounded(model, dtype):
+            return TrainingTensors(merged_state(model), trainer)
+    if dtype is None and not any(map(is_sharded, named.values())):
         return TrainingTensors(None, trainer)
-    return TrainingTensors({n: full(t.detach()) for n, t in model.state_dict().items()}, trainer)
+    state = {name: full(tensor.detach()) for name, tensor in model.state_dict().items()}
+    if dtype is not None:
+        state = {name: tensor.to(dtype) for name, tensor in state.items()}
+    return TrainingTensors(state, trainer)
 
 
 def save_checkpoint(
@@ -122,13 +135,11 @@ def save_checkpoint(
 ) -> Path:
     """Write ``checkpoints/step-NNNNNN``, then remove all but the newest ``keep`` and those of the
     steps ``also``. ``state`` is plain values, but for the collapse detector's signatures. Under
-    LoRA the model's folder holds merged weights, in the shape of the reference, and the adapters
-    lie beside the optimizer's state."""
+    LoRA the model's folder holds merged weights, and the adapters lie beside the optimizer's
+    state."""
     import torch
     from safetensors import SafetensorError
     from safetensors.torch import save_file
-
-    from lsp.model.lora import lora_layers, merged_state
 
     final = run / "checkpoints" / f"step-{step:06d}"
     if (final / MANIFEST).is_file():  # this very step was saved a moment ago
@@ -140,12 +151,10 @@ def save_checkpoint(
     signatures = torch.from_numpy(collapse.pop("signatures").astype("int64"))
     trainer = {**tensors.trainer, SIGNATURES: signatures}
     try:
-        if lora_layers(model):
-            parameters = model.named_parameters()
-            trainer |= {f"adapter/{n}": p.detach() for n, p in parameters if p.requires_grad}
-            reference.save_pretrained(temporary, state_dict=merged_state(model))
-        else:
-            model.save_pretrained(temporary, state_dict=tensors.weights)
+        if tensors.weights is None:
+            model.save_pretrained(temporary)
+        else:  # in the reference's shape and dtype
+            reference.save_pretrained(temporary, state_dict=tensors.weights)
         tokenizer.save_pretrained(temporary)
         save_file(trainer, temporary / "trainer.safetensors")
     except SafetensorError as error:  # how a full disk shows itself there
@@ -171,11 +180,11 @@ def load_training_state(
     named: dict[str, torch.Tensor],
     optimizer: torch.optim.Optimizer,
 ) -> dict[str, Any]:
-    """Put the optimizer's moments, fp32 masters and, under LoRA, the adapters into place (all other
-    weights come by ``from_pretrained``); returns what was saved as ``state``."""
+    """Put the optimizer's moments, exact weights and, under LoRA, the adapters into place (all
+    other weights come by ``from_pretrained``); returns what was saved as ``state``."""
     from safetensors.torch import load_file
 
-    from lsp.model.sharding import like
+    from lsp.model.distribution import like
 
     tensors = load_file(folder / "trainer.safetensors")
     for name, parameter in model.named_parameters():
@@ -187,7 +196,8 @@ def load_training_state(
         if f"adapter/{name}" in tensors:
             parameter.data.copy_(tensors[f"adapter/{name}"])
         if f"master/{name}" in tensors:
-            named[name].copy_(like(tensors[f"master/{name}"].to(parameter.device), named[name]))
+            master = tensors[f"master/{name}"].to(parameter.device)
+            parameter.data.copy_(like(master, named[name]))
         if moments:
             moments["step"] = tensors[f"step/{name}"].cpu()
             optimizer.state[named[name]] = moments

@@ -78,7 +78,7 @@ class ModelConfig:
     revision: str | None = setting("branch, tag or commit of a Hub id; null: main")
     trust_remote_code: Consent = setting("run Python files that came with the model")
     dtype: Literal["float32", "bfloat16"] = setting(
-        "of the weights; bfloat16 ones are trained through masters in fp32"
+        "that models compute in; what is trained is fp32 beneath"
     )
     date_string: str | None = setting(
         "the day that chat templates are told; null: their own, 26 Jul 2024 where they ask a clock"
@@ -117,6 +117,20 @@ class OptimConfig:
         " which cost a second gradient buffer; 0: off",
         ge=0,
         le=MANY,
+    )
+
+
+@settings
+class LossConfig:
+    """What the loss (lsp/losses.py) does beside what a method is."""
+
+    rollout_correction: Literal["none", "token", "sequence"] | None = setting(
+        "truncated importance weights for what another program sampled, of a token or its whole"
+        " completion; null: token, and none where the engine computes with the trainer's weights",
+        default=None,
+    )
+    rollout_correction_cap: float = setting(
+        "C: larger weights are cut to it", ge=1, le=1e6, default=2.0
     )
 
 
@@ -256,6 +270,7 @@ class Config:
     reward: Annotated[RewardSettings, PLUGGABLE] = setting("the external reward R")
     self_reward: Annotated[SelfJudgeSettings, PLUGGABLE] = setting("the quality self-reward R_Q")
     rollout: RolloutConfig = setting("sampling of both roles")
+    loss: LossConfig = setting("of what the engine wrote", default_factory=LossConfig)
     optim: OptimConfig = setting("the optimizer and its steps")
     eval: Annotated[EvaluatorSettings | None, PLUGGABLE] = setting(
         "what is measured on the way and at the end; null: nothing"
@@ -268,6 +283,12 @@ class Config:
     checkpoint: CheckpointConfig = setting("when the run is saved")
     runtime: RuntimeConfig = setting("where models compute")
     hardware: HardwareConfig = setting("what it is planned for, and sharded over")
+
+    @property
+    def rollout_correction(self) -> str:
+        """``loss.rollout_correction``, where null is told by the engine."""
+        own = self.loss.rollout_correction
+        return own or ("none" if self.rollout.engine.in_process else "token")
 
 
 def local_model_folder(name: str) -> Path | None:

@@ -20,7 +20,6 @@ from lsp.loop.launch import start
 from lsp.model.processes import Processes
 from lsp.run.checkpoint import newest_checkpoint
 from lsp.run.folder import read_run
-from lsp.settings.compose import compose
 from lsp.tracking.reader import read_metrics, read_summary, read_trace, trace_steps
 
 ROOT = Path(__file__).parents[3]
@@ -90,9 +89,7 @@ def test_one_process_gathers_its_own_values():
     processes = Processes()
     assert processes.all_gather_lists([1, 2]) == [1, 2]
     assert processes.all_gather("a") == ["a"] and processes.broadcast("a") == "a"
-    tensor = torch.ones(2)
-    processes.all_reduce([tensor])
-    assert tensor.tolist() == [1, 1] and processes.is_first
+    assert processes.is_first
 
 
 def check_same(one, other, count, out):
@@ -107,6 +104,7 @@ def check_same(one, other, count, out):
 
 UNEVEN = ("num_queries=5", "optim.role_gradients_every=1")
 SLOW = pytest.mark.slow
+PROGRAM = {"ddp": "run.py", "fsdp": "tests/fsdp_on_cpu.py"}
 
 
 @pytest.mark.parametrize(
@@ -116,7 +114,7 @@ SLOW = pytest.mark.slow
 def test_a_run_of_several_processes_is_the_run_of_one(small, tmp_path, count, parallel):
     one, other = tmp_path / "one", tmp_path / "other"
     more = (*UNEVEN, f"hardware.parallel={parallel}")
-    job = torchrun(count, "run.py", *overrides(small, other, *more))
+    job = torchrun(count, PROGRAM[parallel], *overrides(small, other, *more))
     start(overrides(small, one, *UNEVEN))
     check_same(one, other, count, output_of(job))
 
@@ -128,10 +126,10 @@ def test_a_killed_run_of_two_goes_on_as_the_run_of_one(small, tmp_path, parallel
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     more = (*UNEVEN, "self_reward.mode=generate", "reward=weighted")
     parts = (*more, f"hardware.parallel={parallel}", "num_steps=2")
-    job = torchrun(2, "run.py", *overrides(small, cut, *parts))
+    job = torchrun(2, PROGRAM[parallel], *overrides(small, cut, *parts))
     start(overrides(small, whole, *more))
     output_of(job)
-    out = output_of(torchrun(2, "run.py", f"resume={cut}", "num_steps=3"))
+    out = output_of(torchrun(2, PROGRAM[parallel], f"resume={cut}", "num_steps=3"))
     check_same(whole, cut, 2, out)
     assert "reward/external/part/verifier/mean" in read_metrics(cut)[-1]
     with pytest.raises(RunError, match="gpus=2, and the processes of this run are 1; start it by"):
@@ -153,27 +151,6 @@ def test_accelerate_launch_starts_the_same_run(small, tmp_path):
     assert "hardware.gpus=2, and the processes of this run are 1" in err
 
 
-@pytest.mark.parametrize(
-    ("name", "value", "message"),
-    [
-        ("USE_DEEPSPEED", "true", "asked for deepspeed, which is not used here"),
-        ("USE_FSDP", "true", "asked for FSDP; say hardware.parallel=fsdp"),
-        ("MIXED_PRECISION", "bf16", "--mixed_precision=bf16, .* say model.dtype=bfloat16"),
-        ("DYNAMO_BACKEND", "INDUCTOR", "a dynamo backend, and nothing is compiled here"),
-    ],
-)
-def test_what_accelerate_was_asked_for_is_not_ignored(
-    small, tmp_path, monkeypatch, name, value, message
-):
-    monkeypatch.setenv(f"ACCELERATE_{name}", value)
-    with pytest.raises(RunError, match=message):
-        start(overrides(small, tmp_path / "run"))
-    assert not (tmp_path / "run").exists()
-    config = compose(["hardware.parallel=fsdp", "model.dtype=bfloat16"])
-    if name in ("USE_FSDP", "MIXED_PRECISION"):  # a resumed run's own settings count
-        Processes().check_launch(config)
-
-
 def test_overrides_of_a_resumed_run_are_checked_with_its_own_settings(small, tmp_path, monkeypatch):
     run = tmp_path / "run"
     own = ("model.lora.rank=4", "model.dtype=bfloat16", "eval=none", "objective=null")
@@ -191,20 +168,29 @@ def test_overrides_of_a_resumed_run_are_checked_with_its_own_settings(small, tmp
 FSDP, BFLOAT16 = "hardware.parallel=fsdp", "model.dtype=bfloat16"
 
 
+CHECKPOINTING = "optim.gradient_checkpointing=true"
+HSDP = {
+    "ACCELERATE_USE_PARALLELISM_CONFIG": "true",
+    "PARALLELISM_CONFIG_DP_REPLICATE_SIZE": "2",
+    "PARALLELISM_CONFIG_DP_SHARD_SIZE": "2",
+}
+
+
 @pytest.mark.parametrize(
-    ("count", "cases"),
+    ("count", "cases", "variables"),
     [
-        (2, [(100, ()), (7, (BFLOAT16,)), (100, (FSDP, "optim.gradient_checkpointing=true"))]),
-        (3, [(2, ()), (2, (FSDP,))]),  # one has no row at all
-        pytest.param(2, [(7, (FSDP, BFLOAT16))], marks=SLOW),
-        pytest.param(4, [(100, ("model.lora.rank=4",))], marks=SLOW),
+        (2, [(100, ()), (7, (BFLOAT16, CHECKPOINTING)), (100, (FSDP, CHECKPOINTING))], {}),
+        (3, [(2, ()), (2, (FSDP,))], {}),  # one has no row at all
+        pytest.param(2, [(7, (FSDP, BFLOAT16))], {}, marks=SLOW),
+        pytest.param(4, [(100, ("model.lora.rank=4",))], {}, marks=SLOW),
+        pytest.param(4, [(100, (FSDP,))], HSDP, marks=SLOW),
     ],
 )
-def test_losses_and_gradients_are_those_of_one_process(tmp_path, count, cases):
+def test_losses_and_gradients_are_those_of_one_process(tmp_path, count, cases, variables):
     """On fixed rows, so many of them under these settings, to 1e-5 in norm; weights stay equal
     everywhere, bit for bit."""
     worker = Path(__file__).with_name("updates_worker.py")
-    job = torchrun(count, worker, tmp_path / "results.pt", json.dumps(cases))
+    job = torchrun(count, worker, tmp_path / "results.pt", json.dumps(cases), **variables)
     updated = runpy.run_path(str(worker))["updated"]
     expected = [updated(Processes(), kept, settings) for kept, settings in cases]
     output_of(job)
@@ -267,6 +253,12 @@ def test_a_signal_stops_all_of_them_with_everything_saved(small, tmp_path, how):
     err = error_of(job)
     assert "stopped after step" in err and read_run(run)["status"] == "interrupted"
     assert newest_checkpoint(run).is_dir()
+
+
+def test_sharding_over_cpus_is_refused(small, tmp_path):
+    err = error_of(torchrun(2, "run.py", *overrides(small, tmp_path / "run", FSDP)))
+    assert "accelerate shards weights over GPUs alone, and this run is on the CPU; choose" in err
+    assert not (tmp_path / "run").exists()
 
 
 def test_the_way_on_names_the_machines(monkeypatch):

@@ -7,10 +7,11 @@ from dataclasses import replace
 
 import torch
 
+import tests.fsdp_on_cpu  # noqa: F401
 from lsp.batch import training_rows
 from lsp.learner import Learner
+from lsp.model.distribution import full
 from lsp.model.processes import Processes
-from lsp.model.sharding import full, shard_layers
 from lsp.players import load_players
 from lsp.run.init import resolve_init
 from lsp.settings.compose import compose
@@ -28,8 +29,6 @@ def updated(processes, kept, settings):
     queries = alone.step_queries(1)
     play = play_queries(alone, config, queries, 1, Clock())
     rows = training_rows(play, config.method, 4, 24, 12)[:kept]
-    if config.hardware.parallel == "fsdp" and processes.size > 1:
-        shard_layers(alone.policy, processes)
     learner = Learner(replace(alone, processes=processes), config)
     learner.optimizer.zero_grad = lambda set_to_none: None  # gradients are looked at afterwards
     stats = learner.update(rows, 1)

@@ -19,7 +19,6 @@ from lsp.run.checkpoint import (
     named_checkpoint,
     newest_checkpoint,
     save_checkpoint,
-    training_tensors,
     verified,
 )
 from lsp.types import TrainingRow
@@ -52,7 +51,7 @@ def save(run, step, learner, keep=2, also=()):
         players.policy,
         players.reference,
         players.chat.tokenizer,
-        training_tensors(players.policy, learner.named, learner.optimizer),
+        learner.training_tensors(),
         state,
         keep,
         also,
