@@ -87,42 +87,46 @@ def plan_memory(size: StepSize) -> Memory:
     return Memory(phases)
 
 
-def policy_numbers(size: StepSize, share: float = 1) -> float:
-    """Of the init's weights, where one GPU holds a ``share`` of each decoder layer."""
-    in_layers = size.shape.layers * shapes.layer_parameters(size.shape)
-    return share * in_layers + shapes.parameters(size.shape) - in_layers
+def trained_numbers(size: StepSize) -> int:
+    """Weights that are trained, or the adapters'."""
+    rank, shape = size.config.model.lora.rank, size.shape
+    return shapes.lora_parameters(shape, rank) if rank else shapes.parameters(shape)
 
 
-def trained_numbers(size: StepSize, share: float = 1) -> float:
-    """Those of them that are trained, or the adapters'."""
-    rank = size.config.model.lora.rank
-    return share * shapes.lora_parameters(size.shape, rank) if rank else policy_numbers(size, share)
+def _trained_here(size: StepSize) -> float:
+    """Those of them that one GPU holds."""
+    return size.share * trained_numbers(size)
+
+
+def _outside_layers(shape: ModelShape) -> float:
+    """Embedding, last norm and vocabulary head."""
+    return shapes.parameters(shape) - shape.layers * shapes.layer_parameters(shape)
 
 
 def _resident(size: StepSize) -> Parts:
-    """Always there. bfloat16 weights have fp32 masters; AdamW's two moments are fp32 (4 bytes
-    each)."""
-    share, number_bytes = size.layer_share, size.number_bytes
-    adapters = share * shapes.lora_parameters(size.shape, size.config.model.lora.rank)
-    trained = trained_numbers(size, share)
+    """Always there. What is trained is fp32, whatever it computes in, with AdamW's two moments (4
+    bytes each); DDP keeps a buffer of gradients."""
+    trained = _trained_here(size)
+    frozen = shapes.parameters(size.shape) if size.config.model.lora.rank else 0
     return {
-        "weights": (policy_numbers(size, share) + adapters) * number_bytes,
-        "fp32 masters": trained * 4 if number_bytes == 2 else 0,
+        "weights": trained * 4 + frozen * size.number_bytes,
         "optimizer": trained * 8,
-        "base to compare with": shapes.parameters(size.shape) * number_bytes
+        "gradient buffer": trained * 4 if size.gpus > 1 and size.share == 1 else 0,
+        "base to compare with": shapes.parameters(size.shape) * size.number_bytes
         if size.second_base
         else 0,
     }
 
 
 def _playing_weights(size: StepSize) -> Parts:
-    """Copies of weights while rows are decoded: FSDP gathers whole ones, once a step; on a CPU the
-    engine packs those of the larger products in fp32."""
+    """Copies of weights while rows are decoded: FSDP gathers whole ones, once a step; those that
+    are fp32 beneath another dtype are rounded; on a CPU the engine packs those of the larger
+    products in fp32."""
     shape, parts = size.shape, {}
-    if size.layer_share < 1:
-        parts["gathered weights"] = (
-            shape.layers * shapes.layer_parameters(shape) * size.number_bytes
-        )
+    if size.share < 1:
+        parts["gathered weights"] = shapes.parameters(shape) * size.number_bytes
+    elif size.number_bytes < 4:
+        parts["rounded weights"] = _trained_here(size) * size.number_bytes
     if size.on_cpu and size.number_bytes == 4 and size.config.rollout.engine.in_process:
         products = [a * b for a, b in shapes.linear_layers(shape)] * shape.layers
         products.append(shape.vocabulary * shape.hidden)
@@ -158,7 +162,7 @@ def _forward(shape: ModelShape, tokens: int, longest: int, number_bytes: int) ->
 def _update(size: StepSize) -> Parts:
     """The fullest moment of a micro-batch: everything kept, and the last layer going backward."""
     config, shape, number_bytes = size.config, size.shape, size.number_bytes
-    rank, share = config.model.lora.rank, size.layer_share
+    rank = config.model.lora.rank
     batches = [_batch(config.optim.micro_batch_tokens, *rows) for rows in size.trained_rows]
     prompt, completion, rows, context = max(batches, key=lambda batch: batch[0] + batch[1])
     hidden_state = (prompt + completion) * shape.hidden * number_bytes
@@ -166,16 +170,19 @@ def _update(size: StepSize) -> Parts:
     one_layer += layer_saves(shape, number_bytes, rank, completion, rows, context)
     backward = 3 * hidden_state + 3 * (prompt + completion) * shape.intermediate * number_bytes
     states = 6 * hidden_state
-    kept, again = shape.layers * one_layer, 0.0
+    kept, again, rounded = shape.layers * one_layer, 0.0, _trained_here(size)
     if config.optim.gradient_checkpointing:
         kept, again = shape.layers * hidden_state, one_layer
+        rounded = min(rounded, _outside_layers(shape) + shapes.layer_parameters(shape))
     every = config.optim.role_gradients_every
     # Two layers' weights are gathered at a time, and one layer's gradients go out.
-    gathered = shapes.layer_parameters(shape) * (2 * number_bytes + 4 * (not rank))
+    gathered = shapes.layer_parameters(shape) * (2 * number_bytes + 4)
+    gathered += _outside_layers(shape) * number_bytes
     always = {
-        "gradients": trained_numbers(size, share) * 4,  # fp32, also of bfloat16 weights
-        "gathered weights": gathered if size.layer_share < 1 else 0,
-        "role gradients": 4 * trained_numbers(size) if every and len(batches) == 2 else 0,
+        "gradients": _trained_here(size) * 4,  # fp32, also of bfloat16 weights
+        "gathered weights": gathered if size.share < 1 else 0,
+        "rounded weights": rounded * number_bytes if number_bytes < 4 and size.share == 1 else 0,
+        "role gradients": 4 * _trained_here(size) if every and len(batches) == 2 else 0,
     }
     # In full training: the head's fp32 gradient, what a tile adds to it, and at the end of the
     # backward pass the embedding's, before they are added to what is there.

@@ -36,7 +36,7 @@ class Lengths:
 class StepSize:
     """``gpus``: processes, each with a GPU of its own; ``queries``, ``answers``: of a step, in one
     of them; ``rewards``: the classifiers in each with their shapes; ``number_bytes``: of a weight;
-    ``layer_share``: of each decoder layer's weights, on one GPU; ``second_base``: whether the base
+    ``share``: of the trained weights, on one GPU; ``second_base``: whether the base
     is loaded beside the init, to compare with; ``uncounted``: what is left out, in words."""
 
     config: Config
@@ -47,7 +47,7 @@ class StepSize:
     queries: int
     answers: int
     number_bytes: int
-    layer_share: float
+    share: float
     on_cpu: bool
     second_base: bool
     uncounted: tuple[str, ...]
@@ -108,7 +108,7 @@ def step_size_of(config: Config, lengths: Lengths | None = None) -> StepSize:
         queries=queries,
         answers=queries * config.group_size,
         number_bytes=BYTES_PER_NUMBER[config.model.dtype],
-        layer_share=1 / gpus if hardware.parallel == "fsdp" else 1.0,
+        share=1 / gpus if hardware.parallel == "fsdp" else 1.0,
         on_cpu=_may_be_cpu(config),
         second_base=config.eval is not None and config.init.source != "base",
         uncounted=tuple(uncounted),
