@@ -56,7 +56,8 @@ class PairJudge(ChatClient, Judge):
 
     def __init__(self, settings: ChatJudge, api_key: str, cache: VerdictCache, prices: Prices):
         asked = Asked("judge", "judge")
-        super().__init__(settings, asked, api_key, cache, prices, LABELS, settings.max_usd)
+        spending = Spending(settings.max_usd)
+        super().__init__(settings, asked, api_key, cache, prices, LABELS, spending)
         self.settings, self.template = settings, read_template(settings.template)
 
     def request(self, pair: Pair, model_first: bool) -> Request:

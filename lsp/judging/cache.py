@@ -12,6 +12,7 @@ import json
 import sqlite3
 import time
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +79,14 @@ class VerdictCache:
 
     def close(self) -> None:
         self._connection.close()
+
+
+def spent_of(path: Path) -> float:
+    """Dollars that the calls of a cache have cost; 0 where there is no such file."""
+    if not path.exists():
+        return 0.0
+    with closing(VerdictCache(path)) as cache:
+        return cache.spent()
 
 
 def content_key(request: dict[str, Any]) -> str:

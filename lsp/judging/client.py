@@ -25,10 +25,11 @@ from lsp.judging.replies import (
     setting_that_mends,
     tokens_of,
 )
-from lsp.judging.server import ChatServer, openai_client
+from lsp.judging.server import ChatServer, no_key, openai_client
 from lsp.judging.spending import BudgetReached, Pace, Prices, Spending, day
 from lsp.tools import http
 from lsp.tools.retry import retry_after, wait_before
+from lsp.tools.text import as_utf8
 
 REFUSING_STATUS = (401, 402, 403, 404, *http.REDIRECTS)
 """After which no question is answered: a wrong key, an empty account, an unknown model, a redirect
@@ -58,19 +59,18 @@ class Reply:
 @dataclass(frozen=True)
 class Asked:
     """Whom messages speak of: ``name`` ("judge"), and ``place``, the key of its settings.
-    ``share``: the part of concurrency and rate that this process has."""
+    ``share``: the part of concurrency and rate that this process has. ``texts_end_it``: whether
+    GIVE_UP questions in a row that are left without an answer for their texts' sake end it, as
+    those do for the server's."""
 
     name: str
     place: str
     share: float = 1.0
+    texts_end_it: bool = True
 
 
 class ChatClient:
-    """Asks one server, in one event loop. ``labels``: what an answer can be; None: any text.
-    ``gives_up_on_texts``: questions without an answer for a reason of their own end it too, GIVE_UP
-    of them in a row."""
-
-    gives_up_on_texts = True
+    """Asks one server, in one event loop. ``labels``: what an answer can be; None: any text."""
 
     def __init__(
         self,
@@ -80,15 +80,16 @@ class ChatClient:
         cache: VerdictCache,
         prices: Prices,
         labels: Labels,
-        max_usd: float | None = None,
+        spending: Spending,
     ):
         self.server, self.asked, self.cache = server, asked, cache
         self.prices, self.labels = prices, labels
-        self.spending = Spending(max_usd)
+        self.spending = spending
         self.pace = Pace(server.requests_per_minute * asked.share)
         self.calls = self._failed_in_a_row = 0
         self._end: RunError | None = None
         self.client = openai_client(server, api_key)
+        self.headers = {} if api_key else no_key()
 
     def request_of(self, messages: Messages, top_logprobs: int = 0) -> Request:
         """``top_logprobs``: of the first token; 0: none are asked for."""
@@ -156,12 +157,18 @@ class ChatClient:
                 return _stored(self.cache.put(key, {**outcome, "usd": usd}))
             if outcome.final:
                 break
-        if self.gives_up_on_texts or not outcome.of_texts:
+        if self.asked.texts_end_it or not outcome.of_texts:
             self._failed_in_a_row += 1
         if self._failed_in_a_row >= GIVE_UP:
             last = f"{GIVE_UP} questions in a row had no verdict, the last: {outcome.text}"
             raise self._refusal(last)
         return Reply(outcome, usd, day())
+
+    def keep_silence(self, request: Request, reply: Reply) -> None:
+        """That there is no answer is the answer from now on."""
+        assert isinstance(reply.outcome, NoVerdict)
+        silence = {"unread": reply.outcome.reason, "text": reply.outcome.text, "usd": reply.usd}
+        self.cache.put(self.key(request), silence)
 
     async def _call(self, key: str, request: Request) -> tuple[Response | NoVerdict, float]:
         """(what came, dollars). Raises BudgetReached, and JudgeRefuses if no call can help."""
@@ -201,7 +208,9 @@ class ChatClient:
 
         try:
             # Raw: openai would build objects of any shape from what it does not check.
-            raw = await self.client.chat.completions.with_raw_response.create(**request)
+            raw = await self.client.chat.completions.with_raw_response.create(
+                **request, extra_headers=self.headers
+            )
         except openai.APIStatusError as error:
             response = error.response
             self.pace.pause(retry_after(response.headers.get("retry-after", "")))
@@ -231,8 +240,16 @@ class ChatClient:
 
 def _stored(stored: dict[str, Any], cached: bool = False) -> Reply:
     """What the cache holds of a question."""
-    response = {name: value for name, value in stored.items() if name not in ("usd", "created")}
-    return Reply(response, stored["usd"], day(stored["created"]), cached)
+    outcome: Response | NoVerdict
+    outcome = {name: value for name, value in stored.items() if name not in ("usd", "created")}
+    if "unread" in stored:
+        outcome = NoVerdict(stored["unread"], stored["text"], final=True)
+    return Reply(outcome, stored["usd"], day(stored["created"]), cached)
+
+
+def as_messages(turns: Sequence[tuple[str, str]]) -> Messages:
+    """A conversation, (who speaks, what), as chat completions want it."""
+    return [{"role": role, "content": as_utf8(text)} for role, text in turns]
 
 
 def most_prompt_tokens(messages: Messages) -> int:

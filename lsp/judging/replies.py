@@ -177,8 +177,9 @@ def expected(response: Mapping[str, Any], values: Mapping[str, float]) -> float 
         return None
     # Divided by the largest first, so that nothing underflows.
     weights = [math.exp(logprob - max(logprobs)) for logprob in logprobs]
-    total = sum(weights)
-    return sum(w / total * value for w, value in zip(weights, values.values(), strict=True))
+    # Divided at last, so that rounding leaves no mean outside of its values.
+    weighted = sum(w * value for w, value in zip(weights, values.values(), strict=True))
+    return weighted / sum(weights)
 
 
 def read_from(response: Mapping[str, Any], labels: Sequence[str]) -> str:

@@ -82,15 +82,20 @@ def openai_client(server: ChatServer, api_key: str) -> Any:
     query = dict(parse_qsl(parts.query))
     url = parts._replace(query="").geturl()
     options: dict[str, Any] = {
-        "api_key": api_key or "none",
+        "api_key": api_key or "none",  # which ``no_key`` keeps from being sent
         "base_url": url,
         "default_query": query,
         "max_retries": 0,
         "timeout": None,
         "http_client": http.client(url, server.timeout_seconds),
     }
-    if not api_key:  # its client wants one and would send it
-        options["default_headers"] = {"Authorization": openai.Omit()}
     if version := query.get("api-version"):
         return openai.AsyncAzureOpenAI(api_version=version, **options)
     return openai.AsyncOpenAI(**options)
+
+
+def no_key() -> dict[str, Any]:
+    """Headers of a call that goes without a key."""
+    import openai
+
+    return {"Authorization": openai.Omit()}

@@ -55,6 +55,9 @@ class HttpReward(RewardSettings):
             problems.append((reason, "export it, without blanks, or say api_key_env=null"))
         return problems
 
+    def may_change(self) -> Sequence[str]:
+        return "batch_size", "concurrency", "timeout_seconds", "max_tries"
+
     @property
     def api_key(self) -> str:
         """The key as it stands in the environment; empty where there is none."""
