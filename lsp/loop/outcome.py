@@ -3,7 +3,7 @@
 import traceback
 from pathlib import Path
 
-from lsp.errors import RunError
+from lsp.errors import PartFailed, RunError
 from lsp.loop.signals import StopRequests
 from lsp.model.out_of_memory import OutOfMemory
 from lsp.model.processes import is_collective_failure
@@ -53,6 +53,8 @@ def told(error: BaseException, config: Config, folder: Path, began: bool) -> Bas
             f" with: {go_on_command(folder, 'reward')}\nwith others changed, start again from its"
             f" weights: {start_again_command(folder)}"
         )
+    if isinstance(error, PartFailed):
+        return RunError(f"{error}\ngo on with: {go_on_command(folder, error.part)}")
     if isinstance(error, ValueError):
         return RunError(f"{error}\n{way_on}")
     if isinstance(error, OSError):

@@ -157,7 +157,9 @@ class JudgeReward(ChatServer, RewardSettings):
             usd += calls * price.usd(prompt, server.max_tokens)
             unknown += [server.model] if price.input is None else []
         if unknown:
-            lines.append(f"dollars unknown: {' and '.join(unknown)} is not in conf/judges.json")
+            lines.append(
+                f"dollars unknown: no price of {' and '.join(unknown)} in conf/judges.json"
+            )
         else:
             lines.append(
                 f"at most ${usd:,.2f} a step, ${usd * config.num_steps:,.2f} in all: texts at their"

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from lsp.contracts import Reward
-from lsp.errors import RunError
+from lsp.errors import PartFailed, RunError
 from lsp.judging.cache import VerdictCache
 from lsp.judging.client import GIVE_UP, Asked, ChatClient, Messages, Reply, as_messages
 from lsp.judging.replies import Labels, NoVerdict, expected, read_from
@@ -50,7 +50,7 @@ class Judged:
 
 class JudgeScorer(Reward):
     """Call it with queries and answers of equal number. Raises ValueError, for the user, where the
-    judge cannot be asked, may not be paid, or gives no verdict and nothing stands for it."""
+    judge cannot be asked, may not be paid, or gives no verdict and nothing stands for that."""
 
     def __init__(self, settings: JudgeReward, config: Config):
         self.settings, self.config = settings, config
@@ -78,8 +78,8 @@ class JudgeScorer(Reward):
         except BudgetReached:
             limit = f"{self.place}.max_usd={self.settings.max_usd:g} is reached"
             spent = f"calls in {self.settings.file(self.config)} cost ${self.cache.spent():.2f}"
-            advice = f"with a higher {self.place}.max_usd behind it nothing is paid for twice"
-            raise ValueError(f"{limit}: {spent}; verdicts are kept: {advice}") from None
+            advice = f"with a higher {self.place}.max_usd written behind it no call is made twice"
+            raise PartFailed("reward", f"{limit}: {spent}; verdicts are kept: {advice}") from None
         except RunError as error:
             raise ValueError(str(error)) from error
         self._judged = [judged[pair] for pair in zip(queries, answers, strict=True)]
@@ -172,10 +172,11 @@ class JudgeScorer(Reward):
         silent = {i: r for i, r in replies.items() if isinstance(r.outcome, NoVerdict)}
         failed = [r.outcome.text for r in silent.values() if not r.outcome.of_texts]
         if failed:
-            raise ValueError(
+            raise PartFailed(
+                "reward",
                 f"the {name} at {server.url} failed {len(failed)} of {len(requests)} questions in"
                 f" {server.max_tries} tries each, the last: {failed[-1]}; see that it runs, or"
-                f" raise {place}.timeout_seconds or {place}.max_tries. Verdicts that came are kept"
+                f" raise {place}.timeout_seconds or {place}.max_tries. Verdicts that came are kept",
             )
         if self.settings.unread is not None:
             for i, reply in silent.items():

@@ -76,6 +76,8 @@ def flat_tree(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 def with_value(config: Settings, key: str, value: Any) -> Settings:
     """A copy with another value under one dotted key."""
     name, _, rest = key.partition(".")
+    if isinstance(config, dict):  # settings by names of the user's
+        return {**config, name: with_value(config[name], rest, value)}  # type: ignore[return-value]
     inner = with_value(getattr(config, name), rest, value) if rest else value
     return dataclasses.replace(config, **{name: inner})  # type: ignore[type-var]
 

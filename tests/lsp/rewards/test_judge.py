@@ -183,7 +183,7 @@ def test_the_budget_is_that_of_all_calls_in_the_cache(judge_server, scorer, tmp_
     assert 0.3 < spent <= 0.5 and len(server.requests) == round(spent / 0.0101)
     assert str(raised.value) == (
         f"reward.max_usd=0.5 is reached: calls in {file} cost ${spent:.2f}; verdicts are kept: with"
-        " a higher reward.max_usd behind it nothing is paid for twice"
+        " a higher reward.max_usd written behind it no call is made twice"
     )
     asked = len(server.requests)
     scorer(server, "reward.max_usd=50", prices=DOLLARS)(["q"] * 100, answers)
@@ -304,7 +304,7 @@ def test_a_plan_says_calls_and_dollars(tmp_path, monkeypatch):
     other = compose([*given[:-1], "reward.base_url=http://host/v1", "reward.api_key_env=null",
                      "reward.model=mine"])  # fmt: skip
     assert other.reward.calls(other)[1:] == [
-        "dollars unknown: mine is not in conf/judges.json",
+        "dollars unknown: no price of mine in conf/judges.json",
         f"$0.00 spent so far ({tmp_path}/judged.sqlite); max_usd=null is no limit",
     ]
     assert math.prod(config.reward.range) == 0 and not any(tmp_path.iterdir())

@@ -126,7 +126,7 @@ def test_a_plan_counts_both_servers(judge_server, settings):
     assert config.reward.calls(config)[:3] == [
         f"the judge judge-1 at {judge.url}: at most 40 calls a step, 400 in all",
         f"the opponent opponent-1 at {opponent.url}: at most 4 calls a step, 40 in all",
-        "dollars unknown: judge-1 and opponent-1 is not in conf/judges.json",
+        "dollars unknown: no price of judge-1 and opponent-1 in conf/judges.json",
     ]
     config = compose([*given, "reward.order=one"])
     assert "at most 20 calls a step" in config.reward.calls(config)[0]
