@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from lsp.contracts import Reward
 from lsp.errors import PartFailed, RunError
 from lsp.judging.cache import VerdictCache
-from lsp.judging.client import GIVE_UP, Asked, ChatClient, Messages, Reply, as_messages
+from lsp.judging.client import GIVE_UP, Asked, ChatClient, Messages, Reply, Request, as_messages
 from lsp.judging.replies import Labels, NoVerdict, expected, read_from
 from lsp.judging.spending import BudgetReached, Spending, prices
 from lsp.model.processes import Processes
@@ -58,6 +58,7 @@ class JudgeScorer(Reward):
         self.cache = VerdictCache(settings.file(config))
         self.share = 1 / Processes.from_environment().size
         self._judged: list[Judged] = []
+        self._silences: list[tuple[ChatClient, Request, Reply]] = []
         self._unread_in_a_row = 0
 
     def details(self) -> dict[str, list[float]]:
@@ -73,6 +74,7 @@ class JudgeScorer(Reward):
 
     def __call__(self, queries: Sequence[str], answers: Sequence[str]) -> list[float]:
         pairs = list(dict.fromkeys(zip(queries, answers, strict=True)))
+        self._silences = []
         try:
             judged = dict(zip(pairs, asyncio.run(self._all(pairs)), strict=True))
         except BudgetReached:
@@ -84,6 +86,8 @@ class JudgeScorer(Reward):
             raise ValueError(str(error)) from error
         self._judged = [judged[pair] for pair in zip(queries, answers, strict=True)]
         self._refuse_silence(judged)
+        for client, request, reply in self._silences:
+            client.keep_silence(request, reply)
         return [one.reward for one in self._judged]
 
     def _refuse_silence(self, judged: dict[Pair, Judged]) -> None:
@@ -178,7 +182,5 @@ class JudgeScorer(Reward):
                 f" {server.max_tries} tries each, the last: {failed[-1]}; see that it runs, or"
                 f" raise {place}.timeout_seconds or {place}.max_tries. Verdicts that came are kept",
             )
-        if self.settings.unread is not None:
-            for i, reply in silent.items():
-                client.keep_silence(requests[i], reply)
+        self._silences += [(client, requests[i], reply) for i, reply in silent.items()]
         return [replies[i] for i in range(len(requests))]

@@ -191,7 +191,7 @@ def _agreed(saved: Config, composed: Config, overrides: Sequence[str], folder: P
     if differences:
         raise RunError(
             f"the run {folder} was started with other settings:\n"
-            + "\n".join(differences)
+            + "\n".join(dict.fromkeys(differences))
             + f"\nleave them out to go on with the run as it is ({go_on_command(folder)}), or start"
             f" a new run; only num_steps may grow, and {', '.join(changeable)} may change"
         )

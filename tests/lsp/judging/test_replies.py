@@ -222,3 +222,47 @@ def test_any_json_has_an_outcome(body):
 def test_counts_that_cannot_be_are_no_counts(usage):
     assert tokens_of(usage, most_prompt=100, most_answer=16) is None
     assert tokens_of({"prompt_tokens": 100, "completion_tokens": 16}, 100, 16) == (100, 16)
+
+
+DIGITS = {str(digit): digit for digit in range(10)}
+
+
+def test_a_grade_is_the_mean_over_the_digits_that_are_listed():
+    top = [("7", 0.6), (" 7", 0.1), ("3", 0.2), ("Well", 0.1)]
+    entries = [{"token": token, "logprob": math.log(p)} for token, p in top]
+    response = read_response(completion("7", logprobs=logprobs_of(*entries)), REQUEST, DIGITS)
+    # 7 with 0.7 and 3 with 0.2, of 0.9.
+    assert expected(response, DIGITS) == pytest.approx((0.7 * 7 + 0.2 * 3) / 0.9)
+    assert expected({"text": "**7**."}, DIGITS) == 7
+
+
+@pytest.mark.parametrize("text", ["7/9", "3.5", "10", "seven", "７", "-1", "7 8"])
+def test_what_is_no_digit_alone_is_no_grade(text):
+    found = read_response(completion(text), REQUEST, DIGITS)
+    assert (found.reason, found.of_texts) == ("unreadable", True)
+
+
+@given(
+    st.lists(st.floats(-1e9, 0), min_size=1, max_size=10),
+    st.floats(-1e6, 1e6), st.floats(-1e6, 1e6),
+)  # fmt: skip
+def test_a_mean_lies_among_its_values(logprobs, low, high):
+    top = [[str(digit), logprob] for digit, logprob in enumerate(logprobs)]
+    values = {str(digit): low if digit % 2 else high for digit in range(10)}
+    mean = expected({"text": "0", "top_logprobs": top}, values)
+    assert min(low, high) <= mean <= max(low, high)
+
+
+def test_without_labels_any_text_is_an_answer_and_kept_whole():
+    text = "a long answer,\nin lines " * 100
+    assert read_response(completion(text), REQUEST, None) == {"text": text.strip()}
+    thought = completion("<think>so</think> yes")
+    assert read_response(thought, REQUEST, None) == {"text": "yes"}
+    assert read_response(completion(" "), REQUEST, None) == NoVerdict(
+        "unreadable", "an empty answer"
+    )
+
+
+@pytest.mark.parametrize("reason", ["shape", "no_answer", "http_500"])
+def test_what_a_server_does_is_not_about_texts(reason):
+    assert not NoVerdict(reason, "it failed").of_texts

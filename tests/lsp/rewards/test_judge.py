@@ -162,13 +162,16 @@ def test_what_every_question_would_meet_ends_it_with_the_way_out(judge_server, s
 
 
 def test_a_judge_that_reads_no_query_at_all_ends_the_run(judge_server, scorer):
-    """One query whose answers are all refused does not."""
-    graded = scorer(judge_server("Grading"))
+    """One query whose answers are all refused does not. What ends it is not kept."""
+    server = judge_server("Grading")
+    graded = scorer(server)
     assert graded(["MUMBLED"] * 40, [str(i) for i in range(40)]) == [0.5] * 40
     queries = [f"MUMBLED {i}" for i in range(GIVE_UP)]
     says = f"the judge: {GIVE_UP} queries in a row had no verdict on any answer, the last 'MUMBLED"
     with pytest.raises(ValueError, match=says):
         graded(queries, ["a"] * GIVE_UP)
+    server.ODD = ()
+    assert scorer(server)(queries[1:2], ["a"]) == pytest.approx([0.75 / 9])
 
 
 def test_the_budget_is_that_of_all_calls_in_the_cache(judge_server, scorer, tmp_path):
