@@ -93,9 +93,9 @@ class JudgeScorer(Reward):
     def _refuse_silence(self, judged: dict[Pair, Judged]) -> None:
         """Raises ValueError once GIVE_UP queries in a row had no verdict on any of their answers:
         that is no longer about texts."""
+        heard = {query for (query, _), one in judged.items() if not one.unread}
         for query in dict.fromkeys(query for query, _ in judged):
-            silent = all(one.unread for pair, one in judged.items() if pair[0] == query)
-            self._unread_in_a_row = self._unread_in_a_row + 1 if silent else 0
+            self._unread_in_a_row = 0 if query in heard else self._unread_in_a_row + 1
             if self._unread_in_a_row >= GIVE_UP:
                 many = f"{GIVE_UP} queries in a row had no verdict on any answer"
                 raise ValueError(f"the judge: {many}, the last {query!r:.60}; see what it answers")

@@ -116,6 +116,7 @@ def test_a_judge_as_a_part_of_a_sum_is_named_by_its_place(judge_server, given, t
     assert len(read_metrics(tmp_path / "run")) == 6
 
 
+@pytest.mark.slow
 def test_two_processes_are_graded_as_one(judge_server, given, tmp_path):
     """They share the cache, each asks about its part, and the second run asks about nothing."""
     server = judge_server("Grading")
