@@ -11,7 +11,7 @@ import annotated_types
 import yaml
 
 from lsp.settings.compose import CONF, compose
-from lsp.settings.config import Config
+from lsp.settings.config import Config, ModelShape
 from lsp.settings.reader import imported
 from lsp.settings.schema import PLUGGABLE, Hint, flat, hints_of, join
 
@@ -35,6 +35,9 @@ def settings_page() -> str:
         for choice, kind in _choices(name):
             lines += ["", f"`{name}={choice}`: {_sentence(kind)}"]
             lines += _table(name, kind, defaults)
+            for field, inner in hints_of(kind).items():
+                if dataclasses.is_dataclass(inner.kind) and inner.kind is not ModelShape:
+                    lines += _table(join(name, field), typing.cast(type, inner.kind), defaults)
     return "\n".join(lines) + "\n"
 
 

@@ -14,16 +14,16 @@ from pathlib import Path
 from typing import IO, Any
 
 from eval.answers import ready_answers, write_answers
-from eval.cache import VerdictCache
 from eval.contracts import EvaluationContext, Judge
 from eval.judge_check import check_table
 from eval.plan import Answers, cost_text, make_plan, orders_of, plan_text
 from eval.results import Judged, check_results, results_table, save, summarise, verdict_lines
 from eval.settings import EvaluateConfig, read_settings
-from eval.spending import dollars, prices, shutdown_warning
 from eval.tracking import track_evaluation
 from eval.types import Instruction, Pair, Verdict
 from lsp.errors import ConfigError, Problem, RunError
+from lsp.judging.cache import VerdictCache
+from lsp.judging.spending import dollars, prices, shutdown_warning
 from lsp.model.out_of_memory import OutOfMemory, memory_guard
 from lsp.run.folder import lock_run
 from lsp.tools.text import duration, visible

@@ -13,10 +13,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
-from eval.cache import VerdictCache
-from eval.spending import UNKNOWN, Prices
 from eval.types import Instruction, Pair, Question, Verdict
 from lsp.contracts import PartSettings
+from lsp.judging.cache import VerdictCache
+from lsp.judging.spending import UNKNOWN, Prices
 from lsp.settings.schema import setting, settings
 
 EvaluateConfig = Any  # eval.settings.EvaluateConfig, which is made of the classes below
@@ -71,7 +71,7 @@ class JudgeSettings(PartSettings):
     """Who compares answers."""
 
     model: str
-    """Its name in results and in conf/evaluate/judges.json, which has prices."""
+    """Its name in results and in conf/judges.json, which has prices."""
     order: Literal["both", "one"] = "one"
     """Which of the two orders each pair is shown in; ``one`` is the seeded order of AlpacaEval."""
     order_seed: int = 0

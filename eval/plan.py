@@ -1,18 +1,20 @@
 """Settings go in, what an evaluation will do comes out, before anything loads or is paid for."""
 
+import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from eval.answers import Sampling, Side, answers_so_far, base_side, ready_answers, resolve_side
-from eval.cache import digest
 from eval.contracts import EvaluationContext, JudgeSettings
 from eval.settings import EvaluateConfig
-from eval.spending import prices
 from eval.template import read_template
 from eval.types import Instruction, Pair
 from eval.win_rate import seeded_switch
 from lsp.errors import RunError
+from lsp.judging.spending import prices
 
 
 @dataclass(frozen=True)
@@ -80,6 +82,11 @@ def make_plan(config: EvaluateConfig) -> Plan:
     return Plan(instructions, *sides, folder)
 
 
+def digest(value: Any) -> str:
+    """A short hash of plain values."""
+    return hashlib.sha256(json.dumps(value).encode()).hexdigest()[:16]
+
+
 def orders_of(judge: JudgeSettings, pair: Pair) -> list[bool]:
     """Whether the model's answer is shown first, for each call. The seeded order of AlpacaEval
     shows the baseline first unless it switches."""
@@ -123,7 +130,7 @@ def cost_text(judge: JudgeSettings, pairs: Sequence[Pair]) -> str:
     tokens, counted_by = count_tokens(judge, prompts)
     price = prices(judge.model)
     if price.input is None:
-        dollars = "dollars unknown: the judge is not in conf/evaluate/judges.json"
+        dollars = "dollars unknown: the judge is not in conf/judges.json"
     else:
         dollars = f"{price.usd(tokens, len(prompts) * judge.max_tokens):.2f} dollars (judges.json)"
     return f"  {len(prompts)} calls, {tokens:,} prompt tokens ({counted_by}), {dollars}"

@@ -11,14 +11,13 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from eval import win_rate
-from eval.cache import digest
 from eval.contracts import JudgeSettings
 from eval.judge_check import Published, agreement, longer_rate
-from eval.plan import Plan, orders_of
+from eval.plan import Plan, digest, orders_of
 from eval.settings import EvaluateConfig
-from eval.spending import day, dollars
 from eval.types import Pair, Verdict
 from lsp.files import next_free, write_json, write_json_lines
+from lsp.judging.spending import day, dollars
 from lsp.tools.text import text_table
 from lsp.tracking.reader import DamagedFile, read_json
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, distribution
 
 from lsp.errors import RunError
+from lsp.judging.client import as_messages
 from lsp.settings.prompts import fill
 
 FIRST, SECOND = "m", "M"
@@ -38,13 +39,11 @@ class Template:
     turns: tuple[tuple[str, str], ...]
 
     def messages(self, instruction: str, first: str, second: str) -> list[dict[str, str]]:
-        """The chat messages that ask about two outputs. A lone surrogate, which has no UTF-8 form,
-        is written as its backslash escape (in JSON that is the same text)."""
+        """The chat messages that ask about two outputs."""
         fields = {"instruction": instruction, "output_m": first, "output_M": second}
         data = json.dumps(fields, ensure_ascii=False, indent=1)
         texts = {"data": data, "instruction": instruction, "output_1": first, "output_2": second}
-        texts = {k: text.encode("utf-8", "backslashreplace").decode() for k, text in texts.items()}
-        return [{"role": role, "content": fill(turn, texts)} for role, turn in self.turns]
+        return as_messages([(role, fill(turn, texts)) for role, turn in self.turns])
 
 
 OWN = Template("own", (("system", SYSTEM), ("user", USER)))

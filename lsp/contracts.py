@@ -86,6 +86,11 @@ class PartSettings(ABC):
         heavy: settings are refused within seconds."""
         return ()
 
+    def may_change(self) -> Sequence[str]:
+        """Settings of it that a resumed run may have otherwise: how its work is cut and how others
+        are asked, never what comes out."""
+        return ()
+
     def check(self, context: BuildContext) -> None:
         """Raises what ``build`` would, as far as config and chat tell: before weights load."""
         return None
@@ -146,6 +151,10 @@ class RewardSettings(PartSettings):
 
     def uncounted(self) -> Sequence[str]:
         """What it needs that a plan cannot count, in words."""
+        return ()
+
+    def calls(self, config: Config) -> Sequence[str]:
+        """Lines of a plan on what it asks of others, and what that may cost; empty: nothing."""
         return ()
 
     @abstractmethod

@@ -19,6 +19,14 @@ class Interrupted(Exception):
         self.signals = signals
 
 
+class PartFailed(ValueError):
+    """A part ended the run; other settings of ``part`` (``reward``) may help when it goes on."""
+
+    def __init__(self, part: str, text: str):
+        super().__init__(text)
+        self.part = part
+
+
 @dataclass(frozen=True)
 class Problem:
     """One mistake in the settings. ``fix`` is what to write instead. ``of_code``: they name code of

@@ -328,11 +328,12 @@ def hub_stub():
 
 @pytest.fixture
 def judge_server():
-    """Makes judges on loopback: ``judge_server(fault_rate=0.3)``."""
+    """Makes judges on loopback: ``judge_server(fault_rate=0.3)``; ``judge_server("Grading")``: one
+    of ``reward=judge``."""
     servers = []
 
-    def make(**settings):
-        servers.append(_load("judge_server").JudgeServer(**settings))
+    def make(kind="Judge", **settings):
+        servers.append(getattr(_load("judge_server"), f"{kind}Server")(**settings))
         return servers[-1]
 
     yield make

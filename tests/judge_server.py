@@ -118,3 +118,47 @@ class JudgeServer:
         handler.send_header("content-length", str(len(content)))
         handler.end_headers()
         handler.wfile.write(content)
+
+
+class GradingServer(JudgeServer):
+    """The judge of ``reward=judge``, by a rule: the grade of an answer is its length, 9 at most,
+    with probability 3/4, else 0. Of two answers it prefers the longer one with probability 0.9, a
+    tie's first. As an opponent it answers a query by its first two letters. An answer that holds
+    one of ODD's words meets that."""
+
+    ODD = ("REFUSED", "FILTERED", "MUMBLED", "TOO LONG", "BUSY")
+
+    def answer(self, handler, body, fault):
+        asked = body["messages"][-1]["content"]
+        odd = next((word for word in self.ODD if word in asked), fault)
+        if odd in ("TOO LONG", "BUSY", "401"):
+            status = {"TOO LONG": 400, "BUSY": 500, "401": 401}[odd]
+            self.send(handler, status, b'{"error": {"message": "context length exceeded"}}')
+            return
+        if odd in ("temperature", "max_tokens"):
+            told = f"Unsupported parameter: '{odd}' is not supported with this model."
+            self.send(handler, 400, json.dumps({"error": {"message": told}}).encode())
+            return
+        text, top, message = asked[:2], {}, {}
+        if "JSON" in asked:
+            texts = json.loads(asked.split("\n\n")[1])
+            if "answer" in texts:
+                text = str(min(9, len(texts["answer"])))
+                top = {text: 0.75, "0": 0.25} if text != "0" else {text: 1.0}
+            else:
+                text = "2" if len(texts["answer_2"]) > len(texts["answer_1"]) else "1"
+                top = {text: 0.9, {"1": "2", "2": "1"}[text]: 0.1}
+        if odd == "MUMBLED":
+            text, top = "perhaps a 7", {"perhaps": 1.0}
+        if odd == "REFUSED":
+            message = {"refusal": "I cannot grade this."}
+        listed = [{"token": token, "logprob": math.log(p)} for token, p in top.items()]
+        with_logprobs = self.logprobs and body.get("logprobs")
+        logprobs = {"content": [{"top_logprobs": listed}]} if with_logprobs else None
+        choice = {
+            "finish_reason": "content_filter" if odd == "FILTERED" else "stop",
+            "message": {"role": "assistant", "content": text, **message},
+            "logprobs": logprobs,
+        }
+        usage = {"prompt_tokens": 100, "completion_tokens": 1}
+        self.send(handler, 200, json.dumps({"choices": [choice], "usage": usage}).encode())

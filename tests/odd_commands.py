@@ -99,7 +99,8 @@ BROKEN = (
         "reward=callable",
         "data=tasks",
     ),
-    *("reward=http", "reward=weighted", "reward=skywork", "self_reward=likelihood", "method=grpo"),
+    *("reward=http", "reward=judge", "reward=judge_pairwise"),
+    *("reward=weighted", "reward=skywork", "self_reward=likelihood", "method=grpo"),
 )
 
 

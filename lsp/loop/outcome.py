@@ -3,12 +3,12 @@
 import traceback
 from pathlib import Path
 
-from lsp.errors import RunError
+from lsp.errors import PartFailed, RunError
 from lsp.loop.signals import StopRequests
 from lsp.model.out_of_memory import OutOfMemory
 from lsp.model.processes import is_collective_failure
 from lsp.run.commands import go_on_command, start_again_command
-from lsp.run.resume import MAY_CHANGE_ON_RESUME
+from lsp.run.resume import may_change
 from lsp.settings.config import Config
 from lsp.tools.secrets import scrub
 from lsp.tools.text import visible
@@ -49,10 +49,12 @@ def told(error: BaseException, config: Config, folder: Path, began: bool) -> Bas
         return KeyboardInterrupt(way_on)
     if isinstance(error, OutOfMemory):
         return RunError(
-            f"{advice}\n{KEPT}; with {', '.join(MAY_CHANGE_ON_RESUME)} written behind it, go on"
+            f"{advice}\n{KEPT}; with {', '.join(may_change(config))} written behind it, go on"
             f" with: {go_on_command(folder, 'reward')}\nwith others changed, start again from its"
             f" weights: {start_again_command(folder)}"
         )
+    if isinstance(error, PartFailed):
+        return RunError(f"{error}\ngo on with: {go_on_command(folder, error.part)}")
     if isinstance(error, ValueError):
         return RunError(f"{error}\n{way_on}")
     if isinstance(error, OSError):

@@ -5,6 +5,7 @@ python -m lsp.plan               ``scaling_table``, the table of docs/scaling.md
 """
 
 import json
+from collections.abc import Sequence
 from itertools import product
 from math import isnan
 from pathlib import Path
@@ -50,10 +51,16 @@ def plan(config: Config) -> str:
         f" at most {tokens * config.num_steps:,} sampled tokens",
         f"  run in    {config.run_dir or Path(config.runs_root) / '<run id>'}",
         *needs,
-        "  judge     no judge is asked in a run; `python -m eval run=<run> dry_run=true` tells what"
-        " a win rate costs",
+        *_labelled("reward", config.reward.calls(config)),
+        "  judge     no win rate is judged in a run; `python -m eval run=<run> dry_run=true` tells"
+        " what one costs",
     ]
     return "\n".join(lines)
+
+
+def _labelled(label: str, lines: Sequence[str]) -> list[str]:
+    """Lines of the plan under one label."""
+    return [f"  {'' if i else label:<10}{line}" for i, line in enumerate(lines)]
 
 
 def _needs(size: StepSize) -> list[str]:

@@ -19,6 +19,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from lsp.contracts import BuildContext, Reward, RewardSettings
+from lsp.errors import PartFailed
 from lsp.rewards.checked import RANGE, Range, checked, range_problems, refuse_outside
 from lsp.settings.schema import setting, settings
 from lsp.tools import http
@@ -54,6 +55,9 @@ class HttpReward(RewardSettings):
             reason = f"the environment variable {self.api_key_env} holds no key"
             problems.append((reason, "export it, without blanks, or say api_key_env=null"))
         return problems
+
+    def may_change(self) -> Sequence[str]:
+        return "batch_size", "concurrency", "timeout_seconds", "max_tries"
 
     @property
     def api_key(self) -> str:
@@ -141,8 +145,9 @@ class HttpScorer(Reward):
                 )
             pause = retry_after(response.headers.get("retry-after", ""))
             self._quiet_until = max(self._quiet_until, time.monotonic() + pause)
-        raise ValueError(
+        raise PartFailed(
+            "reward",
             f"the reward server {settings.url} gave no rewards for {len(batch)} pairs in"
             f" {settings.max_tries} tries, the last: {problem}; see that it runs and speaks the"
-            " protocol of lsp/rewards/http.py, or raise timeout_seconds or max_tries"
+            " protocol of lsp/rewards/http.py, or raise timeout_seconds or max_tries",
         )

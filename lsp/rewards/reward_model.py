@@ -47,6 +47,9 @@ class ClassifierReward(RewardSettings):
             return ()
         return [(f"reward.name {NO_MODEL}", "write a path, or <owner>/<name>")]
 
+    def may_change(self) -> Sequence[str]:
+        return ("max_tokens",)
+
     def own_models(self) -> Sequence[OwnModel]:
         try:
             shape, unknown = shape_of(self.name, self.shape, "reward.shape"), ""

@@ -49,6 +49,13 @@ class WeightedReward(RewardSettings):
     def uncounted(self) -> Sequence[str]:
         return [text for part in self.parts.values() for text in part.reward.uncounted()]
 
+    def calls(self, config: Config) -> Sequence[str]:
+        return [text for part in self.parts.values() for text in part.reward.calls(config)]
+
+    def may_change(self) -> Sequence[str]:
+        parts = self.parts.items()
+        return [f"parts.{n}.reward.{key}" for n, part in parts for key in part.reward.may_change()]
+
     def problems(self, config: Config) -> Sequence[tuple[str, str]]:
         problems = []
         if not any(part.weight for part in self.parts.values()):

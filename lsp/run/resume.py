@@ -1,7 +1,7 @@
 """``resume=<run folder or id>`` or ``resume=auto`` goes in, the run to go on with comes out.
 
 The saved config is the config: only keys given on the command line are compared with it, and a
-difference is refused, but for ``num_steps``, which may grow, and MAY_CHANGE_ON_RESUME. Everything
+difference is refused, but for ``num_steps``, which may grow, and what ``may_change``. Everything
 past the checkpoint moves to ``superseded-K/``, so ``trace/``, ``metrics.jsonl`` and
 ``alerts.jsonl`` are always one line of history; damage before it needs consent (``accept_gap``).
 All randomness is a function of (seed, step), so the rows that follow are those of a run that was
@@ -59,13 +59,19 @@ MAY_CHANGE_ON_RESUME = (
     "rollout.max_tokens",
     "optim.micro_batch_tokens",
     "optim.gradient_checkpointing",
-    "reward.max_tokens",
     "hardware.offload",
     "hardware.parallel",
     "hardware.gpus",
 )
 """How a step's work is cut into parts and shared out: a resumed run may change it.
 Sums are then rounded in another order; nothing else changes."""
+
+
+def may_change(config: Config) -> tuple[str, ...]:
+    """Keys that a resumed run may have otherwise, beside ``num_steps``."""
+    return (*MAY_CHANGE_ON_RESUME, *(f"reward.{name}" for name in config.reward.may_change()))
+
+
 FREE_KEYS = ("resume", "run_dir", "runs_root", "dry_run", "accept_gap")
 """Given on the command line to find the run and to go on with it, not to change it."""
 
@@ -169,7 +175,7 @@ def _trusting(folder: Path) -> str:
 def _agreed(saved: Config, composed: Config, overrides: Sequence[str], folder: Path) -> Config:
     """The saved config, with what may change as given."""
     old_values, new_values = flat(saved), flat(composed)
-    differences = []
+    differences, changeable = [], may_change(saved)
     for text in overrides:
         key = key_of(text)
         if key in FREE_KEYS:
@@ -177,17 +183,17 @@ def _agreed(saved: Config, composed: Config, overrides: Sequence[str], folder: P
         names = [n for n in old_values | new_values if n == key or n.startswith(f"{key}.")]
         for name in names or ([key] if (CONF / key.replace(".", "/")).is_dir() else []):
             old, new = old_values.get(name), new_values.get(name)
-            may_change = name in MAY_CHANGE_ON_RESUME and name in old_values
-            if may_change or (name == "num_steps" and new >= old):
+            free = name in changeable and name in old_values
+            if free or (name == "num_steps" and new >= old):
                 saved = with_value(saved, name, new)
             elif old != new:
                 differences.append(f"  {name}: the run has {old}, the command line says {new}")
     if differences:
         raise RunError(
             f"the run {folder} was started with other settings:\n"
-            + "\n".join(differences)
+            + "\n".join(dict.fromkeys(differences))
             + f"\nleave them out to go on with the run as it is ({go_on_command(folder)}), or start"
-            f" a new run; only num_steps may grow, and {', '.join(MAY_CHANGE_ON_RESUME)} may change"
+            f" a new run; only num_steps may grow, and {', '.join(changeable)} may change"
         )
     if problems := config_rules(saved):
         raise ConfigError(problems)

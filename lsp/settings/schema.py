@@ -76,8 +76,26 @@ def flat_tree(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 def with_value(config: Settings, key: str, value: Any) -> Settings:
     """A copy with another value under one dotted key."""
     name, _, rest = key.partition(".")
+    if isinstance(config, dict):  # settings by names of the user's
+        return {**config, name: with_value(config[name], rest, value)}  # type: ignore[return-value]
     inner = with_value(getattr(config, name), rest, value) if rest else value
     return dataclasses.replace(config, **{name: inner})  # type: ignore[type-var]
+
+
+def key_of_part(node: Any, part: Any) -> str | None:
+    """The dotted key under which settings, or groups of them, hold a part; None where they do
+    not."""
+    children: Mapping[str, Any] = {}
+    if isinstance(node, dict):
+        children = node
+    elif dataclasses.is_dataclass(node):
+        children = {field.name: getattr(node, field.name) for field in dataclasses.fields(node)}
+    for name, child in children.items():
+        if child is part:
+            return name
+        if rest := key_of_part(child, part):
+            return join(name, rest)
+    return None
 
 
 def join(path: str, name: str) -> str:

@@ -34,6 +34,12 @@ def _name(match: re.Match[str]) -> str:
     return "␡" if code == 0x7F else f"⟦U+{code:04X}⟧"
 
 
+def as_utf8(text: str) -> str:
+    """The text with its backslash escape (which is the same text in JSON) for each half of a
+    surrogate pair, which has no UTF-8."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
 def page_json(value: Any) -> str:
     """JSON that ends no script element, whatever it holds. ValueError for numbers not finite."""
     text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)

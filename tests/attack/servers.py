@@ -35,11 +35,11 @@ def ask_reward(url: str, seconds: float, work: Path) -> None:
 
 
 def ask_judge(url: str, seconds: float, work: Path) -> None:
-    from eval.cache import VerdictCache
-    from eval.judge import ChatClient, ChatJudge
-    from eval.spending import Prices
+    from eval.judge import ChatJudge, PairJudge
     from eval.types import Pair
     from lsp.errors import RunError
+    from lsp.judging.cache import VerdictCache
+    from lsp.judging.spending import Prices
 
     settings = ChatJudge(
         model="judge-1",
@@ -59,7 +59,7 @@ def ask_judge(url: str, seconds: float, work: Path) -> None:
         max_tokens_name="max_tokens",
         temperature=0.0,
     )
-    judge = ChatClient(settings, KEY, VerdictCache(work / "cache.sqlite"), Prices(100.0, 100.0))
+    judge = PairJudge(settings, KEY, VerdictCache(work / "cache.sqlite"), Prices(100.0, 100.0))
     pair = Pair(0, "s", "a question", "one", "two")
     (verdict,) = asyncio.run(judge.judge_all([(pair, True)], lambda verdict: None))
     if verdict.preference is not None:

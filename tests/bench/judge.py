@@ -15,10 +15,10 @@ import tempfile
 import time
 from pathlib import Path
 
-from eval.cache import VerdictCache
-from eval.judge import ChatClient, ChatJudge
-from eval.spending import UNKNOWN
+from eval.judge import ChatJudge, PairJudge
 from eval.types import Pair
+from lsp.judging.cache import VerdictCache
+from lsp.judging.spending import UNKNOWN
 
 CALLS, SECONDS, IN_FLIGHT = 1610, 0.5, 64
 
@@ -49,7 +49,7 @@ def main(faults: bool) -> None:
     questions = [(pair, first) for pair in pairs for first in (True, False)]
     with tempfile.TemporaryDirectory() as folder:
         cache = VerdictCache(Path(folder) / "verdicts.sqlite")
-        judge = ChatClient(settings, "key", cache, UNKNOWN)
+        judge = PairJudge(settings, "key", cache, UNKNOWN)
         wall, cpu = time.perf_counter(), time.process_time()
         verdicts = asyncio.run(judge.judge_all(questions, lambda verdict: None))
         wall, cpu = time.perf_counter() - wall, time.process_time() - cpu

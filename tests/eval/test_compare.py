@@ -8,8 +8,8 @@ import pytest
 from eval.__main__ import evaluate, main
 from eval.compare import compare, read_evaluation
 from eval.compare import main as compare_main
-from eval.judge import Pair
 from eval.settings import read_settings
+from eval.types import Pair
 from eval.verifier import VerifierJudge
 from lsp.errors import RunError
 

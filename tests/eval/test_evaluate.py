@@ -13,12 +13,12 @@ from pathlib import Path
 import pytest
 
 from eval.__main__ import evaluate, evaluation_folder, main
-from eval.cache import VerdictCache
 from eval.contracts import EvaluationContext
 from eval.results import results_table
 from eval.settings import read_settings
-from eval.spending import known_judges, shutdown_warning
 from lsp.errors import ConfigError, RunError
+from lsp.judging.cache import VerdictCache
+from lsp.judging.spending import known_judges, shutdown_warning
 
 SETS = ["koala", "vicuna"]
 

@@ -4,19 +4,15 @@ import asyncio
 import json
 import math
 import re
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
-from eval.cache import VerdictCache, content_key
-from eval.judge import GIVE_UP, ChatClient, ChatJudge, JudgeRefuses
-from eval.replies import preference_of
-from eval.spending import BudgetReached, Prices, Spending
+from eval.judge import ChatJudge, PairJudge, preference_of
 from eval.template import OWN
 from eval.types import Pair
-from lsp.errors import RunError
+from lsp.judging.cache import VerdictCache
+from lsp.judging.client import GIVE_UP, JudgeRefuses
+from lsp.judging.spending import BudgetReached, Prices
 from lsp.tools.retry import retry_after
 
 
@@ -57,7 +53,7 @@ def pairs_of(count):
 
 
 def judge_all(server, cache, pairs, prices=None, **changes):
-    judge = ChatClient(config_of(server, **changes), "k", cache, prices or Prices(1.0, 1.0))
+    judge = PairJudge(config_of(server, **changes), "k", cache, prices or Prices(1.0, 1.0))
     questions = [(pair, first) for pair in pairs for first in (True, False)]
     arrived = []
     verdicts = asyncio.run(judge.judge_all(questions, arrived.append))
@@ -138,7 +134,7 @@ def test_the_budget_stops_before_it_is_passed_and_keeps_what_was_paid(judge_serv
     server = judge_server(delay=0.01)
     cache = VerdictCache(tmp_path / "v.sqlite")
     prices = Prices(input=100.0, output=100.0)  # a call costs 0.0101, at worst about 0.1
-    judge = ChatClient(config_of(server, max_usd=0.5, concurrency=4), "k", cache, prices)
+    judge = PairJudge(config_of(server, max_usd=0.5, concurrency=4), "k", cache, prices)
     questions = [(pair, first) for pair in pairs_of(50) for first in (True, False)]
     arrived = []
     says = r"judge.max_usd=0.5 is reached after (\d+) of 100 verdicts; they are kept, so the same"
@@ -149,24 +145,6 @@ def test_the_budget_stops_before_it_is_passed_and_keeps_what_was_paid(judge_serv
     assert len(arrived) == judge.calls == round(judge.spending.spent / 0.0101)
     kept = sum(cache.get(judge.key(judge.request(p, f))) is not None for p, f in questions)
     assert kept == len(arrived)
-
-
-def test_a_reservation_waits_for_calls_in_flight_and_is_refused_once_there_are_none():
-    async def by_hand():
-        spending = Spending(limit=1.0)
-        await spending.reserve(0.6)
-        waiting = asyncio.create_task(spending.reserve(0.8))
-        await asyncio.sleep(0)
-        assert not waiting.done() and spending.reserved == 0.6
-        await spending.settle(0.6, 0.2)  # 0.4 of the reservation come back: 0.2 + 0.8 fit
-        await waiting
-        assert (spending.spent, spending.reserved, spending.at_most) == (0.2, 0.8, False)
-        await spending.settle(0.8, None)  # nobody knows what it was, so it counts whole
-        assert (spending.spent, spending.reserved, spending.at_most) == (1.0, 0.0, True)
-        with pytest.raises(BudgetReached):
-            await spending.reserve(0.01)
-
-    asyncio.run(by_hand())
 
 
 def test_a_wrong_key_ends_it_at_once(judge_server, tmp_path):
@@ -262,31 +240,3 @@ def test_hostile_text_stays_a_field(text):
             "output_m": text if first else "fine",
             "output_M": "fine" if first else text,
         }
-
-
-def test_two_connections_share_a_cache(tmp_path):
-    one, two = VerdictCache(tmp_path / "v.sqlite"), VerdictCache(tmp_path / "v.sqlite")
-    key = content_key({"a": "\ud800", "b": 1})
-    one.put(key, {"text": "m"})
-    two.put(key, {"text": "M"})
-    assert two.get(key)["text"] == "m" and two.get("other") is None
-    one.close()
-    two.close()
-
-
-def test_many_processes_open_a_cache_at_once(tmp_path):
-    code = (
-        "import sys\nfrom pathlib import Path\nfrom eval.cache import VerdictCache\n"
-        "for i in range(20): VerdictCache(Path(sys.argv[1]) / f'{i}.sqlite').close()"
-    )
-    command, root = [sys.executable, "-c", code, str(tmp_path)], Path(__file__).parents[2]
-    processes = [
-        subprocess.Popen(command, cwd=root, stderr=subprocess.PIPE, text=True) for _ in range(3)
-    ]
-    assert [process.communicate(timeout=600)[1] for process in processes] == [""] * 3
-
-
-def test_a_file_that_is_no_cache_is_one_message(tmp_path):
-    (tmp_path / "v.sqlite").write_bytes(b"no database, but long enough to be read as one" * 50)
-    with pytest.raises(RunError, match="cannot be read .*; restore the file, or move it away"):
-        VerdictCache(tmp_path / "v.sqlite")

@@ -14,13 +14,14 @@ from bad_answers import (
     says,
 )
 
-from eval.cache import VerdictCache
-from eval.judge import ChatClient, ChatJudge, JudgeRefuses
+from eval.judge import ChatJudge, PairJudge
 from eval.results import Judged, verdict_lines
 from eval.settings import read_settings
-from eval.spending import Prices
 from eval.types import Pair
 from lsp.errors import ConfigError
+from lsp.judging.cache import VerdictCache
+from lsp.judging.client import JudgeRefuses
+from lsp.judging.spending import Prices
 
 KEY = "q7-Judge_Key.0123456789"
 BAD = {**FOR_JUDGE, **ENDLESS, **redirects("http://127.0.0.1:9/")}
@@ -44,7 +45,7 @@ def ask(tmp_path, monkeypatch):
             "max_tokens_name": "max_tokens", "temperature": 0.0, **changes,
         }  # fmt: skip
         cache = VerdictCache(tmp_path / f"{len(servers)}.sqlite")
-        judge = ChatClient(ChatJudge(**settings), KEY, cache, prices)
+        judge = PairJudge(ChatJudge(**settings), KEY, cache, prices)
         each = [Pair(i, "s", f"question {i}", "one", "two") for i in range(pairs)]
         questions = [(pair, first) for pair in each for first in (True, False)]
         return asyncio.run(judge.judge_all(questions, lambda v: None)), judge, servers[-1]

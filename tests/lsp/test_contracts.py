@@ -151,5 +151,6 @@ def test_queries_are_any_sequence_and_a_tracker_may_be_none():
 
 def test_what_a_reward_declares_unless_it_says_otherwise():
     assert (Whole().range, Whole().own_models(), Whole().uncounted()) == (None, (), ())
+    assert list(Whole().calls(None)) == list(Whole().may_change()) == []
     assert Scorer().details() == {} and Scorer().offload() is None
     assert list(Whole().problems(None)) == []

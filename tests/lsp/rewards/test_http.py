@@ -2,6 +2,7 @@
 
 import json
 import logging
+import shlex
 import socket
 import threading
 import time
@@ -333,6 +334,13 @@ def test_a_run_on_verifier_and_server(
         RunError, match=r"(?s)refuses: HTTP 404.*\ngo on with: python run.py resume="
     ):
         start([f"resume={folder}", "num_steps=4"])
-    server.always = ""
-    start([f"resume={folder}", "num_steps=4"])
+    # How it is asked may change behind the command that is printed, what it is asked may not.
+    server.always = "500"
+    with pytest.raises(RunError, match="gave no rewards") as raised:
+        start([f"resume={folder}", "num_steps=4"])
+    command = shlex.split(str(raised.value).split("\ngo on with: python run.py ")[1])
+    server.always, served = "", "reward.parts.served.reward"
+    with pytest.raises(RunError, match=rf"(?s){served}.url: .*{served}.max_tries may change"):
+        start([*command, "num_steps=4", f"{served}.url=http://127.0.0.1:9"])
+    start([*command, "num_steps=4", f"{served}.max_tries=9"])
     assert [line["step"] for line in read_metrics(folder)] == [1, 2, 3, 4]

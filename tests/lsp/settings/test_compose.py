@@ -16,6 +16,13 @@ from lsp.settings.schema import flat, to_tree
 NEEDED = {
     "http": ["reward.url=http://host/r"],
     "callable": ["reward.path=math.dist"],
+    "judge": ["reward.model=j", "reward.api_key_env=null"],
+    "judge_pairwise": [
+        "reward.model=j",
+        "reward.api_key_env=null",
+        "reward.opponent.model=o",
+        "reward.opponent.api_key_env=null",
+    ],
     "pool": ["checkpoint.keep=3"],
 }
 METHODS = ["lsp", "lsp_zero", "grpo", "untrained_challenger", "frozen_challenger"]

@@ -26,6 +26,7 @@ from lsp.settings.schema import (
     flat,
     flat_tree,
     hints_of,
+    key_of_part,
     settings,
     to_tree,
     with_value,
@@ -82,6 +83,18 @@ def test_one_value_is_changed_in_a_copy():
     assert with_value(changed, "optim.lr", config.optim.lr) == config
     with pytest.raises(ValidationError):
         with_value(config, "optim.lr", -1.0)
+
+
+def test_a_part_is_found_by_its_key_and_changed_in_a_group_of_the_users_names():
+    config = compose(["reward=weighted", "+reward@reward.parts.mine.reward=concise",
+                      "+reward.parts.mine.weight=1", "tracker=none"])  # fmt: skip
+    mine = config.reward.parts["mine"].reward
+    assert key_of_part(config, mine) == "reward.parts.mine.reward"
+    assert key_of_part(config, config.reward) == "reward"
+    assert key_of_part(config, object()) is None
+    changed = with_value(config, "reward.parts.mine.reward.words", 7)
+    assert (changed.reward.parts["mine"].reward.words, mine.words) == (7, 30)
+    assert changed.reward.parts["verifier"] is config.reward.parts["verifier"]
 
 
 def test_hints_are_taken_apart():

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lsp.tools.text import duration, folded, markdown_table, text_table, visible
+from lsp.tools.text import as_utf8, duration, folded, markdown_table, text_table, visible
 
 
 @pytest.mark.parametrize(
@@ -55,3 +55,8 @@ def test_tables_by_hand():
     assert markdown_table(["", "rate"], rows[1:]) == (
         "|  | rate |\n|---|---|\n| koala | 1.5 |\n| b |  |\n"
     )
+
+
+def test_half_a_surrogate_pair_is_written_as_its_escape():
+    assert as_utf8("é \ud83c 🎲") == "é \\ud83c 🎲"
+    as_utf8("\udfff").encode()

@@ -12,6 +12,7 @@ import json
 import sqlite3
 import time
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -47,10 +48,14 @@ class VerdictCache:
         row = self._execute(query, (key,)).fetchone()
         return {**json.loads(row[0]), "created": row[1]} if row else None
 
-    def put(self, key: str, response: dict[str, Any]) -> None:
-        """Store a response; the first one stays where two processes asked the same."""
+    def put(self, key: str, response: dict[str, Any]) -> dict[str, Any]:
+        """Store a response; what is stored then: the first one, where two processes asked the
+        same."""
         row = (key, json.dumps(response), time.time())
         self._execute("INSERT OR IGNORE INTO verdicts VALUES (?, ?, ?)", row)
+        stored = self.get(key)
+        assert stored is not None
+        return stored
 
     def begin_call(self, key: str, worst_usd: float) -> None:
         """A call is about to be made; until it is settled it counts as its worst."""
@@ -67,13 +72,21 @@ class VerdictCache:
         rows = [row for key in set(keys) for row in self._execute(query, (key,))]
         return sum(count for count, _ in rows), sum(usd for _, usd in rows)
 
+    def spent(self) -> float:
+        """Dollars of all calls ever begun, lost answers and those in flight at their worst."""
+        (usd,) = self._execute("SELECT COALESCE(SUM(usd), 0.0) FROM calls").fetchone()
+        return float(usd)
+
     def close(self) -> None:
         self._connection.close()
 
 
-def digest(value: Any) -> str:
-    """A short hash of plain values."""
-    return hashlib.sha256(json.dumps(value).encode()).hexdigest()[:16]
+def spent_of(path: Path) -> float:
+    """Dollars that the calls of a cache have cost; 0 where there is no such file."""
+    if not path.exists():
+        return 0.0
+    with closing(VerdictCache(path)) as cache:
+        return cache.spent()
 
 
 def content_key(request: dict[str, Any]) -> str:

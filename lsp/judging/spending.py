@@ -1,6 +1,6 @@
 """What a judge costs and how fast it may be asked: calls go in, dollars and waits come out.
 
-conf/evaluate/judges.json is the dated table of judges: prices and announced shutdowns.
+conf/judges.json is the dated table of judges: prices and announced shutdowns.
 """
 
 import asyncio
@@ -31,7 +31,7 @@ UNKNOWN = Prices(None, None)
 
 def known_judges() -> dict[str, dict[str, Any]]:
     """Name -> prices and shutdown of each judge of the table."""
-    table = json.loads((CONF / "evaluate" / "judges.json").read_text(encoding="utf-8"))
+    table = json.loads((CONF / "judges.json").read_text(encoding="utf-8"))
     return dict(table["judges"])
 
 
@@ -59,7 +59,7 @@ def dollars(usd: float, at_most: bool) -> str:
 
 
 class BudgetReached(RunError):
-    """The next call could cost more than ``judge.max_usd`` allows."""
+    """The next call could cost more than ``max_usd`` allows."""
 
 
 @dataclass
@@ -104,7 +104,7 @@ class Spending:
 class Pace:
     """One rate for all calls, and one pause that any of them can ask for."""
 
-    requests_per_minute: int
+    requests_per_minute: float
     _next: float = field(default_factory=time.monotonic)
 
     async def wait(self) -> None:

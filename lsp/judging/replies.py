@@ -1,28 +1,29 @@
-"""What a judge's server sent goes in; a response that holds a verdict, or why there is none, comes
-out.
+"""What a chat server sent goes in; a response that says what was asked for, or why there is none,
+comes out.
 
-A label is read by one strict rule (``label_of``), and everything that is not one is named by its
-reason: no answer is guessed, and none is asked for again that cannot come.
+A judge is asked for one of a few ``labels`` (m or M, a grade's digit). A label is read by one
+strict rule (``label_of``), and everything that is not one is named by its reason: no answer is
+guessed, and none is asked for again that cannot come. Without labels any text is an answer.
 """
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from eval.template import FIRST, SECOND
-from eval.win_rate import label_preference
 from lsp.tools.http import NoAnswer, read_json, safe, said, text_of
 from lsp.tools.retry import may_pass
 
 Response = dict[str, Any]
 """What is kept of a chat completion: ``text``, and ``top_logprobs``, [token, log-prob] of each."""
 Request = Mapping[str, Any]
+Labels = Sequence[str] | None
+"""What an answer can be, each one token as a rule; None: any text."""
 
-_LABEL = re.compile(r"(\*\*|[\"'`]|)([mM])(?:\.\1|\1\.?)")
+_MARKS = r"(\*\*|[\"'`]|)"
 _REFUSED_PARAMETER = re.compile(
     r"support|not (?:allowed|permitted|enabled|available)|unrecogni[sz]ed|unknown|unexpected"
     r"|instead|deprecated|only the default|greater than|cannot|invalid|extra",
@@ -41,6 +42,11 @@ class NoVerdict:
     text: str
     final: bool = False
 
+    @property
+    def of_texts(self) -> bool:
+        """Whether it is about what was shown or said; else about the server, at that time."""
+        return self.reason in ("length", "refusal", "content_filter", "unreadable", "refused")
+
 
 @dataclass(frozen=True)
 class Fault:
@@ -58,10 +64,11 @@ class Fault:
         return said(self.status, words) if self.of_status else f"an error inside a 200: {words}"
 
 
-def label_of(text: str) -> str | None:
-    """``m`` or ``M`` where a text is that label and nothing else: blanks around it, a full stop and
-    one pair of ``**``, quotes or backticks may be there. None for any other text."""
-    match = _LABEL.fullmatch(after_reasoning(text).strip())
+def label_of(text: str, labels: Sequence[str]) -> str | None:
+    """The label where a text is one and nothing else: blanks around it, a full stop and one pair of
+    ``**``, quotes or backticks may be there. None for any other text."""
+    any_label = "|".join(map(re.escape, labels))
+    match = re.fullmatch(rf"{_MARKS}({any_label})(?:\.\1|\1\.?)", after_reasoning(text).strip())
     return match[2] if match else None
 
 
@@ -73,8 +80,9 @@ def after_reasoning(text: str) -> str:
     return text.rpartition("</think>")[2] if "<think>" not in text else text
 
 
-def read_response(body: Any, request: Request) -> Response | NoVerdict | Fault:
-    """What a 200 says: a label, or log-probs in which one is the likeliest token."""
+def read_response(body: Any, request: Request, labels: Labels) -> Response | NoVerdict | Fault:
+    """What a 200 says: a label, or log-probs in which one is the likeliest token; a text that is
+    not empty where there are no labels."""
     choices = body.get("choices") if isinstance(body, dict) else None
     choice = choices[0] if isinstance(choices, list) and choices else None
     for told in (body, choice):
@@ -95,15 +103,19 @@ def read_response(body: Any, request: Request) -> Response | NoVerdict | Fault:
         message.get(name) for name in ("reasoning", "reasoning_content")
     )
     limit = request.get("max_tokens", request.get("max_completion_tokens"))
-    cut = f"cut at judge.max_tokens={limit}" if ended == "length" else ""
+    cut = f"cut at max_tokens={limit}" if ended == "length" else ""
     if not answer and cut:
-        return NoVerdict("length", f"{cut} before any answer; raise judge.max_tokens", final=True)
+        return NoVerdict("length", f"{cut} before any answer; raise max_tokens", final=True)
+    if labels is None:
+        if answer:
+            return {"text": answer}
+        return NoVerdict("unreadable", "an empty answer")
     # With reasoning before it the first token, whose log-probs come, is not the label.
     top = [] if reasoned else read_logprobs(choice.get("logprobs"))
     if isinstance(top, NoVerdict):
         return top
     response = {"text": safe(answer), "top_logprobs": top}
-    if preference_of(response, model_first=True) is None:
+    if label_logprobs(response, labels) is None:
         shown = f"unreadable answer {safe(answer or text or '', limit=80)!r}"
         return NoVerdict("unreadable", f"{shown} ({cut})" if cut else shown)
     return response
@@ -137,32 +149,45 @@ def _of_another_shape(what: str) -> NoVerdict:
     return NoVerdict("shape", f"an answer of another shape: {what}")
 
 
-def preference_of(response: Mapping[str, Any], model_first: bool) -> float | None:
-    """Preference in [1, 2] from a stored response; None where it holds no readable label.
+def label_logprobs(response: Mapping[str, Any], labels: Sequence[str]) -> list[float] | None:
+    """The log-prob of each label in a stored response, -inf of one that is not listed; None where
+    it holds no readable label.
 
-    With log-probs of the first token, where a label is the likeliest: ``label_preference`` of the
-    two, each with and without blanks around it. Else the label that the text is: a label that is
+    With log-probs of the first token, where a label is the likeliest: those of the labels, each
+    with and without blanks around it. Else the label that the text is has them all: a label that is
     only one of the unlikely tokens behind "I" or "Both" is no verdict."""
-    if read_from(response) == "logprobs":
-        by_label: dict[str, list[float]] = {FIRST: [], SECOND: []}
+    if read_from(response, labels) == "logprobs":
+        by_label: dict[str, list[float]] = {label: [] for label in labels}
         for token, logprob in response["top_logprobs"]:
             if token.strip() in by_label:
                 by_label[token.strip()].append(logprob)
         # log of each label's summed probabilities, -inf of none; nothing underflows.
-        of_m, of_M = (float(np.logaddexp.reduce(logprobs)) for logprobs in by_label.values())
-        return label_preference(of_m, of_M, switched=model_first)
-    label = label_of(response.get("text") or "")
-    if label is None:
+        return [float(np.logaddexp.reduce(logprobs)) for logprobs in by_label.values()]
+    said_label = label_of(response.get("text") or "", labels)
+    if said_label is None:
         return None
-    return 2.0 if (label == FIRST) == model_first else 1.0
+    return [0.0 if label == said_label else -math.inf for label in labels]
 
 
-def read_from(response: Mapping[str, Any]) -> str:
-    """``logprobs`` where a label is the likeliest of them, else ``text``, which gives whole
-    preferences alone."""
+def expected(response: Mapping[str, Any], values: Mapping[str, float]) -> float | None:
+    """The mean of the labels' ``values`` under their probabilities, as far as they are listed; None
+    where a stored response holds no readable label."""
+    logprobs = label_logprobs(response, tuple(values))
+    if logprobs is None:
+        return None
+    # Divided by the largest first, so that nothing underflows.
+    weights = [math.exp(logprob - max(logprobs)) for logprob in logprobs]
+    # Divided at last, so that rounding leaves no mean outside of its values.
+    weighted = sum(w * value for w, value in zip(weights, values.values(), strict=True))
+    return weighted / sum(weights)
+
+
+def read_from(response: Mapping[str, Any], labels: Sequence[str]) -> str:
+    """``logprobs`` where a label is the likeliest of them, else ``text``, which gives whole labels
+    alone."""
     top = response.get("top_logprobs") or []
     likeliest = max(top, key=lambda entry: entry[1], default=("", 0.0))[0].strip()
-    return "logprobs" if likeliest in (FIRST, SECOND) else "text"
+    return "logprobs" if likeliest in labels else "text"
 
 
 def tokens_of(usage: Any, most_prompt: int, most_answer: int) -> tuple[int, int] | None:
@@ -200,8 +225,8 @@ def fault_of(status: int, content: bytes | Mapping[str, Any]) -> Fault:
 
 
 def setting_that_mends(fault: Fault, request: Request) -> str | None:
-    """What to say on the command line where the server refuses a parameter that every request has;
-    None where it refuses something else, such as this one prompt."""
+    """The setting and its value that mend it where the server refuses a parameter that every
+    request has; None where it refuses something else, such as this one prompt."""
     text = fault.message
     if fault.status not in (400, 403, 422) or _CONTEXT.search(f"{fault.code} {text}"):
         return None
@@ -211,22 +236,22 @@ def setting_that_mends(fault: Fault, request: Request) -> str | None:
     limits = {"max_tokens": "max_completion_tokens", "max_completion_tokens": "max_tokens"}
     for name in named & {*limits}:
         if re.search(r"below minimum|at least", text):
-            return "judge.max_tokens=<more>"
+            return "max_tokens=<more>"
         if re.search(r"too large|above maximum|at most", text):
-            return "judge.max_tokens=<less>"
+            return "max_tokens=<less>"
         if _REFUSED_PARAMETER.search(text):
-            return f"judge.max_tokens_name={limits[name]}"
+            return f"max_tokens_name={limits[name]}"
     if not _REFUSED_PARAMETER.search(text):
         return None
     if "temperature" in named:
-        return "judge.temperature=null"
-    return "judge.logprobs=false" if named & {"logprobs", "top_logprobs"} else None
+        return "temperature=null"
+    return "logprobs=false" if named & {"logprobs", "top_logprobs"} else None
 
 
 def of_fault(fault: Fault) -> NoVerdict:
     """An error that leaves one question without a verdict, for good or until it is asked again."""
     if re.search(r"output limit was reached", fault.message):
-        return NoVerdict("length", f"{fault}; raise judge.max_tokens", final=True)
+        return NoVerdict("length", f"{fault}; raise max_tokens", final=True)
     if _FILTER.search(f"{fault.code} {fault.message}"):
         return NoVerdict("content_filter", str(fault), final=True)
     if may_pass(fault.status):
