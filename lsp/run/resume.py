@@ -57,6 +57,10 @@ from lsp.tracking.reader import (
 MAY_CHANGE_ON_RESUME = (
     "rollout.max_rows",
     "rollout.max_tokens",
+    "rollout.url",
+    "rollout.engine.concurrency",
+    "rollout.engine.timeout_seconds",
+    "rollout.engine.max_tries",
     "optim.micro_batch_tokens",
     "optim.gradient_checkpointing",
     "reward.max_tokens",
@@ -64,8 +68,8 @@ MAY_CHANGE_ON_RESUME = (
     "hardware.parallel",
     "hardware.gpus",
 )
-"""How a step's work is cut into parts and shared out: a resumed run may change it.
-Sums are then rounded in another order; nothing else changes."""
+"""How a step's work is cut into parts and shared out, and who is asked: a resumed run may change
+it. Sums are then rounded in another order; nothing else changes."""
 FREE_KEYS = ("resume", "run_dir", "runs_root", "dry_run", "accept_gap")
 """Given on the command line to find the run and to go on with it, not to change it."""
 
