@@ -339,3 +339,17 @@ def judge_server():
     for server in servers:
         server.server.shutdown()
         server.server.server_close()
+
+
+@pytest.fixture
+def vllm_stub(players):
+    """Makes vLLM servers on loopback that sample from the shipped base: ``vllm_stub(name=…)``."""
+    servers = []
+
+    def make(**settings):
+        servers.append(_load("vllm_stub").VllmStub(players.policy, **settings))
+        return servers[-1]
+
+    yield make
+    for server in servers:
+        server.close()
