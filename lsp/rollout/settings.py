@@ -92,11 +92,13 @@ class Vllm(EngineSettings):
             "the judge's texts": method.scores_quality
             and config.self_reward.written_tokens > 0
             and not adapters,
+            "answers of the base": config.eval is not None
+            and not (adapters and config.init.source == "base"),
         }
         if not any(written.values()):
             return ()
         who = ", ".join(name for name, here in written.items() if here)
-        return [f"rollout.engine=vllm: {who}: written in this process, whose models no server has"]
+        return [f"rollout.engine=vllm: written in this process, by models no server has: {who}"]
 
     def dtype_in(self, config: Config) -> str:
         """What the servers of a run compute in."""
