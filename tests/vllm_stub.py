@@ -54,8 +54,8 @@ class VllmStub:
             return 200, fault
         match path.split("?")[0]:
             case "/v1/models":
-                cards = [{"id": n, "max_model_len": self.max_model_len} for n in self.models]
-                return 200, {"data": cards}
+                limits = {name: None for name in self.models} | {self.name: self.max_model_len}
+                return 200, {"data": [{"id": n, "max_model_len": m} for n, m in limits.items()]}
             case "/metrics":
                 return 200, "" if self.room is None else METRICS.format(self.room)
             case "/v1/load_lora_adapter":

@@ -97,7 +97,7 @@ class _Completion(TypedDict):
 class _Model(TypedDict):
     __pydantic_config__ = EXACT
     id: str
-    max_model_len: int
+    max_model_len: int | None  # an adapter has none
 
 
 class _Models(TypedDict):
@@ -147,7 +147,7 @@ class Servers:
         if model not in served:
             names = ", ".join(http.safe(name) for name in served)
             raise ValueError(f"the server {url} serves {names}, and no {model!r}; {START}")
-        if (limit := served[model]["max_model_len"]) < tokens:
+        if (limit := served[model]["max_model_len"]) is not None and limit < tokens:
             raise ValueError(
                 f"the server {url} takes rows of {limit} tokens at most, and a row may have"
                 f" {tokens}; start it with a larger --max-model-len; {START}"

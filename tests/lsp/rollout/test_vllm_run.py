@@ -1,6 +1,10 @@
 """Whole runs whose rollouts come from a vLLM server on loopback (tests/vllm_stub.py)."""
 
+import os
 import socket
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -13,6 +17,7 @@ from lsp.settings.rules import warnings
 from lsp.tracking.reader import read_metrics, read_trace
 
 pytestmark = pytest.mark.usefixtures("without_pictures")
+ROOT = Path(__file__).parents[3]
 SMALL = ["num_queries=2", "group_size=2", "eval=none", "tracker=none", "rollout.temperature=3"]
 GRPO = [*SMALL, "method=grpo", "reward=pocket", "optim.lr=1e-2", "optim.warmup_steps=0"]
 
@@ -51,6 +56,21 @@ def test_the_challenger_asks_and_is_evaluated_through_the_server(vllm_stub, tmp_
     assert server.calls.count("/resume") == 2  # before step 1 and after it
     assert summary["last/eval/pocket/greedy_accuracy"] >= 0
     assert {body["model"] for body in server.bodies} == {POLICY}
+
+
+@pytest.mark.parametrize("parallel", [pytest.param("ddp", marks=pytest.mark.slow), "fsdp"])
+def test_two_processes_share_the_servers_and_write_the_rows_of_one(vllm_stub, tmp_path, parallel):
+    """The first one pushes; under FSDP what it pushes is whole."""
+    more = [*GRPO, "num_steps=3", "hardware=cpu", "runtime.threads=1"]
+    alone, server = vllm_stub(), vllm_stub()
+    start([*more, *asks(alone), f"run_dir={tmp_path / 'one'}"])
+    words = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    two = [*more, *asks(server), f"hardware.parallel={parallel}", f"run_dir={tmp_path / 'two'}"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    subprocess.run([*words, "run.py", *two], check=True, cwd=ROOT, env=environment)
+    assert rows_of(tmp_path / "two") == rows_of(tmp_path / "one")
+    assert server.calls.count("/resume") == alone.calls.count("/resume") == 3
+    assert len(server.bodies) == len(alone.bodies) == 3 * 4
 
 
 def test_a_server_that_is_gone_ends_the_run_which_goes_on_at_another_address(

@@ -15,7 +15,6 @@ import httpx2
 import pytest
 import torch
 
-from lsp.contracts import BuildContext
 from lsp.errors import RunError
 from lsp.loop.launch import start
 from lsp.model.processes import ALONE
@@ -98,7 +97,8 @@ class Server:
             return False
 
     def kill(self):
-        os.killpg(self.process.pid, signal.SIGKILL)
+        if self.process.poll() is None:
+            os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
 
 
@@ -125,14 +125,12 @@ def rows_of(folder):
     return [(row["step"], row["query"], row["answer"]) for row in read_trace(folder)]
 
 
-def engine_of(server):
-    config = compose(server.settings)
+def engine_of(server, *more):
+    """(players whose policy the server has, the engine in process beside it)."""
+    config = compose([*server.settings, *more])
     players = load_players(config, resolve_init(config))
     players.sync(0)
-    context = BuildContext(
-        config, chat=players.chat, end_ids=frozenset(players.engine.own.stop_ids.tolist())
-    )
-    return players, compose([]).rollout.engine.build(context)
+    return players, players.engine.own
 
 
 def test_the_servers_weights_are_the_trainers_after_every_sync(server, tmp_path):
@@ -167,17 +165,14 @@ def test_many_long_rows_at_once_do_not_end_the_server(server):
 
 
 def test_stop_strings_end_a_row_where_they_do_in_process(server):
-    settings = [*server.settings, "rollout.stop=[a]"]
-    config = compose(settings)
-    players = load_players(config, resolve_init(config))
-    players.sync(0)
+    players, own = engine_of(server, "rollout.stop=[a]")
     prompts = players.chat.encode([[("user", "copy bca")]])
     (group,) = players.engine.generate(players.policy, prompts, 16, 24, 1.0, KEY)
     stopped = [row for row in group if row.finish_reason == "stop"]
     assert stopped and all("a" not in row.text for row in group)
     for row in stopped:
         text = players.chat.tokenizer.decode(row.ids, skip_special_tokens=False)
-        assert text.index("a") == len(text) - 1 or row.ids[-1] in players.engine.own.stop_ids
+        assert text.find("a") == len(text) - 1 or row.ids[-1] in own.stop_ids
 
 
 def test_a_spoiled_push_is_caught(server, tmp_path, monkeypatch):
