@@ -69,7 +69,7 @@ class Vllm(EngineSettings):
     )
 
     def problems(self, config: Config) -> Sequence[tuple[str, str]]:
-        problems = [p for url in config.rollout.urls for p in _address_problems(url)]
+        problems = [p for url in config.rollout.urls for p in address_problems(url, "rollout.url")]
         if not config.rollout.urls and not config.resume:
             reason = "does not know its servers"
             problems.append((reason, "say rollout.url=http://127.0.0.1:8000, or [<url>,<url>]"))
@@ -118,13 +118,17 @@ class Vllm(EngineSettings):
     def build(self, context: BuildContext) -> VllmEngine:
         from lsp.rollout.vllm import VllmEngine
 
-        return VllmEngine(self, InProcess().build(context), context)
+        own, config = InProcess().build(context), context.config
+        adapters, model = config.model.lora.rank > 0, config.model
+        whose = (adapters, context.reference, context.engine)
+        return VllmEngine(self, own, config.rollout.urls, model.dtype, *whose)
 
 
-def _address_problems(url: str) -> list[tuple[str, str]]:
+def address_problems(url: str, key: str = "url") -> list[tuple[str, str]]:
+    """(reason, way out) of a setting that is to be a vLLM server's address."""
     if url.rstrip("/").endswith("/v1"):
-        return [(f"rollout.url={url} ends in /v1", "leave that out: http://host:port")]
-    return http.address_problems("rollout.url", url)
+        return [(f"{key}={url} ends in /v1", "leave that out: http://host:port")]
+    return http.address_problems(key, url)
 
 
 def check_texts(context: BuildContext) -> None:

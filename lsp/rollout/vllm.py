@@ -23,7 +23,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from lsp.batch import pad
-from lsp.contracts import BuildContext, Engine, Processes
+from lsp.contracts import Engine, Processes
 from lsp.model.chat import ChatFormat
 from lsp.model.context import answer_tokens
 from lsp.model.logprobs import completion_scores
@@ -65,19 +65,26 @@ class Held:
 
 
 class VllmEngine(Engine):
-    """Samples completions at the servers; ``own`` is the engine for models that they do not hold,
-    which stops where this one does."""
+    """Samples completions at the servers of ``urls``. ``own`` is the engine for models that they do
+    not hold, which stops where this one does; ``dtype`` is that of the models here. ``adapters``:
+    the policy's travel, and the servers hold the ``reference`` beside them. ``first``: the engine
+    that knows the same servers."""
 
-    def __init__(self, settings: Vllm, own: InProcessEngine, context: BuildContext):
-        config = context.config
+    def __init__(
+        self,
+        settings: Vllm,
+        own: InProcessEngine,
+        urls: Sequence[str],
+        dtype: str,
+        adapters: bool = False,
+        reference: PreTrainedModel | None = None,
+        first: Engine | None = None,
+    ):
         self.settings, self.own = settings, own
-        self.servers = Servers(settings, config.rollout.urls)
-        self.adapters = config.model.lora.rank > 0
-        self.reference = context.reference
-        self.exact = {settings.dtype_in(config), config.model.dtype} == {"float32"}
-        dtype = "float32" if self.exact else "bfloat16"
-        self.tolerance = settings.tolerance or TOLERANCE[dtype]
-        first = context.engine
+        self.servers = Servers(settings, urls)
+        self.adapters, self.reference = adapters, reference
+        self.exact = {settings.dtype or dtype, dtype} == {"float32"}
+        self.tolerance = settings.tolerance or TOLERANCE["float32" if self.exact else "bfloat16"]
         self.held = first.held if isinstance(first, VllmEngine) else Held()
 
     def sync(self, policy: PreTrainedModel, updates: int, processes: Processes) -> None:
