@@ -30,7 +30,7 @@ from lsp.model.logprobs import completion_scores
 from lsp.model.lora import ADAPTER
 from lsp.rollout.in_process import InProcessEngine
 from lsp.rollout.texts import completion_texts
-from lsp.rollout.vllm_api import Room, RowRequest, SampledRow, Servers
+from lsp.rollout.vllm_api import START, Room, RowRequest, SampledRow, Servers
 from lsp.settings.config import Config
 from lsp.types import Completion, DrawKey, TrainingRow
 
@@ -212,7 +212,7 @@ class VllmEngine(Engine):
                     f" of its rows as {name} are {difference:.2g} nats {kind} from the trainer's,"
                     f" where {self.tolerance:g} is rounding (rollout.engine.tolerance). A push did"
                     " not arrive whole, or the server was started with another model or other"
-                    " settings; `python -m lsp.serve <the run's settings>` shows the right ones"
+                    f" settings; {START}"
                 )
             self.held.compared.add((name, server))
 

@@ -1,12 +1,14 @@
 """Whole runs whose rollouts come from a vLLM server on loopback (tests/vllm_stub.py)."""
 
 import os
+import shlex
 import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from advice import commands, execute, refused
 
 from lsp.errors import RunError
 from lsp.loop.launch import start
@@ -98,14 +100,20 @@ def test_a_server_that_is_gone_ends_the_run_which_goes_on_at_another_address(
     assert rows_of(folder) == rows_of(whole)
 
 
-def test_a_start_is_refused_where_no_server_listens(tmp_path):
+@pytest.mark.advice("lsp/rollout/vllm_api.py")
+def test_a_start_is_refused_where_no_server_listens(tmp_path, capsys):
+    """And told what prints the command of the server."""
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{closed.getsockname()[1]}"
     folder = tmp_path / "run"
-    with pytest.raises(RunError, match=f"the server {url} gives no answer .*see that it runs"):
-        start([*SMALL, "rollout.engine=vllm", f"rollout.url={url}", f"run_dir={folder}"])
+    settings = [*SMALL, "rollout.engine=vllm", f"rollout.url={url}", f"run_dir={folder}"]
+    said = refused(*settings)
+    assert f"the server {url} gives no answer (" in said and "see that it runs" in said
     assert not folder.exists()
+    (command,) = commands(said)
+    execute(command.replace("<the run's settings>", shlex.join(settings)))
+    assert f"--port {url.rpartition(':')[2]}" in capsys.readouterr().out
 
 
 def test_a_start_is_refused_where_the_server_serves_something_else(vllm_stub, tmp_path):
