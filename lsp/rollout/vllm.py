@@ -100,12 +100,10 @@ class VllmEngine(Engine):
 
     def _push(self, policy: PreTrainedModel, version: str) -> None:
         """All weights, through a folder that is there for as long as the servers read it."""
-        from safetensors.torch import save_file
-
         # Tied weights are one parameter, under one name.
         weights = {name: p.detach().contiguous() for name, p in policy.named_parameters()}
         with TemporaryDirectory(prefix="lsp-weights-", dir=self.settings.folder) as folder:
-            save_file(weights, Path(folder) / "model.safetensors")
+            save(weights, Path(folder) / "model.safetensors")
             asyncio.run(self.servers.take_weights(folder, len(weights), version))
 
     def _push_adapter(self, policy: PreTrainedModel, version: str) -> None:
@@ -244,14 +242,24 @@ def seed_of(key: DrawKey, row: int) -> int:
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big") >> 1
 
 
+def save(tensors: dict[str, Tensor], path: Path) -> None:
+    """Raises OSError where the disk is full."""
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
+
+    try:
+        save_file(tensors, path, {"format": "pt"})
+    except SafetensorError as error:  # how a full disk shows itself there
+        raise OSError(str(error)) from error
+
+
 def save_adapter(policy: PreTrainedModel, folder: Path) -> None:
     """The policy's adapters in a folder, as peft's ``save_pretrained`` lays them out."""
     from peft import get_peft_model_state_dict
-    from safetensors.torch import save_file
 
     tensors: dict[str, Tensor] = get_peft_model_state_dict(policy, adapter_name=ADAPTER)
     named = {f"base_model.model.{n}": t.detach().contiguous() for n, t in tensors.items()}
-    save_file(named, folder / "adapter_model.safetensors", {"format": "pt"})
+    save(named, folder / "adapter_model.safetensors")
     policy.peft_config[ADAPTER].save_pretrained(str(folder))
 
 

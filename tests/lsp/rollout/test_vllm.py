@@ -5,12 +5,13 @@ import copy
 
 import pytest
 import torch
+from safetensors import SafetensorError
 
 from lsp.contracts import BuildContext
 from lsp.model.lora import add_lora
 from lsp.model.processes import ALONE
 from lsp.rollout.settings import challenger_engine, unrestricted
-from lsp.rollout.vllm import Held, seed_of
+from lsp.rollout.vllm import Held, save, seed_of
 from lsp.rollout.vllm_api import Room, room_in
 from lsp.settings.compose import compose
 from lsp.types import DrawKey
@@ -382,3 +383,12 @@ def test_processes_share_what_a_server_may_have_at_once(players, vllm_stub):
     engine.held.processes = 4
     engine.generate(players.policy, prompts_of(players, "copy bca"), 16, 4, 1.0, KEY)
     assert server.most_busy <= 2
+
+
+def test_a_full_disk_is_an_error_of_the_disk(monkeypatch, tmp_path):
+    def full(*unused):
+        raise SafetensorError("Error while serializing: No space left on device")
+
+    monkeypatch.setattr("safetensors.torch.save_file", full)
+    with pytest.raises(OSError, match="No space left on device"):
+        save({"weight": torch.zeros(2)}, tmp_path / "model.safetensors")

@@ -171,24 +171,24 @@ def test_stop_strings_end_a_row_where_they_do_in_process(server):
     stopped = [row for row in group if row.finish_reason == "stop"]
     assert stopped and all("a" not in row.text for row in group)
     for row in stopped:
-        text = players.chat.tokenizer.decode(row.ids, skip_special_tokens=False)
-        assert text.find("a") == len(text) - 1 or row.ids[-1] in own.stop_ids
+        before, whole = players.chat.tokenizer.batch_decode([row.ids[:-1], row.ids])
+        assert "a" not in before and ("a" in whole or row.ids[-1] in own.stop_ids)
 
 
 def test_a_spoiled_push_is_caught(server, tmp_path, monkeypatch):
-    """What arrives is another model: the second push leaves the weights of the first in place."""
+    """What arrives after the third update is another model."""
     pushed = {name: getattr(VllmEngine, name) for name in ("_push", "_push_adapter")}
 
     def spoil(name):
         def push(engine, policy, version):
-            if version.endswith("-1"):
+            if version.endswith("-3"):  # the first rewards were all alike
                 with torch.no_grad():
                     trained = [p for p in policy.parameters() if p.requires_grad]
                     for parameter in trained:
-                        parameter.mul_(1.1)
+                        parameter.mul_(1.5)
                     pushed[name](engine, policy, version)
                     for parameter in trained:
-                        parameter.div_(1.1)
+                        parameter.div_(1.5)
             else:
                 pushed[name](engine, policy, version)
 
@@ -198,7 +198,7 @@ def test_a_spoiled_push_is_caught(server, tmp_path, monkeypatch):
         monkeypatch.setattr(VllmEngine, name, spoil(name))
     said = f"the server {server.url} does not sample from this run's weights"
     with pytest.raises(RunError, match=said):
-        start([*server.settings, "optim.lr=1e-1", "num_steps=3", f"run_dir={tmp_path / 'run'}"])
+        start([*server.settings, "num_steps=5", f"run_dir={tmp_path / 'run'}"])
 
 
 def test_a_killed_server_ends_the_run_which_another_one_goes_on_with(serve, tiny, tmp_path):
