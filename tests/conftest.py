@@ -300,6 +300,7 @@ _load("advice")  # which the tests of that name import
 _load("planted")  # which the tests of secrets import
 _load("bad_answers")
 _load("odd_commands")
+_load("vllm_engines")
 
 
 @pytest.fixture
