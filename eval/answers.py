@@ -14,8 +14,10 @@ from typing_extensions import TypedDict
 
 from eval.types import Instruction
 from eval.win_rate import OVERALL
+from lsp.contracts import Engine
 from lsp.errors import RunError
 from lsp.files import lock
+from lsp.rollout.settings import Vllm
 from lsp.run.checkpoint import newest_checkpoint
 from lsp.run.folder import RUN_FILE, find_run, read_run, weights_identity
 from lsp.settings.config import local_model_folder
@@ -29,6 +31,10 @@ from lsp.tools.rows import (
 from lsp.tracking.reader import read_json_lines
 
 ARTIFACT, HUB = "wandb:", "hub:"
+SERVER = Vllm(
+    concurrency=256, timeout_seconds=3600.0, max_tries=6, dtype=None, tolerance=None, folder=None
+)
+"""How a vLLM server is asked for answers."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +56,8 @@ class Side:
 
 @dataclass(frozen=True)
 class Sampling:
-    """How answers are written."""
+    """How answers are written. ``url``: by a vLLM server that runs a model of the same shape and is
+    given the weights (docs/engines.md); None: in this process."""
 
     temperature: float
     max_new_tokens: int
@@ -60,6 +67,13 @@ class Sampling:
     date_string: str | None
     template_kwargs: Mapping[str, Any]
     seed: int
+    url: str | None = None
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What answers depend on: whether a server wrote them, and not which one."""
+        same = {name: value for name, value in vars(self).items() if name != "url"}
+        return same | ({"engine": "vllm"} if self.url else {})
 
 
 def resolve_side(name: str, runs_root: str, look_up: bool = True) -> Side:
@@ -230,7 +244,9 @@ def _generated(
     from lsp.model.chat import ChatFormat
     from lsp.model.device import choose_device
     from lsp.model.language_model import end_token_ids, load_model
+    from lsp.model.processes import ALONE
     from lsp.rollout.in_process import InProcessEngine
+    from lsp.rollout.vllm import VllmEngine
     from lsp.types import DrawKey
 
     if side.artifact is not None:
@@ -238,7 +254,11 @@ def _generated(
     dtype, device = sampling.dtype, choose_device(sampling.device)
     model, tokenizer = load_model(side.model, dtype, device, side.revision, side.trust_remote_code)
     chat = ChatFormat(tokenizer, sampling.date_string, sampling.template_kwargs)
-    engine = InProcessEngine(tokenizer, end_token_ids(model, chat), sampling.max_rows)
+    own = InProcessEngine(tokenizer, end_token_ids(model, chat), sampling.max_rows)
+    engine: Engine = own
+    if sampling.url is not None:
+        engine = VllmEngine(SERVER, own, [sampling.url.rstrip("/")], dtype)
+        engine.sync(model, 0, ALONE)
     limit = sampling.max_new_tokens
     for start in range(0, len(instructions), sampling.max_rows):
         chunk = instructions[start : start + sampling.max_rows]

@@ -73,8 +73,9 @@ def make_plan(config: EvaluateConfig) -> Plan:
             config.date_string,
             config.template_kwargs,
             seed,
+            config.url,
         )
-        name = digest([side.identity, vars(sampling), [i.text for i in instructions]])
+        name = digest([side.identity, sampling.identity, [i.text for i in instructions]])
         side = replace(side, trust_remote_code=config.trust_remote_code)
         return Answers(side, sampling, side.file or where / f"answers-{name}.jsonl")
 

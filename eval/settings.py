@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 from eval.contracts import JudgeSettings, MeasurementSettings
 from lsp.errors import Problem
+from lsp.rollout.settings import address_problems
 from lsp.settings.compose import CONF, compose_as
 from lsp.settings.rules import secret_problems
 from lsp.settings.schema import PLUGGABLE, Consent, Plain, setting, settings
@@ -34,6 +35,10 @@ class EvaluateConfig:
     )
     trust_remote_code: Consent = setting("run Python files that came with a model")
     max_rows: int = setting("rows decoded at once", ge=1, le=65_536)
+    url: str | None = setting(
+        "a vLLM server that writes the answers with the weights that it is given"
+        " (docs/engines.md), http://host:port; null: this process"
+    )
 
 
 def read_settings(arguments: Sequence[str]) -> EvaluateConfig:
@@ -66,6 +71,8 @@ def evaluate_rules(config: EvaluateConfig) -> list[Problem]:
     elif config.run is None:
         fix = "give run=<run folder or id, model folder, Hub id, or file of answers>"
         problems.append(Problem("run", None, "is missing", fix))
+    if config.url is not None:
+        problems += [Problem("url", None, *problem) for problem in address_problems(config.url)]
     for key, part in (("benchmark", config.benchmark), ("judge", config.judge)):
         problems += [Problem(key, None, *problem) for problem in part.problems(config)]
     return problems

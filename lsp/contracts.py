@@ -13,7 +13,7 @@ every process of a run, and its result is held to its contract at once.
 | Queries   | data               | config                                   | all processes  |
 | Reward    | reward             | config, device                           | all processes  |
 | Engine    | rollout/engine     | config, device, chat, end_ids            | all processes  |
-| SelfJudge | self_reward        | config, device, chat, end_ids, reference | all processes  |
+| SelfJudge | self_reward        | the same, reference, engine              | all processes  |
 | Evaluator | eval               | config, device, chat, players, base      | the first one  |
 | Tracker   | tracker            | config, run                              | the first one  |
 | World     | world              | (not built: pure functions of texts)     | readers too    |
@@ -42,6 +42,7 @@ Config = Any
 Players = Any
 ChatFormat = Any
 ModelShape = Any
+Processes = Any
 
 Rows = Sequence[dict[str, Any]]
 """Trace rows of a step: lsp/tracking/rows.py has their columns."""
@@ -64,8 +65,10 @@ class BuildContext:
     """What ``build`` is given; the table above says which entries a part of each kind can rely on.
 
     ``device``: where models compute. ``chat``: encodes conversations for the policy. ``end_ids``:
-    tokens that end its turn. ``reference``: the frozen init. ``players``: all that plays, loaded.
-    ``base``: the model that an evaluation compares with.
+    tokens that end its turn. ``reference``: the frozen init. ``engine``: the one that writes the
+    answers, for others of its kind which stop elsewhere (the Challenger's, a judge's) and have what
+    it knows in common with it. ``players``: all that plays, loaded. ``base``: the model that an
+    evaluation compares with.
     """
 
     config: Config
@@ -74,6 +77,7 @@ class BuildContext:
     chat: ChatFormat | None = None
     end_ids: frozenset[int] = frozenset()
     reference: PreTrainedModel | None = None
+    engine: Engine | None = None
     players: Players | None = None
     base: PreTrainedModel | None = None
 
@@ -185,12 +189,22 @@ class EngineSettings(PartSettings):
     in_process: ClassVar[bool] = True
     """Whether it decodes on the run's own weights and device, so that the plan counts its cache."""
 
+    def warnings(self, config: Config) -> Sequence[str]:
+        """What a run of ``config`` should be told of it as it starts."""
+        return ()
+
     @abstractmethod
     def build(self, context: BuildContext) -> Engine: ...
 
 
 class Engine(ABC):
     """Writes completions. Each process calls it for its own rows, and not at all without any."""
+
+    def sync(self, policy: PreTrainedModel, updates: int, processes: Processes) -> None:
+        """The policy's weights are those after so many updates, and they are whole. Called by all
+        ``processes`` before a step's play, and by the first one alone before it evaluates; one that
+        decodes on the weights themselves has nothing to do. Raises ValueError to end the run."""
+        return None
 
     @abstractmethod
     def generate(

@@ -54,6 +54,12 @@ class Players:
     def prompts(self) -> Prompts:
         return self.config.prompts
 
+    def sync(self, updates: int, processes: Processes | None = None) -> None:
+        """Tell the engines that the policy, whose weights are whole now, is the one after so many
+        updates. ``processes``: those that call it; None: all of the run's."""
+        for engine in dict.fromkeys((self.engine, self.asking)):
+            engine.sync(self.policy, updates, processes or self.processes)
+
     def step_queries(self, step: int) -> list[Query]:
         """Line 1 of the algorithm: the N queries of a step, from whoever asks."""
         config = self.config
@@ -155,7 +161,7 @@ def load_players(
     context = BuildContext(config, device, chat=chat, end_ids=end_ids, reference=reference)
     engine = build_part(config.rollout.engine, context)
     asking = challenger_engine(context, engine)
-    self_judge = build_part(config.self_reward, context)
+    self_judge = build_part(config.self_reward, replace(context, engine=engine))
     queries = build_part(config.data, context) if config.method.queries == "dataset" else ()
     dataset, left_out = check_context(policy, chat, config, queries)
     reward = build_part(config.reward, context)

@@ -99,6 +99,7 @@ def preflight(config: Config) -> Iterator[Finding]:
     print(f"loaded in {duration(time.perf_counter() - started)}: {config.model.name}", flush=True)
     clock = Clock()
     with clock.phase("queries"):
+        players.sync(0)
         queries = players.step_queries(1)
     prompts = [players.chat.tokenizer.decode(list(query.prompt_ids)) for query in queries]
     show_queries(config, queries, prompts)

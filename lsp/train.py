@@ -46,6 +46,7 @@ def train(spec: RunSpec, players: Players, learner: Learner, recorder: Recorder)
         clock = Clock(partial(recorder.enter, step))
         with learner.whole_policy():
             with clock.phase("queries"):
+                players.sync(step - 1)
                 queries = players.step_queries(step)
             play = play_queries(players, config, queries, step, clock, weight, baseline)
         weight, baseline = play.self_reward_weight, play.challenger_baseline

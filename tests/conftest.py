@@ -300,6 +300,7 @@ _load("advice")  # which the tests of that name import
 _load("planted")  # which the tests of secrets import
 _load("bad_answers")
 _load("odd_commands")
+_load("vllm_engines")
 
 
 @pytest.fixture
@@ -340,3 +341,17 @@ def judge_server():
     for server in servers:
         server.server.shutdown()
         server.server.server_close()
+
+
+@pytest.fixture
+def vllm_stub(players):
+    """Makes vLLM servers on loopback that sample from the shipped base: ``vllm_stub(name=…)``."""
+    servers = []
+
+    def make(**settings):
+        servers.append(_load("vllm_stub").VllmStub(players.policy, **settings))
+        return servers[-1]
+
+    yield make
+    for server in servers:
+        server.close()

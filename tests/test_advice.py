@@ -200,7 +200,7 @@ USAGE = {
     *("eval/compare.py:main", "eval/crossplay.py:cross_play", "eval/figures.py:make_figures"),
     *("lsp/report/__main__.py:main", "lsp/sync.py:main", "sweeps/local.py:main"),
     *("sweeps/reproduce.py:main", "lsp/play.py:main"),
-    "lsp/show.py:main",
+    *("lsp/serve.py:main", "lsp/show.py:main"),
 }
 """What a command says of its own use, RUN in the place of a run."""
 OWN = {

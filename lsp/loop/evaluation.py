@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from lsp.contracts import BuildContext, Evaluator, build_part
 from lsp.learner import Learner
 from lsp.model.out_of_memory import memory_guard
-from lsp.model.processes import Command
+from lsp.model.processes import ALONE, Command
 from lsp.players import Players, load_base
 from lsp.run.spec import RunSpec
 
@@ -31,9 +31,9 @@ class Evaluation:
         every = self.settings.every
         return step == self.num_steps or bool(every and step % every == 0)
 
-    def on_the_way(self) -> dict[str, float]:
-        """``eval/<name>/…`` of the policy on the dev split."""
-        with self._whole_policy():
+    def on_the_way(self, step: int) -> dict[str, float]:
+        """``eval/<name>/…`` of the policy after ``step`` on the dev split."""
+        with self._whole_policy(step):
             metrics = self.evaluator.metrics(self.players.policy, "dev")
         return {f"eval/{self.settings.name}/{key}": value for key, value in metrics.items()}
 
@@ -45,7 +45,7 @@ class Evaluation:
         models = {"base": self.base, "init": self.players.reference, "final": self.players.policy}
         if self.base is self.players.reference:
             del models["init"]
-        with self._whole_policy():
+        with self._whole_policy(self.num_steps):
             return {
                 f"{name}/{key}": value
                 for name, model in models.items()
@@ -53,9 +53,11 @@ class Evaluation:
             }
 
     @contextmanager
-    def _whole_policy(self) -> Iterator[None]:
-        """Gather the policy's weights from the other processes, where they are sharded."""
+    def _whole_policy(self, step: int) -> Iterator[None]:
+        """Gather the policy's weights from the other processes, where they are sharded, and tell
+        the engines of them."""
         if self.learner.sharded:
             self.players.processes.broadcast(Command.GATHER_WEIGHTS)
         with memory_guard("evaluation"), self.learner.whole_policy():
+            self.players.sync(step, ALONE)
             yield

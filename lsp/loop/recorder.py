@@ -108,7 +108,7 @@ class RunRecorder(Recorder):
         if self.evaluation.evaluator and self.spec.step == 0:
             self.progress.note("evaluating the start")
             self.progress.phase("evaluation")
-            self._last_metrics = self.evaluation.on_the_way()
+            self._last_metrics = self.evaluation.on_the_way(0)
             self.trackers.log(0, self._last_metrics, list)
         self.processes.broadcast(Command.CONTINUE)
 
@@ -128,7 +128,7 @@ class RunRecorder(Recorder):
         measures, alarms = self.detector.step(queries, play, metrics)
         if self.evaluation.is_due(step):
             self.progress.phase("evaluation", step)
-            measures |= self.evaluation.on_the_way()
+            measures |= self.evaluation.on_the_way(step)
         metrics = {
             **metrics,
             **measures,

@@ -14,16 +14,15 @@ import asyncio
 import json
 import os
 import re
-import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from lsp.contracts import BuildContext, Reward, RewardSettings
 from lsp.errors import PartFailed
 from lsp.rewards.checked import RANGE, Range, checked, range_problems, refuse_outside
 from lsp.settings.schema import setting, settings
 from lsp.tools import http
-from lsp.tools.retry import may_pass, retry_after, wait_before
+from lsp.tools.retry import Quiet, Unanswered, answered
 
 if TYPE_CHECKING:
     import httpx2
@@ -77,7 +76,7 @@ class HttpScorer(Reward):
         self.settings = settings
         self._key = settings.api_key
         self._retries: list[float] = []
-        self._quiet_until = 0.0
+        self._quiet = Quiet()
 
     def details(self) -> dict[str, list[float]]:
         """``retries``: for each pair of the last call, how often its request was sent again."""
@@ -120,34 +119,29 @@ class HttpScorer(Reward):
         settings = self.settings
         # Escaped to ASCII: text with half a surrogate pair has no UTF-8.
         body = json.dumps({"pairs": [{"query": q, "answer": a} for q, a in batch]})
-        problem = ""
-        for attempt in range(settings.max_tries):
-            await wait_before(attempt)
-            # Another request may have been told to wait meanwhile, and that holds for all.
-            while (wait := self._quiet_until - time.monotonic()) > 0:
-                await asyncio.sleep(wait)
-            try:
-                response = await client.post(settings.url, content=body)
-                status = response.status_code
-                if status == 200:
-                    answer = http.read_json(response.content)
-                    if not isinstance(answer, dict) or "rewards" not in answer:
-                        raise ValueError('the answer is no {"rewards": […]}')
-                    return [(reward, attempt) for reward in checked(answer["rewards"], len(batch))]
-            except (http.NoAnswer, ValueError) as error:
-                problem = http.safe(str(error))
-                continue
-            problem = http.said(status, http.text_of(response.content))
-            if not may_pass(status):
+
+        def read(answer: Any) -> list[float]:
+            if not isinstance(answer, dict) or "rewards" not in answer:
+                raise ValueError('the answer is no {"rewards": […]}')
+            return checked(answer["rewards"], len(batch))
+
+        try:
+            rewards, retries = await answered(
+                lambda: client.post(settings.url, content=body),
+                read,
+                settings.max_tries,
+                self._quiet,
+            )
+        except Unanswered as error:
+            if error.refused:
                 raise ValueError(
-                    f"the reward server {settings.url} refuses: {problem}; check its url and"
+                    f"the reward server {settings.url} refuses: {error}; check its url and"
                     " api_key_env and that it speaks the protocol of lsp/rewards/http.py"
-                )
-            pause = retry_after(response.headers.get("retry-after", ""))
-            self._quiet_until = max(self._quiet_until, time.monotonic() + pause)
-        raise PartFailed(
-            "reward",
-            f"the reward server {settings.url} gave no rewards for {len(batch)} pairs in"
-            f" {settings.max_tries} tries, the last: {problem}; see that it runs and speaks the"
-            " protocol of lsp/rewards/http.py, or raise timeout_seconds or max_tries",
-        )
+                ) from error
+            raise PartFailed(
+                "reward",
+                f"the reward server {settings.url} gave no rewards for {len(batch)} pairs in"
+                f" {settings.max_tries} tries, the last: {error}; see that it runs and speaks the"
+                " protocol of lsp/rewards/http.py, or raise timeout_seconds or max_tries",
+            ) from error
+        return [(reward, retries) for reward in rewards]

@@ -5,7 +5,6 @@ values live in one preallocated buffer; a row leaves the batch when it is done. 
 common to all rows (prompts are padded on the left), so a decode step writes one column.
 """
 
-import re
 from collections.abc import Collection, Sequence
 
 import numpy as np
@@ -20,6 +19,7 @@ from lsp.model.onednn import decoding_weights
 from lsp.model.windows import windowed
 from lsp.rollout.row_cache import RowCache
 from lsp.rollout.sampling import sample
+from lsp.rollout.texts import check_stop_strings, completion_texts
 from lsp.settings.limits import PREFILL_TOKENS
 from lsp.types import Completion, DrawKey
 
@@ -28,17 +28,6 @@ def prefill_parts(prompts: Sequence[Sequence[int]]) -> list[slice]:
     """Parts of the prompts, of at most PREFILL_TOKENS tokens each when padded to the longest."""
     size = max(1, PREFILL_TOKENS // max(map(len, prompts), default=1))
     return [slice(start, start + size) for start in range(0, len(prompts), size)]
-
-
-def check_stop_strings(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> None:
-    """Raises ValueError for one that no completion can hold."""
-    for text in texts:
-        ids = tokenizer.encode(text, add_special_tokens=False)
-        if not text or text not in tokenizer.decode(ids):
-            raise ValueError(
-                f"the stop string {text!r} can never occur: the tokenizer cannot write it; take"
-                " another one"
-            )
 
 
 class InProcessEngine(Engine):
@@ -202,13 +191,8 @@ class InProcessEngine(Engine):
     def _collect(self, token_BT, logprob_BT, length_B, stopped_B) -> list[Completion]:
         lengths = length_B.tolist()
         tokens = [row[:n] for row, n in zip(token_BT.tolist(), lengths, strict=True)]
-        # The end token is cut off before decoding; other special tokens stay visible as text.
         ends = set(self.stop_ids.tolist())
-        bodies = [row[:-1] if row[-1] in ends else row for row in tokens]
-        texts = self.tokenizer.batch_decode(bodies, skip_special_tokens=False)
-        if self.stop_strings:
-            first = re.compile("|".join(map(re.escape, self.stop_strings)))
-            texts = [first.split(text, maxsplit=1)[0] for text in texts]
+        texts = completion_texts(self.tokenizer, tokens, ends, self.stop_strings)
         rows = zip(tokens, logprob_BT.tolist(), texts, stopped_B.tolist(), strict=True)
         return [
             Completion(tuple(ids), tuple(scores[: len(ids)]), text, "stop" if stops else "length")

@@ -139,6 +139,11 @@ class RolloutConfig:
     """Sampling of both roles; log-probabilities are taken at the same temperature."""
 
     engine: Annotated[EngineSettings, PLUGGABLE] = setting("what writes completions")
+    url: tuple[str, ...] | str = setting(
+        "the server that rollout.engine=vllm asks, http://host:port, or several, [<url>,<url>],"
+        " which share the rows",
+        default=(),
+    )
     stop: tuple[str, ...] = setting("strings that end a completion, beside the end tokens")
     temperature: float = setting("of both roles; 1 samples from the model itself", ge=0.01, le=100)
     query_temperature: float | None = setting(
@@ -155,6 +160,12 @@ class RolloutConfig:
     max_tokens: int = setting(
         "columns of keys and values that these rows may take in all", ge=1, le=2**36
     )
+
+    @property
+    def urls(self) -> tuple[str, ...]:
+        """The servers that write completions, without slashes at their ends."""
+        urls = (self.url,) if isinstance(self.url, str) else self.url
+        return tuple(url.rstrip("/") for url in urls)
 
     def temperature_of(self, role: str) -> float:
         """What a role samples at, and its log-probabilities are taken at."""

@@ -208,7 +208,7 @@ def _model_problems(config: Config) -> Iterator[tuple[str, str, str]]:
 
 def warnings(config: Config) -> list[str]:
     """What is allowed and probably not meant."""
-    texts: list[str] = []
+    texts = list(config.rollout.engine.warnings(config))
     if config.rollout.top_p < 1:
         texts.append(
             "rollout.top_p below 1: what is sampled is not what the loss takes log-probabilities"

@@ -1,11 +1,23 @@
 """Tries, statuses and Retry-After headers go in; whether and when a server is asked again comes
-out."""
+out; and a request goes in, its answer of one of several tries comes out."""
+
+from __future__ import annotations
 
 import asyncio
 import math
 import random
 import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from lsp.tools import http
+
+if TYPE_CHECKING:
+    import httpx2
+
+Answer = TypeVar("Answer")
 
 RETRIED_STATUS = (408, 409, 425, 429)
 """Statuses below 500 after which the same request may still be answered."""
@@ -38,3 +50,48 @@ def retry_after(text: str) -> float:
         except (TypeError, ValueError, OverflowError):
             return 0.0
     return min(600.0, max(0.0, seconds)) if math.isfinite(seconds) else 0.0
+
+
+class Unanswered(Exception):
+    """A request that is given up; the text says what came last. ``refused``: the server's own word
+    was final."""
+
+    def __init__(self, problem: str, refused: bool):
+        super().__init__(problem)
+        self.refused = refused
+
+
+@dataclass
+class Quiet:
+    """Until when nobody asks a server that has told one of its clients to wait."""
+
+    until: float = 0.0
+
+
+async def answered(
+    send: Callable[[], Awaitable[httpx2.Response]],
+    read: Callable[[Any], Answer],
+    tries: int,
+    quiet: Quiet,
+) -> tuple[Answer, int]:
+    """(what ``read`` makes of a server's JSON, how often the request was sent again). ``read``
+    raises ValueError for what is no answer. Raises Unanswered."""
+    problem = ""
+    for attempt in range(tries):
+        await wait_before(attempt)
+        # Another request may have been told to wait meanwhile, and that holds for all.
+        while (wait := quiet.until - time.monotonic()) > 0:
+            await asyncio.sleep(wait)
+        try:
+            response = await send()
+            if response.status_code == 200:
+                return read(http.read_json(response.content)), attempt
+        except (http.NoAnswer, ValueError) as error:
+            problem = http.safe(str(error))
+            continue
+        problem = http.said(response.status_code, http.text_of(response.content))
+        if not may_pass(response.status_code):
+            raise Unanswered(problem, refused=True)
+        pause = retry_after(response.headers.get("retry-after", ""))
+        quiet.until = max(quiet.until, time.monotonic() + pause)
+    raise Unanswered(problem, refused=False)

@@ -3,6 +3,7 @@
 import gzip
 import json
 import shutil
+from dataclasses import replace
 
 import pytest
 
@@ -28,6 +29,18 @@ def test_killed_answers_go_on(small_run, data, tmp_path):
     path.write_text("".join(lines[:5]) + lines[5][:20])
     assert write_answers(side, instructions, sampling, path) == whole
     assert list(answers_so_far(path)) == list(range(12))
+
+
+def test_a_server_answers_with_the_weights_that_it_is_given(small_run, data, tmp_path, vllm_stub):
+    """And its answers are kept apart from those of this process, wherever it stands."""
+    instructions, server = read_instructions(str(data)), vllm_stub()
+    here = Sampling(0.0, 8, 4, "float32", "cpu", None, {}, 0)
+    there = replace(here, url=server.url)
+    side = resolve_side(str(small_run[0]), "outputs")
+    written = write_answers(side, instructions, there, tmp_path / "there.jsonl")
+    assert written == write_answers(side, instructions, here, tmp_path / "here.jsonl")
+    assert len(server.bodies) == len(instructions) and server.calls.count("/resume") == 1
+    assert here.identity != there.identity == replace(here, url="http://other:1").identity
 
 
 def test_changed_weights_are_another_model(small_run, data, tmp_path):

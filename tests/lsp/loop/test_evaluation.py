@@ -51,7 +51,7 @@ def test_it_is_due_every_so_many_steps_and_after_the_last(evaluation_of):
 
 def test_on_the_way_the_policy_is_measured_on_the_dev_split(evaluation_of, players):
     evaluation = evaluation_of(1)
-    assert evaluation.on_the_way() == {"eval/lengths/size": 1.0}
+    assert evaluation.on_the_way(1) == {"eval/lengths/size": 1.0}
     assert evaluation.evaluator.calls == [(players.policy, "dev")]
 
 

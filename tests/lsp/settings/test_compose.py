@@ -15,6 +15,7 @@ from lsp.settings.schema import flat, to_tree
 
 NEEDED = {
     "http": ["reward.url=http://host/r"],
+    "vllm": ["rollout.url=[http://host:8000,http://other:8000]"],
     "callable": ["reward.path=math.dist"],
     "judge": ["reward.model=j", "reward.api_key_env=null"],
     "judge_pairwise": [
@@ -70,7 +71,7 @@ def choices(group):
         *[[f"tracker={tracker}"] for tracker in choices("tracker")],
         *[[f"eval={name}"] for name in choices("eval")],
         *[[f"self_reward={name}"] for name in choices("self_reward")],
-        *[[f"rollout.engine={name}"] for name in choices("rollout/engine")],
+        *[[f"rollout.engine={n}", *NEEDED.get(n, [])] for n in choices("rollout/engine")],
         *[[f"reward={name}", *NEEDED.get(name, [])] for name in choices("reward")],
         ["world=paper", *[f"{g}={n}" for g, n in (("data", "alpaca"), ("prompts", "paper"))]],
     ],
@@ -142,7 +143,7 @@ def test_what_a_world_file_sets_is_what_runs(world):
         (["method=lps"], "method", "there is no conf/method/lps.yaml. Did you mean method=lsp"),
         (["world=papr"], "world", "Did you mean world=paper"),
         (["tracker=mlflow"], "tracker", "Choose one of none, wandb"),
-        (["rollout.engine=vllm"], "rollout/engine", "Choose one of in_process"),
+        (["rollout.engine=sglang"], "rollout/engine", "Choose one of in_process, vllm"),
         (["method={beta: 1}"], "method", "there is no conf/method"),
         (["method.self_reward_weight=0"], "method.self_reward_weight", "Say method=lsp_zero"),
         (["method=lsp", "method.self_reward_weight=0"], "method.self_reward_weight", "LSP-Zero"),
