@@ -69,7 +69,8 @@ def test_two_processes_share_the_servers_and_write_the_rows_of_one(vllm_stub, tm
     words = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
     two = [*more, *asks(server), f"hardware.parallel={parallel}", f"run_dir={tmp_path / 'two'}"]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    subprocess.run([*words, "run.py", *two], check=True, cwd=ROOT, env=environment)
+    program = {"ddp": "run.py", "fsdp": "tests/fsdp_on_cpu.py"}[parallel]
+    subprocess.run([*words, program, *two], check=True, cwd=ROOT, env=environment)
     assert rows_of(tmp_path / "two") == rows_of(tmp_path / "one")
     assert server.calls.count("/resume") == alone.calls.count("/resume") == 3
     assert len(server.bodies) == len(alone.bodies) == 3 * 4
