@@ -295,7 +295,7 @@ def crowding(config: Config) -> list[str]:
     if config.model.dtype == "bfloat16" and multiplies_bfloat16() is False:
         found.append(
             "this CPU does not multiply bfloat16 (no avx512_bf16 and no amx_bf16 in /proc/cpuinfo):"
-            " a step takes some three times as long as with model.dtype=float32"
+            " its products take some three times as long as with model.dtype=float32"
         )
     try:
         size = step_size_of(config)
