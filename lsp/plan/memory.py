@@ -17,7 +17,7 @@ from lsp.plan.step_size import BYTES_PER_NUMBER, StepSize, is_for_this_cpu, step
 from lsp.settings.config import Config, ModelShape
 from lsp.settings.limits import PREFILL_TOKENS, SMALLEST_ONEDNN, TILE_ELEMENTS
 from lsp.settings.schema import with_value
-from lsp.tools.machine import memory_bytes
+from lsp.tools.machine import memory_bytes, multiplies_bfloat16
 
 GB = 2**30
 
@@ -294,17 +294,25 @@ def machine_taken(size: StepSize, memory: Memory) -> MachineTaken | None:
 
 
 def crowding(config: Config) -> list[str]:
-    """A warning where a run on a CPU needs most of what the machine has."""
+    """Warnings of a run on this CPU: it needs most of what the machine has, or a dtype that the
+    CPU does not multiply."""
     if not is_for_this_cpu(config):
         return []
+    found = []
+    if config.model.dtype == "bfloat16" and multiplies_bfloat16() is False:
+        found.append(
+            "this CPU does not multiply bfloat16 (no avx512_bf16 and no amx_bf16 in /proc/cpuinfo):"
+            " its products take some three times as long as with model.dtype=float32"
+        )
     try:
         size = step_size_of(config)
         here = machine_taken(size, plan_memory(size))
     except shapes.UnknownShape:
-        return []
-    if here is None or here.share <= CROWDED:
-        return []
-    return [
-        f"the plan takes {here.share:.0%} of this machine's {here.has / GB:.1f} GB, and a process"
-        " may hold up to half as much again (docs/scaling.md): it may be killed for want of memory"
-    ]
+        return found
+    if here is not None and here.share > CROWDED:
+        found.append(
+            f"the plan takes {here.share:.0%} of this machine's {here.has / GB:.1f} GB, and a"
+            " process may hold up to half as much again (docs/scaling.md): it may be killed for"
+            " want of memory"
+        )
+    return found

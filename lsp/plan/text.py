@@ -147,8 +147,16 @@ WAYS: dict[str, dict[str, Any]] = {
 
 def scaling_table() -> str:
     """paper_v1/lsp with other models on more GPUs, as a Markdown table: memory on each GPU and
-    hours, a dash where it does not fit."""
-    heading = ("model", "GPUs", "trained", "GB on each", "hours, H100 80GB", "hours, H200 141GB")
+    hours, a dash where it does not fit. No row has been measured."""
+    heading = (
+        "model",
+        "GPUs",
+        "trained",
+        "GB on each",
+        "hours, H100 80GB",
+        "hours, H200 141GB",
+        "",
+    )
     rows = []
     run = ["experiment=paper_v1/lsp", "hardware=gpu_80gb"]
     configs = {name: compose([*run, f"model=llama_{name}"]) for name in ("1b", "3b", "8b", "70b")}
@@ -164,5 +172,5 @@ def scaling_table() -> str:
             peak = plan_memory(size).peak / GB
             fits = peak <= GPUS[gpu].memory_gb
             hours.append(f"{total_hours(size):,.0f}" if fits else "–")
-        rows.append((name.upper(), f"{gpus}", way, f"{peak:.0f}", *hours))
+        rows.append((name.upper(), f"{gpus}", way, f"{peak:.0f}", *hours, "planned"))
     return markdown_table(heading, rows).rstrip()

@@ -21,6 +21,15 @@ def may_have_gpu(root: Path = Path("/")) -> bool:
     return any((root / sign).exists() for sign in GPU_SIGNS)
 
 
+def multiplies_bfloat16(root: Path = Path("/")) -> bool | None:
+    """Whether an x86 CPU has instructions for it (AVX-512 BF16, AMX). None: not known."""
+    file = root / "proc/cpuinfo"
+    flags = (
+        re.search(r"^flags\s*:(.*)$", file.read_text(), re.MULTILINE) if file.is_file() else None
+    )
+    return None if flags is None else not {"avx512_bf16", "amx_bf16"}.isdisjoint(flags[1].split())
+
+
 def _physical(root: Path) -> Iterator[float]:
     file = root / "proc/meminfo"
     if file.is_file():

@@ -1,4 +1,5 @@
-"""What benchmarks measure on: random Llamas of several sizes, prompts of their words, a reward."""
+"""What benchmarks measure on: random Llamas of several sizes, prompts of their words, a reward; and
+prompts in plain language for any other model's folder."""
 
 from pathlib import Path
 
@@ -13,7 +14,16 @@ SIZES = {
     "grouped": dict(vocab_size=16_000, hidden_size=640, intermediate_size=1728, num_hidden_layers=5,
                     num_attention_heads=10, num_key_value_heads=2, prompt=90, limit=96, steps=1,
                     rows=8, checkpointing="none"),
+    # Any folder's: its config has the shape.
+    "model": dict(prompt=50, limit=64, steps=1, rows=8, checkpointing="none"),
 }  # fmt: skip
+STORIES = (
+    "a lighthouse keeper",
+    "two rival bakers",
+    "a lost violin",
+    "the last train of the night",
+)
+FACTS = ("Which colour is the sky?", "What is 7 + 5?", "Name a fruit.", "Where is Paris?")
 WORDS = ["<pad>", "<eos>", "<unk>", "ask", "rate", *map(str, range(8))]
 
 
@@ -49,9 +59,15 @@ def build_model(folder: Path, size: str, ragged: bool) -> None:
     tokenizer.save_pretrained(folder)
 
 
-def prompts_of(size: str, count: int) -> list[str]:
+def prompts_of(size: str, count: int, ragged: bool = False) -> list[str]:
+    """Of a folder's model: stories, which go on to the limit; ragged: half of them short answers.
+    Of the others: random words."""
     import random
 
+    if size == "model":
+        stories = [f"Write a long story about {what}." for what in STORIES]
+        texts = [*FACTS[:2], *stories[:2]] if ragged else stories
+        return [texts[i % len(texts)] for i in range(count)]
     source = random.Random(0)
     last = SIZES[size]["vocab_size"] * 9 // 10  # none of the ids that may end an answer
     return [
@@ -61,6 +77,5 @@ def prompts_of(size: str, count: int) -> list[str]:
 
 
 def reward_of(text: str) -> float:
-    """Share of a completion's words with an even id."""
-    ids = [int(word[1:]) for word in text.split() if word.startswith("w") and word[1:].isdigit()]
-    return sum(i % 2 == 0 for i in ids) / max(1, len(ids))
+    """Share of a completion's characters with an even code."""
+    return sum(ord(character) % 2 == 0 for character in text) / max(1, len(text))

@@ -2,16 +2,18 @@
 
     pip install '.[bench]'
     python -m tests.bench.step --size tiny|small [--ragged] [--lora] [--repeats 3] [--json]
+    python -m tests.bench.step --model <folder> [--ragged] [--lora]   # a real model's
     python -m tests.bench.step --size small --lsp        # one LSP step by phase; it has no peer
 
 Each measurement is a process of its own; ours and TRL's alternate under the same process settings.
 Seconds are CPU-seconds of all threads, a step (wall beside them); memory is the process's peak, its
-imports included. Models have random weights; a prompt is answered G = 8 times. Our micro-batches
-hold all 32 rows on tiny and 8 on small. TRL runs with 8 rows or 32 in a micro-batch, whichever is
-faster, and with as many as ours for memory, in fp32. Gradient checkpointing, which costs time and
-saves memory, is off for TRL and on small, and on for ours on tiny, unless ``--checkpointing`` says
-otherwise. Ragged: so many of the vocabulary's ids end an answer that the mean length is a third of
-the limit.
+imports included. A prompt is answered G = 8 times. Models of a ``--size`` have random weights, and
+prompts of random words; a ``--model`` is asked for stories that go on to the limit of 64 tokens.
+Our micro-batches hold all 32 rows on tiny and 8 elsewhere. TRL runs with 8 rows or 32 in a
+micro-batch, whichever is faster, and with as many as ours for memory, in fp32. Gradient
+checkpointing, which costs time and saves memory, is off for TRL, and on for ours on tiny alone,
+unless ``--checkpointing`` says otherwise. Ragged: so many of the vocabulary's ids end an answer
+that the mean length is a third of the limit; of a ``--model`` half of the prompts want a short one.
 """
 
 from __future__ import annotations
@@ -19,75 +21,20 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import resource
 import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from collections import defaultdict
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 from tests.bench.models import SIZES, build_model, prompts_of, reward_of
+from tests.bench.phases import Phases
 
 ROOT = Path(__file__).parents[2]
 QUERIES, SAMPLES = 4, 8
 BETA, RATE = 0.05, 1e-6
-
-
-class Phases:
-    """CPU and wall seconds by phase, in nested calls charged to the inner one."""
-
-    def __init__(self):
-        self.cpu: dict[str, float] = defaultdict(float)
-        self.wall: dict[str, float] = defaultdict(float)
-        self._stack: list[str] = []
-        self._last = (time.process_time(), time.perf_counter())
-
-    def _charge(self) -> None:
-        now = (time.process_time(), time.perf_counter())
-        name = self._stack[-1] if self._stack else "rest"
-        self.cpu[name] += now[0] - self._last[0]
-        self.wall[name] += now[1] - self._last[1]
-        self._last = now
-
-    @contextmanager
-    def phase(self, name: str):
-        self._charge()
-        self._stack.append(name)
-        try:
-            yield
-        finally:
-            self._charge()
-            self._stack.pop()
-
-    def wrap(self, owner, attribute: str, name: str) -> None:
-        inner = getattr(owner, attribute)
-
-        def timed(*args, **kwargs):
-            with self.phase(name):
-                return inner(*args, **kwargs)
-
-        setattr(owner, attribute, timed)
-
-    def start(self) -> None:
-        """Forget what came before (warm-up)."""
-        self._charge()
-        self.cpu.clear()
-        self.wall.clear()
-
-    def result(self, steps: int, **more) -> dict:
-        self._charge()
-        return {
-            "cpu_seconds": sum(self.cpu.values()) / steps,
-            "wall_seconds": sum(self.wall.values()) / steps,
-            "phases": {name: seconds / steps for name, seconds in self.cpu.items()},
-            "walls": {name: seconds / steps for name, seconds in self.wall.items()},
-            "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
-            **more,
-        }
 
 
 def our_config(
@@ -114,7 +61,13 @@ def our_config(
 
 
 def ours(
-    folder: str, size: str, lora: bool, lsp: bool, checkpointing: bool, dtype: str = "float32"
+    folder: str,
+    size: str,
+    lora: bool,
+    lsp: bool,
+    checkpointing: bool,
+    dtype: str = "float32",
+    ragged: bool = False,
 ) -> dict:
     from lsp.batch import training_rows
     from lsp.contracts import Reward
@@ -133,7 +86,7 @@ def ours(
     players = load_players(config, resolve_init(config))
     players = replace(players, reward=EvenWords())
     learner = Learner(players, config)
-    texts = prompts_of(size, QUERIES)
+    texts = prompts_of(size, QUERIES, ragged)
     phases = Phases()
     if lsp:  # split by role
         phases.wrap(Players, "ask", "Challenger writes")
@@ -179,6 +132,7 @@ def trl(
     queries: int = QUERIES,
     samples: int = SAMPLES,
     gpu: bool = False,
+    ragged: bool = False,
 ) -> dict:
     """``gpu``: there, in bfloat16."""
     import warnings
@@ -202,7 +156,8 @@ def trl(
     def reward(completions, **kwargs):
         nonlocal tokens
         tokens += sum(len(ids) for ids in kwargs["completion_ids"])
-        return [reward_of(text) for text in completions]
+        texts = (own if isinstance(own, str) else own[0]["content"] for own in completions)
+        return [reward_of(text) for text in texts]
 
     class Warm(transformers.TrainerCallback):
         def on_step_end(self, args, state, control, **kwargs):
@@ -221,7 +176,10 @@ def trl(
             logging_steps=10**6, disable_tqdm=True, use_cpu=not gpu,
             dataloader_pin_memory=False, weight_decay=0.01,
         )  # fmt: skip
-        data = datasets.Dataset.from_dict({"prompt": prompts_of(size, queries)})
+        prompts = prompts_of(size, queries, ragged)
+        if size == "model":  # as a turn of its template
+            prompts = [[{"role": "user", "content": prompt}] for prompt in prompts]
+        data = datasets.Dataset.from_dict({"prompt": prompts})
         trainer = GRPOTrainer(
             model=model, reward_funcs=reward, args=arguments, train_dataset=data,
             processing_class=tokenizer, callbacks=[Warm()], peft_config=_lora() if lora else None,
@@ -244,8 +202,8 @@ def measure(who: str, folder: str, options: argparse.Namespace, rows: int) -> di
     """One worker process; its last line is its result."""
     command = [sys.executable, "-m", "tests.bench.step", "--size", options.size,
                "--worker", who, "--folder", folder, "--rows", str(rows)]  # fmt: skip
-    command += [flag for flag in ("--lora", "--lsp") if getattr(options, flag[2:])]
-    command += ["--checkpointing", options.checkpointing]
+    command += [flag for flag in ("--lora", "--lsp", "--ragged") if getattr(options, flag[2:])]
+    command += ["--checkpointing", options.checkpointing, "--dtype", options.dtype]
     environment = {**os.environ, "OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "0",
                    "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}  # fmt: skip
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
@@ -264,46 +222,61 @@ def measure(who: str, folder: str, options: argparse.Namespace, rows: int) -> di
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--size", choices=SIZES, required=True)
+    which = parser.add_mutually_exclusive_group(required=True)
+    which.add_argument("--size", choices=SIZES)
+    which.add_argument("--model", type=Path, help="a folder written by save_pretrained")
     for flag in ("ragged", "lora", "lsp", "json"):
         parser.add_argument(f"--{flag}", action="store_true")
     parser.add_argument("--checkpointing", choices=("ours", "both", "none"))
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="ours")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--worker", choices=("ours", "trl"), help=argparse.SUPPRESS)
     parser.add_argument("--folder", help=argparse.SUPPRESS)
-    parser.add_argument("--rows", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--rows", type=int, choices=(8, 32), help="of our micro-batches")
     options = parser.parse_args()
+    options.size = options.size or "model"
+    options.rows = options.rows or SIZES[options.size]["rows"]
+    if options.size == "model" and options.lsp:
+        parser.error("--lsp wants a --size, whose Challenger's prompt is known")
     options.checkpointing = options.checkpointing or SIZES[options.size]["checkpointing"]
-    if options.worker == "ours":
-        checkpointing = options.checkpointing != "none"
-        done = ours(options.folder, options.size, options.lora, options.lsp, checkpointing)
-        print(json.dumps(done))
+    if options.worker:
+        print(json.dumps(work(options)))
         return
-    if options.worker == "trl":
-        checkpointing = options.checkpointing == "both"
-        done = trl(options.folder, options.size, options.lora, options.rows, checkpointing)
-        print(json.dumps(done))
+    if options.model:
+        compare(str(options.model.resolve()), options)
         return
     with tempfile.TemporaryDirectory() as folder:
         build_model(Path(folder), options.size, options.ragged or options.lsp)
         if options.lsp:
-            rows = SIZES[options.size]["rows"]
-            runs = [measure("ours", folder, options, rows) for _ in range(options.repeats)]
+            runs = [measure("ours", folder, options, options.rows) for _ in range(options.repeats)]
             if options.json:
                 print(json.dumps({"size": options.size, "lsp": True, "ours": runs}))
             return
         compare(folder, options)
 
 
+def work(options: argparse.Namespace) -> dict:
+    """One measurement, in this process."""
+    folder, size, lora = options.folder, options.size, options.lora
+    if options.worker == "ours":
+        SIZES[size]["rows"] = options.rows
+        again = options.checkpointing != "none"
+        return ours(folder, size, lora, options.lsp, again, options.dtype, options.ragged)
+    again = options.checkpointing == "both"
+    return trl(folder, size, lora, options.rows, again, ragged=options.ragged)
+
+
 def compare(folder: str, options: argparse.Namespace) -> None:
+    """The first repeat tells how many rows TRL is faster with; the others leave the slower out."""
     runs = defaultdict(list)
-    same, choices = SIZES[options.size]["rows"], sorted({8, QUERIES * SAMPLES})
+    same, choices = options.rows, sorted({8, QUERIES * SAMPLES})
+    best = 0
     for _ in range(options.repeats):
-        runs["ours"].append(measure("ours", folder, options, SIZES[options.size]["rows"]))
-        for rows in choices:
+        runs["ours"].append(measure("ours", folder, options, same))
+        for rows in {best, same} if best else choices:
             runs[rows].append(measure("trl", folder, options, rows))
+        best = best or min(choices, key=lambda rows: runs[rows][0]["cpu_seconds"])
     ours_cpu = [run["cpu_seconds"] for run in runs["ours"]]
-    best = min(choices, key=lambda rows: _median(runs[rows], "cpu_seconds"))
     ratios = [run["cpu_seconds"] / own for run, own in zip(runs[best], ours_cpu, strict=True)]
     memory = [
         run["peak_mb"] / own["peak_mb"] for run, own in zip(runs[same], runs["ours"], strict=True)
@@ -323,10 +296,6 @@ def compare(folder: str, options: argparse.Namespace) -> None:
             "ratio_peak_memory": statistics.median(memory),
             "ours": runs["ours"], "trl": runs[best], "trl_for_memory": runs[same],
         }))  # fmt: skip
-
-
-def _median(runs: list[dict], key: str) -> float:
-    return statistics.median(run[key] for run in runs)
 
 
 if __name__ == "__main__":

@@ -116,3 +116,15 @@ def test_a_rate_that_is_not_known_is_measured_by_the_command_that_is_named(machi
     assert command.startswith("python -m lsp.preflight <the same settings>")
     execute(f"python -m lsp.preflight {shlex.join(ON_CPU)}")
     assert "hardware.tokens_per_second=" in capsys.readouterr().out
+
+
+def test_bfloat16_is_warned_of_on_a_cpu_that_does_not_multiply_it(machine, monkeypatch):
+    machine(64 * GB)
+    for multiplies, dtype, warned in (
+        (False, "bfloat16", True), (False, "float32", False), (True, "bfloat16", False),
+        (None, "bfloat16", False),
+    ):  # fmt: skip
+        monkeypatch.setattr("lsp.plan.memory.multiplies_bfloat16", lambda known=multiplies: known)
+        config = compose([*ON_CPU, f"model.dtype={dtype}"])
+        warning = "this CPU does not multiply bfloat16 (no avx512_bf16 and no amx_bf16 in"
+        assert any(text.startswith(warning) for text in crowding(config)) == warned

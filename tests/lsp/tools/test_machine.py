@@ -2,7 +2,7 @@
 
 import pytest
 
-from lsp.tools.machine import may_have_gpu, memory_bytes
+from lsp.tools.machine import may_have_gpu, memory_bytes, multiplies_bfloat16
 
 GB = 2**30
 
@@ -54,3 +54,17 @@ def test_any_sign_of_a_gpu_is_one(tmp_path):
 
 def test_this_machine_has_some(machine):
     assert memory_bytes() > GB / 2
+
+
+@pytest.mark.parametrize(
+    "flags, says", [("fpu avx512f avx512_bf16", True), ("amx_tile amx_bf16", True), ("fpu", False)]
+)
+def test_a_cpus_flags_say_whether_it_multiplies_bfloat16(machine, tmp_path, flags, says):
+    machine(proc__cpuinfo=f"model name\t: bf16\nflags\t\t: {flags}\nbugs\t: none\n")
+    assert multiplies_bfloat16(tmp_path) is says
+
+
+def test_where_no_flags_are_listed_nothing_is_known(machine, tmp_path):
+    assert multiplies_bfloat16(tmp_path) is None
+    machine(proc__cpuinfo="processor\t: 0\nFeatures\t: asimd\n")  # not x86
+    assert multiplies_bfloat16(tmp_path) is None

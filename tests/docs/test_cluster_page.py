@@ -1,0 +1,72 @@
+"""docs/cluster.md: its command lines are what launchers, settings and the plan accept."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+import yaml
+
+from lsp.plan.memory import refuse_impossible
+from lsp.settings.compose import compose
+
+ROOT = Path(__file__).parents[2]
+PAGE = (ROOT / "docs" / "cluster.md").read_text()
+BLOCKS = re.findall(r"(?ms)^```(\w*)\n(.*?)^```$", PAGE)
+LINES = [
+    line
+    for kind, block in BLOCKS
+    if not kind
+    for line in block.replace("\\\n", " ").strip().splitlines()
+]
+
+
+def torchrun(words):
+    """(processes in all, words behind run.py), by torch's own parser."""
+    from torch.distributed.run import get_args_parser
+
+    parsed = get_args_parser().parse_args(words)
+    assert parsed.training_script == "run.py"
+    machines = int(parsed.nnodes.split(":")[-1])
+    return machines * int(parsed.nproc_per_node), parsed.training_script_args
+
+
+def accelerate(words, folder):
+    """The same by accelerate's, with the page's own file."""
+    from accelerate.commands.config.config_args import load_config_from_file
+    from accelerate.commands.launch import launch_command_parser
+
+    for kind, block in BLOCKS:
+        if kind == "yaml":
+            name = re.match(r"# (\S+)\n", block)[1]
+            (folder / name).write_text(block)
+    parsed = launch_command_parser().parse_args(words[1:])
+    assert parsed.training_script == "run.py"
+    config = load_config_from_file(str(folder / parsed.config_file))
+    assert vars(config).items() >= yaml.safe_load((folder / parsed.config_file).read_text()).items()
+    return config.num_processes, parsed.training_script_args
+
+
+def sbatch(words):
+    """The same by the page's script, which hands on what stands behind it."""
+    script = next(i for i, word in enumerate(words) if word.endswith(".sh"))
+    assert (ROOT / words[script]).is_file()
+    options = dict(zip(words[:script:2], words[1:script:2], strict=True))
+    return int(options["--nodes"]) * int(options["--gpus-per-node"]), words[script + 1 :]
+
+
+@pytest.mark.parametrize("line", LINES)
+def test_each_line_starts_as_many_processes_as_it_says_with_settings_that_compose_and_fit(
+    line, tmp_path
+):
+    launcher, *words = shlex.split(line)
+    read = {"torchrun": torchrun, "sbatch": sbatch}
+    read["accelerate"] = lambda words: accelerate(words, tmp_path)
+    processes, overrides = read[launcher](words)
+    config = compose(overrides)
+    assert config.hardware.gpus == processes
+    refuse_impossible(config)
+
+
+def test_each_way_of_starting_a_run_is_on_the_page():
+    assert {shlex.split(line)[0] for line in LINES} == {"torchrun", "accelerate", "sbatch"}
