@@ -55,18 +55,43 @@ def sbatch(words):
     return int(options["--nodes"]) * int(options["--gpus-per-node"]), words[script + 1 :]
 
 
-@pytest.mark.parametrize("line", LINES)
+def settings_of(words):
+    """Those of a command line, in their order."""
+    return [word for word in words if re.match(r"[a-z][\w.]*=", word)]
+
+
+@pytest.mark.parametrize("line", [line for line in LINES if "lsp.serve" not in line])
 def test_each_line_starts_as_many_processes_as_it_says_with_settings_that_compose_and_fit(
     line, tmp_path
 ):
-    launcher, *words = shlex.split(line)
+    words = shlex.split(line)
+    devices = None
+    if words[0].startswith("CUDA_VISIBLE_DEVICES="):
+        devices, *words = words
+    launcher, *words = words
     read = {"torchrun": torchrun, "sbatch": sbatch}
     read["accelerate"] = lambda words: accelerate(words, tmp_path)
     processes, overrides = read[launcher](words)
     config = compose(overrides)
     assert config.hardware.gpus == processes
+    assert devices is None or len(devices.split(",")) == processes
     refuse_impossible(config)
 
 
+def test_a_server_has_the_settings_of_the_run_beside_it_and_other_gpus():
+    (server,) = (line for line in LINES if "lsp.serve" in line)
+    (trainer,) = (line for line in LINES if "rollout.url" in line and line != server)
+    own, more = server.split(" -- ")
+    assert "lsp.serve --start --python ~/vllm/bin/python " in own
+    named = settings_of(shlex.split(own))
+    others = [word for word in settings_of(shlex.split(trainer)) if "hardware.gpus" not in word]
+    assert named == others
+    assert compose(named).rollout.urls
+    taken, free = (shlex.split(line)[0].partition("=")[2].split(",") for line in (server, trainer))
+    assert not set(taken) & set(free)
+    assert more == f"--tensor-parallel-size {len(taken)}"
+
+
 def test_each_way_of_starting_a_run_is_on_the_page():
-    assert {shlex.split(line)[0] for line in LINES} == {"torchrun", "accelerate", "sbatch"}
+    words = {word for line in LINES for word in shlex.split(line)}
+    assert {"torchrun", "accelerate", "sbatch", "lsp.serve"} < words
