@@ -135,11 +135,22 @@ class Learner:
         self.loss, self.optimizer = self.accelerator.prepare(loss, optimizer)
         self.named = {n: p for n, p in policy.named_parameters() if p.requires_grad}
         self.trained = list(self.named.values())
-        if self.sharded:  # the first pass tells which layers are gathered in which order
-            batch = pad([_no_row("solver")]).to(players.device)
-            with torch.no_grad():
-                self.loss(batch, self._reference(batch))
-                self.loss.reshard()
+        self.buffered = players.processes.size > 1 and not self.sharded
+        if players.processes.size > 1:
+            self._first_pass()
+
+    def _first_pass(self) -> None:
+        """Of nothing. FSDP2 takes note of its layers in it; DDP lays gradients into its buffer,
+        where they stay, since others beside it would be a second copy."""
+        batch = pad([_no_row("solver")]).to(self.players.device)
+        with self.players.reference_at_work():
+            ref = self._reference(batch)
+        if self.buffered:
+            self._backward(batch, ref, UpdateStats())
+            return
+        with torch.no_grad():
+            self.loss(batch, ref)
+            self.loss.reshard()
 
     def whole_policy(self) -> AbstractContextManager[None]:
         """The policy's weights are all here inside, in the dtype that it computes in; every process
@@ -177,7 +188,8 @@ class Learner:
             for group in self.optimizer.param_groups:
                 group["lr"] = optim.lr * min(1.0, step / max(1, optim.warmup_steps))
             self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)  # the next play needs their memory
+        # The next play needs their memory.
+        self.optimizer.zero_grad(set_to_none=not self.buffered)
         return stats
 
     def _batches(self, rows: list[TrainingRow]) -> list[MicroBatch]:

@@ -105,13 +105,13 @@ def _outside_layers(shape: ModelShape) -> float:
 
 def _resident(size: StepSize) -> Parts:
     """Always there. What is trained is fp32, whatever it computes in, with AdamW's two moments (4
-    bytes each); DDP keeps a buffer of gradients."""
+    bytes each); DDP keeps its buffer of gradients."""
     trained = _trained_here(size)
     frozen = shapes.parameters(size.shape) if size.config.model.lora.rank else 0
     return {
         "weights": trained * 4 + frozen * size.number_bytes,
         "optimizer": trained * 8,
-        "gradient buffer": trained * 4 if size.gpus > 1 and size.share == 1 else 0,
+        "gradients": trained * 4 if size.gpus > 1 and size.share == 1 else 0,
         "base to compare with": shapes.parameters(size.shape) * size.number_bytes
         if size.second_base
         else 0,

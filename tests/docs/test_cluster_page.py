@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from lsp.model.launcher import check_launch
 from lsp.plan.memory import refuse_impossible
 from lsp.settings.compose import compose
 
@@ -31,10 +32,12 @@ def torchrun(words):
     return machines * int(parsed.nproc_per_node), parsed.training_script_args
 
 
-def accelerate(words, folder):
-    """The same by accelerate's, with the page's own file."""
+def accelerate(words, folder, monkeypatch):
+    """The same by accelerate's, with the page's own file; what it tells its processes is in the
+    environment afterwards."""
     from accelerate.commands.config.config_args import load_config_from_file
-    from accelerate.commands.launch import launch_command_parser
+    from accelerate.commands.launch import _validate_launch_command, launch_command_parser
+    from accelerate.utils.launch import prepare_multi_gpu_env
 
     for kind, block in BLOCKS:
         if kind == "yaml":
@@ -42,6 +45,12 @@ def accelerate(words, folder):
             (folder / name).write_text(block)
     parsed = launch_command_parser().parse_args(words[1:])
     assert parsed.training_script == "run.py"
+    with monkeypatch.context() as there:
+        there.chdir(folder)
+        asked, *_ = _validate_launch_command(launch_command_parser().parse_args(words[1:]))
+        told = prepare_multi_gpu_env(asked)
+    for name, value in told.items():
+        monkeypatch.setenv(name, value)
     config = load_config_from_file(str(folder / parsed.config_file))
     assert vars(config).items() >= yaml.safe_load((folder / parsed.config_file).read_text()).items()
     return config.num_processes, parsed.training_script_args
@@ -62,7 +71,7 @@ def settings_of(words):
 
 @pytest.mark.parametrize("line", [line for line in LINES if "lsp.serve" not in line])
 def test_each_line_starts_as_many_processes_as_it_says_with_settings_that_compose_and_fit(
-    line, tmp_path
+    line, tmp_path, monkeypatch
 ):
     words = shlex.split(line)
     devices = None
@@ -70,9 +79,10 @@ def test_each_line_starts_as_many_processes_as_it_says_with_settings_that_compos
         devices, *words = words
     launcher, *words = words
     read = {"torchrun": torchrun, "sbatch": sbatch}
-    read["accelerate"] = lambda words: accelerate(words, tmp_path)
+    read["accelerate"] = lambda words: accelerate(words, tmp_path, monkeypatch)
     processes, overrides = read[launcher](words)
     config = compose(overrides)
+    check_launch(config, processes)
     assert config.hardware.gpus == processes
     assert devices is None or len(devices.split(",")) == processes
     refuse_impossible(config)

@@ -1,5 +1,6 @@
 """Evaluations on the way and at the end: which models are measured, and under which keys."""
 
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from types import SimpleNamespace
 
@@ -37,7 +38,7 @@ def evaluation_of(players):
     def made(every, init="pocket"):
         config = replace(players.config, num_steps=7, eval=every and Lengths(every - 1))
         spec = RunSpec(config, "run-1", Init(init, None, None, "x"))
-        return Evaluation(spec, players, SimpleNamespace(sharded=False))
+        return Evaluation(spec, players, SimpleNamespace(sharded=False, whole_policy=nullcontext))
 
     return made
 

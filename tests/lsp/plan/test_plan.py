@@ -225,7 +225,7 @@ def test_sharding_and_offload_lower_what_they_say():
     fsdp = plan_memory(step_size_of(compose([*full, "hardware.parallel=fsdp"]))).phases
     for part in ("weights", "optimizer", "gradients"):
         assert fsdp["update"][part] * 8 == whole["update"][part]
-    assert "gradient buffer" in whole["update"] and "gradient buffer" not in fsdp["update"]
+    assert "gradients" in whole["answers"] and "gradients" not in fsdp["answers"]
     assert fsdp["answers"]["gathered weights"] > fsdp["update"]["gathered weights"]
     away = plan_memory(step_size_of(compose([*full, "hardware.offload=true"]))).phases
     assert {"reference", "reward model"}.isdisjoint(away["answers"])
