@@ -6,7 +6,7 @@ from typing import Any
 
 from eval.settings import EvaluateConfig
 from lsp.run.checkpoint import checkpoint_step
-from lsp.run.folder import read_run, saved_tree
+from lsp.run.folder import read_run, saved_tracker
 from lsp.settings.schema import flat, flat_tree
 from lsp.tools.http import safe
 from lsp.tracking.wandb import WandbTracker, keep_in_run_folder, model_artifact, quiet_settings
@@ -20,7 +20,7 @@ def track_evaluation(
     base alone). An error of W&B is said and ends nothing: the results are on disk."""
     import wandb
 
-    settings = saved_tree(run)["tracker"]
+    settings = saved_tracker(run)
     if settings.pop("_target_") != f"{WandbTracker.__module__}.{WandbTracker.__qualname__}":
         return
     tracker = WandbTracker(**settings)

@@ -28,7 +28,7 @@ from lsp.contracts import RunIdentity
 from lsp.errors import RunError
 from lsp.files import files_below
 from lsp.run.checkpoint import checkpoint_folders, checkpoint_step
-from lsp.run.folder import find_run, read_run, saved_tree
+from lsp.run.folder import find_run, read_run, saved_tracker, saved_tree
 from lsp.tools.http import safe
 from lsp.tools.text import duration
 from lsp.tracking.continuity import scan
@@ -68,7 +68,7 @@ def main(arguments: Sequence[str]) -> None:
 def sync(folder: Path) -> list[str]:
     """Send one run by a process of its own; what is missing on the server afterwards, as text.
     Raises RunError where it fails, and at the deadline, which grows with the run's bytes."""
-    if "project" not in saved_tree(folder)["tracker"]:
+    if "project" not in saved_tracker(folder):
         raise RunError(f"{folder} was run with tracker=none: there is nothing of W&B to send")
     # lstat: a folder that was moved has links of W&B's client that lead nowhere.
     seconds = MOMENT + sum(path.lstat().st_size for path in files_below(folder)) / SLOWEST
@@ -121,7 +121,7 @@ def sync_alone(folder: Path, sender: Connection) -> None:
 
 def send_and_check(folder: Path) -> list[str]:
     """Send one run; what is missing on the server afterwards, as text."""
-    run, tracker = read_run(folder), saved_tree(folder)["tracker"]
+    run, tracker = read_run(folder), saved_tracker(folder)
     # Before W&B's client reads them: tries of a request, about a minute in all, instead of hours;
     # and its own telemetry, which complains of a server that fails in many lines.
     os.environ.setdefault("WANDB_X_GRAPHQL_RETRY_MAX", "4")

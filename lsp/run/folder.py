@@ -91,6 +91,14 @@ def saved_tree(folder: Path) -> dict[str, Any]:
     return in_todays_layout(read_settings_file(folder))
 
 
+def saved_tracker(folder: Path) -> dict[str, Any]:
+    """Of a run's settings those of its tracker. Raises DamagedFile where there are none."""
+    tracker = saved_tree(folder).get("tracker")
+    if not isinstance(tracker, dict) or not isinstance(tracker.get("_target_"), str):
+        raise DamagedFile(f"{folder / 'config.yaml'} has no settings of a tracker")
+    return tracker
+
+
 def read_run(folder: Path) -> dict[str, Any]:
     """A run's ``run.json``. Raises RunError where the folder is no run."""
     try:

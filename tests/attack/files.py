@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tests.attack.outcome import Outcome, in_a_child
+from tests.attack.outcome import Outcome, in_a_child, loopback_wandb
 
 DEEP = 100_000
 
@@ -111,6 +111,9 @@ CHANGES: list[Callable[[Path, random.Random], None]] = [
 ]
 
 
+SYNC_EVERY = 5
+
+
 def readers(folder: Path) -> dict[str, Callable[[], Any]]:
     """Name -> a command that reads a run's folder, in this process."""
     import eval.figures
@@ -137,7 +140,13 @@ def readers(folder: Path) -> dict[str, Callable[[], Any]]:
 
 
 def attack(run: Path, work: Path, count: int, seed: int) -> list[Outcome]:
-    """``count`` damaged copies of ``run``, each read by all readers."""
+    """``count`` damaged copies of ``run``, each read by all readers; sync, which sends it to a W&B
+    on loopback and waits for it, reads every fifth."""
+    with loopback_wandb():
+        return _attack(run, work, count, seed)
+
+
+def _attack(run: Path, work: Path, count: int, seed: int) -> list[Outcome]:
     outcomes, draw = [], random.Random(f"files {seed}")
     files = [path.relative_to(run) for path in sorted(run.rglob("*")) if path.is_file()]
     names = [name for name in files if name.parts[0] != "wandb"]
@@ -148,6 +157,8 @@ def attack(run: Path, work: Path, count: int, seed: int) -> list[Outcome]:
         name, change = draw.choice(plain if draw.random() < 0.8 else names), draw.choice(CHANGES)
         change(folder / name, draw)
         for reader, call in readers(folder).items():
+            if reader == "sync" and number % SYNC_EVERY:
+                continue
             outcomes.append(in_a_child(f"damaged file, {reader}: {change.__name__} {name}", call))
         shutil.rmtree(folder)
     return outcomes

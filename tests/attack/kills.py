@@ -22,7 +22,7 @@ import yaml
 from lsp.run.folder import read_run
 from lsp.tracking.continuity import scan
 from lsp.tracking.reader import read_metrics, read_trace
-from tests.attack.outcome import WALL_SECONDS, Outcome
+from tests.attack.outcome import WALL_SECONDS, Outcome, loopback_wandb
 
 ROOT = Path(__file__).parents[2]
 SMALL = ["num_steps=6", "num_queries=3", "group_size=2", "eval.every=3", "eval.exact=false",
@@ -114,6 +114,7 @@ def make_run(work: Path) -> Path:
     command = ["run.py", *SMALL, "tracker.mode=offline", f"run_dir={run}"]
     _end(start(command, work / "log"))
     _end(start(evaluation_of(run), work / "log"))
+    _end(start([*evaluation_of(run), "control=true"], work / "log"))
     return run
 
 
@@ -122,20 +123,10 @@ def evaluation_of(run: Path) -> list[str]:
 
 
 def attack(base: Path, work: Path, count: int, seed: int) -> list[Outcome]:
-    """``count`` kills or a few more, shared among the kinds, at moments drawn with ``seed``. W&B is
-    a server on loopback."""
-    sys.path.insert(0, str(ROOT / "tests"))
-    from wandb_stub import KEY, WandbStub
-
+    """``count`` kills or a few more, shared among the kinds, at moments drawn with ``seed``."""
     work.mkdir()
-    before = dict(os.environ)
-    with WandbStub() as server:
-        os.environ |= {"WANDB_BASE_URL": server.url, "WANDB_API_KEY": KEY}
-        try:
-            return _attack(base, work, count, seed)
-        finally:  # no later attack asks a server that is gone
-            os.environ.clear()
-            os.environ.update(before)
+    with loopback_wandb():
+        return _attack(base, work, count, seed)
 
 
 def _attack(base: Path, work: Path, count: int, seed: int) -> list[Outcome]:

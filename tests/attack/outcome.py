@@ -7,8 +7,10 @@ import pickle
 import resource
 import select
 import signal
+import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from lsp.errors import ConfigError, Interrupted, RunError
@@ -26,6 +28,22 @@ class Outcome(NamedTuple):
     what: str
     kind: str
     detail: str
+
+
+@contextlib.contextmanager
+def loopback_wandb() -> Iterator[None]:
+    """W&B is a server on loopback inside; no later attack asks one that is gone."""
+    sys.path.insert(0, str(Path(__file__).parents[1]))
+    from wandb_stub import KEY, WandbStub
+
+    before = dict(os.environ)
+    with WandbStub() as server:
+        os.environ |= {"WANDB_BASE_URL": server.url, "WANDB_API_KEY": KEY}
+        try:
+            yield
+        finally:
+            os.environ.clear()
+            os.environ.update(before)
 
 
 def in_a_child(what: str, call: Callable[[], Any]) -> Outcome:

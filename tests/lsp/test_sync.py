@@ -143,3 +143,11 @@ def test_its_processes_end_with_it(bad_wandb, stopped_by):
     _, errors = process.communicate()
     assert process.returncode != 0 and "Traceback" not in errors
     assert psutil.wait_procs(started, timeout=600)[1] == []
+
+
+def test_settings_that_end_before_the_tracker_are_one_line(small_run, tmp_path):
+    folder = shutil.copytree(small_run[0], tmp_path / "run")
+    config = folder / "config.yaml"
+    config.write_text(config.read_text().split("\ntracker:")[0])
+    with pytest.raises(SystemExit, match=r"config.yaml has no settings of a tracker"):
+        main([str(folder)])
