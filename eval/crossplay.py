@@ -26,10 +26,10 @@ from typing import Any
 from pydantic import TypeAdapter
 from typing_extensions import TypedDict
 
-from eval.cache import content_key
 from lsp.contracts import BuildContext, Reward, build_part
 from lsp.errors import RunError
 from lsp.files import write_csv, write_json
+from lsp.judging.cache import content_key
 from lsp.queries.dataset import step_queries
 from lsp.report.matrix import Cell, draw_matrix, matrix_text, read_matrix
 from lsp.run.checkpoint import checkpoint_folders, verified

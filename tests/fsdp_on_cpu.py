@@ -6,6 +6,7 @@
 For tests: FSDP2 itself computes on a CPU by gloo, and accelerate's own code wraps the layers.
 """
 
+import runpy
 import sys
 from pathlib import Path
 
@@ -29,6 +30,4 @@ def _told(state, *args, fsdp_plugin=None, **kwargs):
 AcceleratorState.__init__ = _told
 
 if __name__ == "__main__":
-    import run
-
-    run.main(sys.argv[1:])
+    runpy.run_path(str(Path(__file__).parents[1] / "run.py"), run_name="__main__")

@@ -57,22 +57,21 @@ from lsp.tracking.reader import (
 MAY_CHANGE_ON_RESUME = (
     "rollout.max_rows",
     "rollout.max_tokens",
-    "rollout.url",
     "optim.micro_batch_tokens",
     "optim.gradient_checkpointing",
     "hardware.offload",
     "hardware.parallel",
     "hardware.gpus",
 )
-"""How a step's work is cut into parts and shared out, and who is asked: a resumed run may change
-it. Sums are then rounded in another order; nothing else changes."""
+"""How a step's work is cut into parts and shared out: a resumed run may change it. Sums are then
+rounded in another order; nothing else changes."""
 
 
 def may_change(config: Config) -> tuple[str, ...]:
     """Keys that a resumed run may have otherwise, beside ``num_steps``."""
     parts = {"reward": config.reward, "rollout.engine": config.rollout.engine}
     own = (f"{key}.{name}" for key, part in parts.items() for name in part.may_change())
-    return (*MAY_CHANGE_ON_RESUME, *own)
+    return (*MAY_CHANGE_ON_RESUME, "rollout.url", *own)
 
 
 FREE_KEYS = ("resume", "run_dir", "runs_root", "dry_run", "accept_gap")

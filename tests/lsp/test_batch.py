@@ -135,13 +135,15 @@ def played_rows(players, method, micro_batch_tokens):
 
 
 def gradient(learner, rows, micro_batch_tokens):
-    from lsp.learner import UpdateStats
+    from lsp.learner import ROLES, UpdateStats
 
     learner.optimizer.zero_grad(set_to_none=True)
     stats = UpdateStats()
-    for chosen in pack(rows, micro_batch_tokens):
-        batch = pad([rows[i] for i in chosen])
-        learner._backward(batch, learner._reference(batch), stats)
+    for role in ROLES:  # a micro-batch has rows of one
+        own = [row for row in rows if row.role == role]
+        for chosen in pack(own, micro_batch_tokens):
+            batch = pad([own[i] for i in chosen])
+            learner._backward(batch, learner._reference(batch), stats)
     parameters = learner.players.policy.parameters()
     return torch.cat([p.grad.flatten() for p in parameters]), stats
 
