@@ -8,6 +8,7 @@ import math
 import os
 import signal
 import sys
+import traceback
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -88,11 +89,24 @@ def main(arguments: list[str]) -> None:
         sys.exit("; ".join(said))
 
 
+def main_of_several(arguments: list[str]) -> None:
+    """``main``, and this process's end, without the interpreter's own: all is written by then, and
+    threads of gloo and DDP that it still finds would abort it, or hold it up for good."""
+    code = 0
+    try:
+        main(arguments)
+    except SystemExit as ending:
+        code = ending.code if isinstance(ending.code, int) else int(ending.code is not None)
+        if isinstance(ending.code, str):
+            print(ending.code, file=sys.stderr)
+    except BaseException:
+        traceback.print_exc()
+        code = 1
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
 if __name__ == "__main__":
-    main(sys.argv[1:])
-    if Processes.from_environment().size > 1:
-        # All is written and the processes have parted. Threads of gloo that the interpreter's own
-        # end still finds alive would abort it.
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(0)
+    several = Processes.from_environment().size > 1
+    (main_of_several if several else main)(sys.argv[1:])

@@ -269,7 +269,7 @@ def test_the_way_on_names_the_machines(monkeypatch):
 
 
 RACE = """
-import os, signal, sys
+import os, runpy, signal
 from lsp.model.processes import Command, Processes
 broadcast, sent = Processes.broadcast, 0
 
@@ -283,8 +283,7 @@ def interrupted(self, value):
     return received
 
 Processes.broadcast = interrupted
-import run
-run.main(sys.argv[1:])
+runpy.run_path("run.py", run_name="__main__")
 """
 
 
