@@ -177,9 +177,10 @@ def expected(response: Mapping[str, Any], values: Mapping[str, float]) -> float 
         return None
     # Divided by the largest first, so that nothing underflows.
     weights = [math.exp(logprob - max(logprobs)) for logprob in logprobs]
-    # Divided at last, so that rounding leaves no mean outside of its values.
     weighted = sum(w * value for w, value in zip(weights, values.values(), strict=True))
-    return weighted / sum(weights)
+    # Rounding leaves no mean outside of its values.
+    lowest, highest = min(values.values()), max(values.values())
+    return min(max(weighted / sum(weights), lowest), highest)
 
 
 def read_from(response: Mapping[str, Any], labels: Sequence[str]) -> str:

@@ -47,6 +47,7 @@ CASES = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_the_pocket_world_on_another_device(small, tmp_path):
     runs = {name: [*small, "tracker=none", "num_steps=2", *more] for name, more in CASES.items()}
     run = tmp_path / "in full" / "there"

@@ -119,7 +119,8 @@ def test_a_run_of_several_processes_is_the_run_of_one(small, tmp_path, count, pa
     check_same(one, other, count, output_of(job))
 
 
-@pytest.mark.parametrize("parallel", [pytest.param("ddp", marks=SLOW), "fsdp"])
+@pytest.mark.slow
+@pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
 def test_a_killed_run_of_two_goes_on_as_the_run_of_one(small, tmp_path, parallel):
     """Its checkpoints hold whole weights and moments. The judge draws, and what the reward tells of
     itself is that of all answers."""
@@ -235,7 +236,9 @@ def test_a_process_that_dies_ends_the_job_with_its_error(small, tmp_path):
     assert (tmp_path / "run" / "report.html").is_file()
 
 
-@pytest.mark.parametrize("how", ["SIGTERM to torchrun", "SIGUSR2 to its processes"])
+@pytest.mark.parametrize(
+    "how", [pytest.param("SIGTERM to torchrun", marks=SLOW), "SIGUSR2 to its processes"]
+)
 def test_a_signal_stops_all_of_them_with_everything_saved(small, tmp_path, how):
     """The second way is that of docs/slurm_torchrun.sh."""
     run = tmp_path / "run"

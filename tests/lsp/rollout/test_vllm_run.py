@@ -60,7 +60,8 @@ def test_the_challenger_asks_and_is_evaluated_through_the_server(vllm_stub, tmp_
     assert {body["model"] for body in server.bodies} == {POLICY}
 
 
-@pytest.mark.parametrize("parallel", [pytest.param("ddp", marks=pytest.mark.slow), "fsdp"])
+@pytest.mark.slow
+@pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
 def test_two_processes_share_the_servers_and_write_the_rows_of_one(vllm_stub, tmp_path, parallel):
     """The first one pushes; under FSDP what it pushes is whole."""
     more = [*GRPO, "num_steps=3", "hardware=cpu", "runtime.threads=1"]

@@ -97,7 +97,7 @@ def test_what_belongs_to_openai_is_sent_to_nobody_else(served):
 def test_no_cookie_comes_back_and_no_key_out_of_netrc(served, tmp_path, monkeypatch):
     (tmp_path / ".netrc").write_text("machine 127.0.0.1 login me password hunter2\n")
     monkeypatch.setenv("HOME", str(tmp_path))
-    server = served(says({}, Set_Cookie="a=b"))
+    server = served(says({}, Set_Cookie="a=b", Connection="close"))
 
     async def two():
         async with http.client(server.url, 600.0) as client:

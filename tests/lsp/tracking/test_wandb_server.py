@@ -163,6 +163,7 @@ def test_a_server_that_is_not_there_is_one_error_that_names_offline(small, tmp_p
     assert "Traceback" not in result.stderr and not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_wandb_sweep_and_agent_run_our_sweep_files_as_they_are(tmp_path, wandb_stub):
     """``sweeps/beta.yaml`` with two points and tiny runs; nothing else of it is changed."""
     tree = yaml.safe_load((ROOT / "sweeps" / "beta.yaml").read_text())
