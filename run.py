@@ -5,7 +5,6 @@ to. Flags are Hydra's: ``-m`` for a multirun, ``--cfg job``, ``--help``.
 """
 
 import math
-import os
 import signal
 import sys
 import traceback
@@ -17,7 +16,7 @@ from omegaconf import DictConfig
 from lsp.errors import ConfigError, Interrupted, RunError
 from lsp.loop.launch import objective_of
 from lsp.loop.signals import StopRequests
-from lsp.model.processes import Processes
+from lsp.model.processes import Processes, end_process
 from lsp.settings.compose import compose
 from lsp.tools.secrets import scrub
 
@@ -90,8 +89,7 @@ def main(arguments: list[str]) -> None:
 
 
 def main_of_several(arguments: list[str]) -> None:
-    """``main``, and this process's end, without the interpreter's own: all is written by then, and
-    threads of gloo and DDP that it still finds would abort it, or hold it up for good."""
+    """``main``, and the end of one of several processes."""
     code = 0
     try:
         main(arguments)
@@ -102,9 +100,7 @@ def main_of_several(arguments: list[str]) -> None:
     except BaseException:
         traceback.print_exc()
         code = 1
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code)
+    end_process(code)
 
 
 if __name__ == "__main__":

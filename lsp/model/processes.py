@@ -12,12 +12,13 @@ Texts and numbers are exchanged here, by gloo; between GPUs gradients go by NCCL
 from __future__ import annotations
 
 import os
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 Item = TypeVar("Item")
 COLLECTIVE_TIMEOUT = timedelta(hours=2)
@@ -88,20 +89,20 @@ class Processes:
             distributed.init_process_group(backend, timeout=COLLECTIVE_TIMEOUT)
 
     def dismiss(self) -> None:
-        """Tell the others that there is nothing to do, and disconnect."""
+        """Tell the others that there is nothing more to do."""
         if self.size > 1:
             self.start()
             self.broadcast(None)
             self.leave()
 
     def leave(self) -> None:
-        """Disconnect, all processes together: threads of the group that outlive the interpreter
-        would abort it."""
+        """All processes have done what there was to do; each ends by itself (``end_process``). The
+        group stays: a wrapped model that outlives it deadlocks in its destructor, which waits for a
+        thread that waits for the interpreter."""
         from torch import distributed
 
         if self.size > 1:
             distributed.barrier()
-            distributed.destroy_process_group()
 
     def part_of(self, count: int) -> slice:
         """This process's part of ``count`` items, in order; parts differ in size by one at most."""
@@ -133,3 +134,11 @@ class Processes:
 
 
 ALONE = Processes()
+
+
+def end_process(code: int) -> NoReturn:
+    """The end of one of several processes, without the interpreter's own: all is written by then,
+    and threads of gloo that it still finds would abort it, or hold it up for good."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)

@@ -11,7 +11,7 @@ import tests.fsdp_on_cpu  # noqa: F401
 from lsp.batch import training_rows
 from lsp.learner import Learner
 from lsp.model.distribution import full
-from lsp.model.processes import Processes
+from lsp.model.processes import Processes, end_process
 from lsp.players import load_players
 from lsp.run.init import resolve_init
 from lsp.settings.compose import compose
@@ -53,6 +53,7 @@ def main(path, cases):
     if processes.is_first:
         torch.save(results, path)
     processes.leave()
+    end_process(0)
 
 
 if __name__ == "__main__":
