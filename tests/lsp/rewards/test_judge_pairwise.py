@@ -40,7 +40,8 @@ def test_r_is_how_often_the_answer_is_preferred_over_both_orders(judge_server, s
     queries = ["sort", "sort", "sort", "sort", "copy"]
     rewards = scored(queries, ["abc", "a", "xy", "so", "abc"])
     assert rewards == pytest.approx([0.9, 0.1, 0.5, 0.5, 0.9])
-    assert [r["messages"][-1]["content"] for r in opponent.requests] == ["sort", "copy"]
+    assert {r["messages"][-1]["content"] for r in opponent.requests} == {"sort", "copy"}
+    assert len(opponent.requests) == 2
     assert len(judge.requests) == 8
     texts = [json.loads(r["messages"][1]["content"].split("\n\n")[1]) for r in judge.requests]
     assert {"query": "sort", "answer_1": "abc", "answer_2": "so"} in texts
