@@ -244,7 +244,7 @@ class HardwareConfig:
         "processes that there are to be; null: as many as are started", ge=1, le=65_536
     )
     parallel: Literal["ddp", "fsdp"] = setting(
-        "whole weights in each process, or the decoder's layers sharded (FSDP2)"
+        "whole weights in each process (DDP), or sharded over GPUs (FSDP2)"
     )
     offload: bool = setting(
         "reference and reward model leave the GPU while they have nothing to do"

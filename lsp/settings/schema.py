@@ -9,7 +9,7 @@ import dataclasses
 import types
 import typing
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, TypeVar, dataclass_transform
+from typing import Annotated, Any, Literal, TypeVar, cast, dataclass_transform
 
 import pydantic.dataclasses
 from pydantic import ConfigDict, Field
@@ -76,10 +76,13 @@ def flat_tree(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 def with_value(config: Settings, key: str, value: Any) -> Settings:
     """A copy with another value under one dotted key."""
     name, _, rest = key.partition(".")
-    if isinstance(config, dict):  # settings by names of the user's
-        return {**config, name: with_value(config[name], rest, value)}  # type: ignore[return-value]
-    inner = with_value(getattr(config, name), rest, value) if rest else value
-    return dataclasses.replace(config, **{name: inner})  # type: ignore[type-var]
+    node: Any = config
+    if isinstance(node, dict):  # settings by names of the user's
+        changed: Any = {**node, name: with_value(node[name], rest, value)}
+    else:
+        inner = with_value(getattr(node, name), rest, value) if rest else value
+        changed = dataclasses.replace(node, **{name: inner})
+    return cast(Settings, changed)
 
 
 def key_of_part(node: Any, part: Any) -> str | None:

@@ -37,7 +37,7 @@ def sampled(players):
     ]
     learner = learner_of(players, "none")
     batch = pad(own)
-    (scores,) = [learner._reference(batch)]  # the policy is the reference
+    scores = learner._reference(batch)  # the policy is the reference
     by_row = [scores.logprobs_C[batch.row_C == i] - math.log(RATIO) for i in range(2)]
     return [
         replace(row, rollout_logprobs=tuple(logprobs.tolist()))

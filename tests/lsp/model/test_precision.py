@@ -66,7 +66,7 @@ def test_weights_are_bfloat16_for_a_play_and_exact_again_after_it(players):
     assert all(torch.equal(tensor, exact[name]) for name, tensor in learner.named.items())
 
 
-def test_an_update_that_bfloat16_would_round_away_adds_up(players):
+def test_an_update_that_bfloat16_would_round_away_adds_up():
     """Ten steps of 1e-4 on a weight of 1, whose bfloat16 neighbours are 1/128 apart."""
     weight = torch.nn.Parameter(torch.ones(1, dtype=torch.bfloat16))
     module = torch.nn.Module()

@@ -60,7 +60,7 @@ def save(run, step, learner, keep=2, also=()):
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_a_learner_goes_on_from_a_checkpoint_bit_for_bit(players, tmp_path, dtype):
-    """Two updates, or one, a checkpoint and one in another learner: weights, moments, masters."""
+    """Two updates, or one, a checkpoint and one in another learner: weights and moments."""
     whole, first = learner_of(players, dtype=dtype), learner_of(players, dtype=dtype)
     whole.update(ROWS, 1)
     first.update(ROWS, 1)
