@@ -27,7 +27,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -222,6 +222,19 @@ class Engine(ABC):
         All randomness is a function of ``key`` and a row's number, so that a row is the same
         whatever stands beside it. Log-probabilities are at the sampling temperature.
         """
+
+    def begin(
+        self,
+        model: PreTrainedModel,
+        prompts: Sequence[Sequence[int]],
+        samples: int,
+        max_new_tokens: int,
+        temperature: float,
+        key: DrawKey,
+    ) -> Callable[[], list[list[Completion]]]:
+        """The same, called for later: where the engine is elsewhere it begins now, and ``model``
+        may change meanwhile. ``sync`` waits for it."""
+        return partial(self.generate, model, prompts, samples, max_new_tokens, temperature, key)
 
 
 class SelfJudgeSettings(PartSettings):

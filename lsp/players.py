@@ -1,6 +1,6 @@
 """Settings and an init go in, everything that plays comes out, loaded."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -103,11 +103,22 @@ class Players:
     def answers(self, prompts: TokenRows, step: int, first: int = 0) -> list[list[Completion]]:
         """G answers of the policy to each prompt; ``first``: the number of the first prompt among
         the step's."""
+        return self.engine.generate(self.policy, prompts, *self._answering(prompts, step, first))
+
+    def begin_answers(
+        self, prompts: TokenRows, step: int, first: int = 0
+    ) -> Callable[[], list[list[Completion]]]:
+        """The same, begun now and called for later."""
+        return self.engine.begin(self.policy, prompts, *self._answering(prompts, step, first))
+
+    def _answering(
+        self, prompts: TokenRows, step: int, first: int
+    ) -> tuple[int, int, float, DrawKey]:
+        """Samples, limit, temperature and key of a step's answers."""
         rollout, size = self.config.rollout, self.config.group_size
-        limit, temperature = rollout.max_new_tokens, rollout.temperature_of("solver")
         rows = range(first * size, (first + len(prompts)) * size)
         key = DrawKey(self.config.seed, step, "solver", rows)
-        return self.engine.generate(self.policy, prompts, size, limit, temperature, key)
+        return size, rollout.max_new_tokens, rollout.temperature_of("solver"), key
 
     def reference_at_work(self) -> AbstractContextManager[None]:
         """The reference, which is the judge too, is on the device inside."""

@@ -26,13 +26,13 @@ from typing import Any
 
 from lsp.contracts import RunIdentity
 from lsp.errors import RunError
-from lsp.files import files_below
+from lsp.files import files_below, read_bytes
 from lsp.run.checkpoint import checkpoint_folders, checkpoint_step
 from lsp.run.folder import find_run, read_run, saved_tracker, saved_tree
 from lsp.tools.http import safe
 from lsp.tools.text import duration
 from lsp.tracking.continuity import scan
-from lsp.tracking.reader import read_metrics
+from lsp.tracking.reader import SHARD_BYTES, read_metrics
 from lsp.tracking.wandb import (
     has_key,
     keep_in_run_folder,
@@ -200,8 +200,11 @@ def check(remote: Any, folder: Path, run_id: str) -> list[str]:
 
 
 def md5(path: Path) -> str:
-    """As W&B's manifests write it."""
-    return base64.b64encode(hashlib.md5(path.read_bytes()).digest()).decode()
+    """As W&B's manifests write it; empty where the file cannot be read, which is a gap too."""
+    try:
+        return base64.b64encode(hashlib.md5(read_bytes(path, SHARD_BYTES)).digest()).decode()
+    except OSError:
+        return ""
 
 
 if __name__ == "__main__":

@@ -15,10 +15,10 @@ from __future__ import annotations
 import math
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from typing import Any, NamedTuple
 
 import torch
@@ -42,13 +42,22 @@ def train(spec: RunSpec, players: Players, learner: Learner, recorder: Recorder)
     config = spec.config
     recorder.begin()
     weight, baseline = spec.self_reward_weight, spec.challenger_baseline
+    ahead: Asked | None = None
     for step in range(spec.step + 1, config.num_steps + 1):
         clock = Clock(partial(recorder.enter, step))
+        lag = float(ahead is not None)
         with learner.whole_policy():
+            if ahead is not None:
+                with clock.phase("answers"):
+                    ahead.answers()
             with clock.phase("queries"):
                 players.sync(step - 1)
-                queries = players.step_queries(step)
-            play = play_queries(players, config, queries, step, clock, weight, baseline)
+                asked = ahead or ask(players, players.step_queries(step), step)
+                ahead = None
+                if asks_ahead(config, step):
+                    ahead = ask(players, players.step_queries(step + 1), step + 1, ahead=True)
+            play = play_asked(players, config, asked, clock, weight, baseline)
+        queries = asked.queries
         weight, baseline = play.self_reward_weight, play.challenger_baseline
         rows = training_rows(
             play,
@@ -59,8 +68,12 @@ def train(spec: RunSpec, players: Players, learner: Learner, recorder: Recorder)
         )
         with clock.phase("update"):
             stats = learner.update(rows, step)
+        if ahead is not None and players.processes.size > 1:
+            ahead.answers()  # the first process may sync to evaluate
+            players.processes.all_gather(None)
         metrics = {
             **play_metrics(queries, play),
+            "rollout/lag": lag,
             **stats.metrics(),
             **clock.laps,
         }
@@ -69,6 +82,41 @@ def train(spec: RunSpec, players: Players, learner: Learner, recorder: Recorder)
         if stops and step < config.num_steps:
             return recorder.interrupt(step)
     return recorder.end()
+
+
+def asks_ahead(config: Config, step: int) -> bool:
+    """Whether the rows of the step after this one are asked for before its update. Not across a
+    checkpoint, which knows only the weights after it: so a run that goes on from one plays what
+    one that was not stopped plays."""
+    saved = config.checkpoint.every and step % config.checkpoint.every == 0
+    return config.rollout.lag == 1 and step < config.num_steps and not saved
+
+
+class Asked(NamedTuple):
+    """A step's queries, the played ones with their prompts, and this process's ``part`` of them,
+    whose answers ``answers`` waits for."""
+
+    step: int
+    queries: list[Query]
+    played: list[Query]
+    prompts: list[list[int]]
+    part: slice
+    answers: Callable[[], list[list[Completion]]]
+
+
+def ask(players: Players, queries: list[Query], step: int, ahead: bool = False) -> Asked:
+    """Ask the Solver for the answers to a step's queries (those that can be played): once they are
+    waited for, or ``ahead`` of that."""
+    played = [query for query in queries if query.played]
+    prompts = players.chat.encode([players.prompts.solver_messages(q.text) for q in played])
+    part = players.processes.part_of(len(played))
+    answers: Callable[[], list[list[Completion]]] = list
+    if played[part]:
+        asked = (prompts[part], step, part.start)
+        answers = cache(
+            players.begin_answers(*asked) if ahead else partial(players.answers, *asked)
+        )
+    return Asked(step, queries, played, prompts, part, answers)
 
 
 def play_queries(
@@ -80,17 +128,27 @@ def play_queries(
     weight: float | None = None,
     baseline: float = 0.0,
 ) -> Play:
-    """Answers, rewards and advantages of a step's queries (those that can be played). ``weight``:
-    the self-reward's where an earlier play has told it; None: the settings', or this play's.
-    ``baseline``: the moving mean of the Challenger's reward before this play."""
+    """Answers, rewards and advantages of a step's queries. See ``play_asked``."""
+    return play_asked(players, config, ask(players, queries, step), clock, weight, baseline)
+
+
+def play_asked(
+    players: Players,
+    config: Config,
+    asked: Asked,
+    clock: Clock,
+    weight: float | None = None,
+    baseline: float = 0.0,
+) -> Play:
+    """Answers, rewards and advantages of what was asked. ``weight``: the self-reward's where an
+    earlier play has told it; None: the settings', or this play's. ``baseline``: the moving mean of
+    the Challenger's reward before this play."""
     method = config.method
     weight = method.fixed_weight if weight is None else weight
-    played = [query for query in queries if query.played]
+    queries, played, prompts = asked.queries, asked.played, asked.prompts
     if not played:
         return replace(empty_play(weight), challenger_baseline=baseline)
-    prompts = players.chat.encode([players.prompts.solver_messages(q.text) for q in played])
-    part = players.processes.part_of(len(played))
-    scored = answer_and_score(players, config, played[part], prompts[part], step, part.start, clock)
+    scored = answer_and_score(players, config, asked, clock)
     answered = players.processes.all_gather_lists(scored)
 
     reward_QG = torch.tensor([one.reward for one in answered], dtype=torch.float32)
@@ -106,9 +164,9 @@ def play_queries(
         config.reward.range,
     )
     if method.repetition_penalty or method.novelty_weight:
-        asked = players.chat.encode_text([query.text for query in played])
-        challenger_reward_Q -= method.repetition_penalty * torch.tensor(cluster_shares(asked))
-        challenger_reward_Q += method.novelty_weight * torch.tensor(novelty(asked))
+        texts = players.chat.encode_text([query.text for query in played])
+        challenger_reward_Q -= method.repetition_penalty * torch.tensor(cluster_shares(texts))
+        challenger_reward_Q += method.novelty_weight * torch.tensor(novelty(texts))
     invalid = [query for query in queries if not query.played and query.completion is not None]
     if method.invalid_query == "unplayed" or not method.trains_challenger:
         invalid = []
@@ -153,20 +211,15 @@ class Answered(NamedTuple):
 
 
 def answer_and_score(
-    players: Players,
-    config: Config,
-    queries: Sequence[Query],
-    prompts: Sequence[Sequence[int]],
-    step: int,
-    first: int,
-    clock: Clock,
+    players: Players, config: Config, asked: Asked, clock: Clock
 ) -> list[Answered]:
-    """This process's queries of a step; ``first`` is the number of the first one among all."""
+    """This process's part of the queries."""
+    queries, step = asked.played[asked.part], asked.step
     if not queries:
         return []
     size = config.group_size
     with clock.phase("answers"):
-        groups = players.answers(prompts, step, first)
+        groups = asked.answers()
     query_texts = [query.text for query in queries for _ in range(size)]
     # Rewards and judge read what a reader would: an answer without the reasoning before it.
     answer_texts = [players.chat.answer_of(answer.text) for group in groups for answer in group]
@@ -204,7 +257,8 @@ class Clock:
         started = time.perf_counter()
         with memory_guard(name):
             yield
-        self.laps[f"time/{name}"] = time.perf_counter() - started
+        lap = f"time/{name}"
+        self.laps[lap] = self.laps.get(lap, 0.0) + time.perf_counter() - started
 
 
 class Recorder(ABC):

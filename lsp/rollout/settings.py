@@ -23,10 +23,14 @@ class InProcess(EngineSettings):
     """Generation on the training weights, in the processes that train; ``rollout`` says how."""
 
     def problems(self, config: Config) -> Sequence[tuple[str, str]]:
-        if not config.rollout.urls or config.resume:
-            return ()
-        reason = "decodes in this process and asks no server, and rollout.url names one"
-        return [(reason, "say rollout.engine=vllm too, or leave rollout.url out")]
+        problems = []
+        if config.rollout.urls and not config.resume:
+            reason = "decodes in this process and asks no server, and rollout.url names one"
+            problems.append((reason, "say rollout.engine=vllm too, or leave rollout.url out"))
+        if config.rollout.lag:
+            reason = "decodes in this process, so that nothing can be written meanwhile"
+            problems.append((reason, "say rollout.engine=vllm too, or rollout.lag=0"))
+        return problems
 
     def check(self, context: BuildContext) -> None:
         check_texts(context)
@@ -98,10 +102,17 @@ class Vllm(EngineSettings):
             "answers of the base": config.eval is not None
             and not (adapters and config.init.source == "base"),
         }
-        if not any(written.values()):
-            return ()
-        who = ", ".join(name for name, here in written.items() if here)
-        return [f"rollout.engine=vllm: written in this process, by models no server has: {who}"]
+        warnings = []
+        if who := ", ".join(name for name, here in written.items() if here):
+            warnings.append(
+                f"rollout.engine=vllm: written in this process, by models no server has: {who}"
+            )
+        if config.rollout.lag and config.rollout_correction == "none":
+            warnings.append(
+                "rollout.lag=1 with loss.rollout_correction=none: rows of the weights before the"
+                " last update are learnt from as if the policy had written them"
+            )
+        return warnings
 
     def dtype_in(self, config: Config) -> str:
         """What the servers of a run compute in."""

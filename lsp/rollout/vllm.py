@@ -12,11 +12,13 @@ import asyncio
 import hashlib
 import json
 import secrets
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, wait
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
 from torch import Tensor
@@ -37,6 +39,7 @@ from lsp.types import Completion, DrawKey, TrainingRow
 if TYPE_CHECKING:
     from lsp.rollout.settings import Vllm
 
+Answer = TypeVar("Answer")
 POLICY, REFERENCE = "policy", "reference"
 """Names under which servers serve what they were started with: the policy, or under LoRA what its
 adapters lie beside."""
@@ -52,7 +55,8 @@ at most, a prompt's old keys 1.1."""
 @dataclass
 class Held:
     """What a run's servers hold, for all of its engines. ``version`` names the policy's weights
-    after ``updates`` there; ``compared``: (model, server) whose rows were scored since."""
+    after ``updates`` there; ``compared``: (model, server) whose rows were scored since; ``begun``:
+    rows that were asked for and may not be here yet; ``asking`` is held by who asks for some."""
 
     policy: PreTrainedModel | None = None
     updates: int = -1
@@ -62,6 +66,8 @@ class Held:
     rooms: list[Room | None] | None = None
     compared: set[tuple[str, int]] = field(default_factory=set)
     run: str = field(default_factory=lambda: secrets.token_hex(4))
+    begun: list[Future[list[SampledRow]]] = field(default_factory=list)
+    asking: threading.Lock = field(default_factory=threading.Lock)
 
 
 class VllmEngine(Engine):
@@ -89,6 +95,8 @@ class VllmEngine(Engine):
 
     def sync(self, policy: PreTrainedModel, updates: int, processes: Processes) -> None:
         held = self.held
+        wait(held.begun)  # they are of the weights before; who asked for them sees what failed
+        held.begun.clear()
         held.policy, held.processes = policy, processes.size
         if processes.is_first and held.updates != updates:
             version = f"{held.run}-{updates}"
@@ -135,14 +143,54 @@ class VllmEngine(Engine):
     ) -> list[list[Completion]]:
         """See ``Engine.generate``; log-probabilities at temperature 0 are those of the plain
         logits."""
-        name = self.name_of(model)
-        if not name or not prompts:
+        if not self.name_of(model) or not prompts:
             return self.own.generate(model, prompts, samples, max_new_tokens, temperature, key)
-        own, several = self.own, len(self.servers.urls)
-        requests = [
+        requests = self._requests(model, prompts, samples, max_new_tokens, temperature, key)
+        rows = self._rows(requests)
+        self._compare(model, requests, rows)
+        return self._completions(requests, rows, samples)
+
+    def begin(
+        self,
+        model: PreTrainedModel,
+        prompts: Sequence[Sequence[int]],
+        samples: int,
+        max_new_tokens: int,
+        temperature: float,
+        key: DrawKey,
+    ) -> Callable[[], list[list[Completion]]]:
+        """See ``Engine.begin``. What is to be compared with the model as it is now is waited for
+        here; the others come in a thread of their own, which touches neither model nor text."""
+        if not self.name_of(model) or not prompts:
+            return super().begin(model, prompts, samples, max_new_tokens, temperature, key)
+        requests = self._requests(model, prompts, samples, max_new_tokens, temperature, key)
+        first = self._to_compare(requests)
+        known = dict(zip(first, self._rows([requests[i] for i in first]), strict=True))
+        self._compare(model, [requests[i] for i in first], list(known.values()))
+        later = [i for i in range(len(requests)) if i not in known]
+        rows = in_background(lambda: self._rows([requests[i] for i in later]))
+        self.held.begun.append(rows)
+
+        def completions() -> list[list[Completion]]:
+            known.update(zip(later, rows.result(), strict=True))
+            return self._completions(requests, [known[i] for i in range(len(requests))], samples)
+
+        return completions
+
+    def _requests(
+        self,
+        model: PreTrainedModel,
+        prompts: Sequence[Sequence[int]],
+        samples: int,
+        max_new_tokens: int,
+        temperature: float,
+        key: DrawKey,
+    ) -> list[RowRequest]:
+        own = self.own
+        return [
             RowRequest(
-                server=key.number(row) % several,
-                model=name,
+                server=key.number(row) % len(self.servers.urls),
+                model=self.name_of(model),
                 prompt=tuple(prompt),
                 seed=seed_of(key, row),
                 temperature=temperature,
@@ -153,8 +201,11 @@ class VllmEngine(Engine):
             )
             for row, prompt in enumerate(p for p in prompts for _ in range(samples))
         ]
-        rows = asyncio.run(self._rows(requests))
-        self._compare(model, name, requests, rows)
+
+    def _completions(
+        self, requests: Sequence[RowRequest], rows: Sequence[SampledRow], samples: int
+    ) -> list[list[Completion]]:
+        own = self.own
         ids = [tuple(row["token_ids"]) for row in rows]
         texts = completion_texts(own.tokenizer, ids, set(requests[0].end_ids), own.stop_strings)
         written = [
@@ -163,7 +214,14 @@ class VllmEngine(Engine):
         ]
         return [written[i : i + samples] for i in range(0, len(written), samples)]
 
-    async def _rows(self, requests: Sequence[RowRequest]) -> list[SampledRow]:
+    def _rows(self, requests: Sequence[RowRequest]) -> list[SampledRow]:
+        """What servers have room for is counted for one call at a time."""
+        if not requests:
+            return []
+        with self.held.asking:
+            return asyncio.run(self._asked(requests))
+
+    async def _asked(self, requests: Sequence[RowRequest]) -> list[SampledRow]:
         held, servers = self.held, self.servers
         if held.rooms is None:
             held.rooms = await servers.rooms()
@@ -188,15 +246,21 @@ class VllmEngine(Engine):
             allowed = min(allowed, fitting)
         return max(1, allowed // self.held.processes)
 
+    def _to_compare(self, requests: Sequence[RowRequest]) -> list[int]:
+        """Numbers of the first rows of each server that has not been compared since the last
+        sync."""
+        numbers: dict[int, list[int]] = {}
+        for i, request in enumerate(requests):
+            if (request.model, request.server) not in self.held.compared:
+                numbers.setdefault(request.server, []).append(i)
+        return sorted(i for each in numbers.values() for i in each[: 2 * COMPARED])
+
     def _compare(
-        self,
-        model: PreTrainedModel,
-        name: str,
-        requests: Sequence[RowRequest],
-        rows: Sequence[SampledRow],
+        self, model: PreTrainedModel, requests: Sequence[RowRequest], rows: Sequence[SampledRow]
     ) -> None:
         """Score some rows of each server that has not been compared since the last sync.
         Raises ValueError where it samples from something else than ``model``."""
+        name = self.name_of(model)
         for server, url in enumerate(self.servers.urls):
             written = [i for i, request in enumerate(requests) if request.server == server]
             if not written or (name, server) in self.held.compared:
@@ -233,6 +297,20 @@ class VllmEngine(Engine):
         theirs = torch.tensor([x for i in chosen for x in rows[i]["logprobs"]["token_logprobs"]])
         apart = (ours - theirs).abs()
         return float(apart.max() if self.exact else apart.mean())
+
+
+def in_background(work: Callable[[], Answer]) -> Future[Answer]:
+    """What ``work`` returns or raises, by a thread that no end of the process waits for."""
+    future: Future[Answer] = Future()
+
+    def run() -> None:
+        try:
+            future.set_result(work())
+        except BaseException as error:  # raised where the result is asked for
+            future.set_exception(error)
+
+    threading.Thread(target=run, daemon=True, name="rows asked ahead").start()
+    return future
 
 
 def seed_of(key: DrawKey, row: int) -> int:

@@ -160,6 +160,12 @@ class RolloutConfig:
     max_tokens: int = setting(
         "columns of keys and values that these rows may take in all", ge=1, le=2**36
     )
+    lag: int = setting(
+        "1: servers write a step's rows while the one before it is scored and learnt from, so by"
+        " weights one update older",
+        ge=0,
+        le=1,
+    )
 
     @property
     def urls(self) -> tuple[str, ...]:

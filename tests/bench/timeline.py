@@ -2,8 +2,8 @@
 
 From the metrics that every run logs: ``time/<phase>``, and what lies between two steps'
 ``runtime/elapsed`` beside them (recording, checkpoints, evaluation). Medians over the steps, the
-first one left out, which warms up. One works at a time here: the bound says what a step would take
-if the engine wrote the next step's rows meanwhile and nothing else changed.
+first one left out, which warms up. One works at a time unless ``rollout.lag=1``: the bound says
+what a step would take if the engine wrote the next step's rows meanwhile and nothing else changed.
 """
 
 import argparse

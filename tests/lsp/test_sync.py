@@ -56,11 +56,16 @@ def test_an_offline_run_is_sent_whole_and_checked_and_lost_files_are_found_out(
     assert [use.partition(":")[0] for use in run.uses] == ["base"]
     assert run.summary["status"] == "finished"
     # On an empty server, from a folder that was moved: ``wandb sync`` says that it is done, and
-    # sends no artifact.
+    # sends no artifact. A pipe where a shard was is not waited for.
     wandb_stub.runs.clear()
     wandb_stub.artifacts.clear()
-    result = sync(wandb_stub, folder.rename(tmp_path / "moved"))
+    moved = folder.rename(tmp_path / "moved")
+    damaged = moved / "trace" / "step-000002.parquet"
+    damaged.unlink()
+    os.mkfifo(damaged)
+    result = sync(wandb_stub, moved)
     assert result.returncode == 1
+    assert "step 2 has no shard that can be read: " in result.stderr
     assert "3 of 3 trace shards are not on the server, for instance step-000001" in result.stderr
     assert "Traceback" not in result.stderr
 

@@ -93,6 +93,44 @@ def test_rows_come_from_the_weights_of_the_last_sync(players, vllm_stub):
     assert len(server.calls) == calls
 
 
+def test_rows_that_are_begun_are_those_of_the_weights_before_the_next_sync(players, vllm_stub):
+    """What is compared is compared at once; the sync waits for the others."""
+    first, second = vllm_stub(), vllm_stub()
+    engine = engine_of(players, first, second)
+    prompts = prompts_of(players, "copy bca", "sort cab", "add 3 4")
+    whole = engine_of(players, vllm_stub()).generate(players.policy, prompts, 8, 6, 1.0, KEY)
+    begun = engine.begin(players.policy, prompts, 8, 6, 1.0, KEY)
+    assert engine.held.compared == {("policy", 0), ("policy", 1)}
+    engine.sync(changed(players.policy), 1, ALONE)
+    assert len(first.bodies) == len(second.bodies) == 12 and not engine.held.begun
+    written = begun()
+    assert [row.ids for row in rows_of(written)] == [row.ids for row in rows_of(whole)]
+
+
+def test_one_call_at_a_time_fills_a_server(players, vllm_stub):
+    server = vllm_stub(room=64)
+    engine = engine_of(players, server)
+    prompts = prompts_of(players, "copy bca")
+    calls = [engine.begin(players.policy, prompts, 12, 12, 1.0, KEY) for _ in range(2)]
+    rows = [rows_of(call()) for call in calls]
+    assert server.most_busy <= 2 and [r.ids for r in rows[0]] == [r.ids for r in rows[1]]
+
+
+def test_what_fails_in_rows_that_were_begun_is_told_to_who_asked_for_them(
+    players, vllm_stub, monkeypatch
+):
+    monkeypatch.setattr("lsp.tools.retry.backoff", lambda attempt: 0.001)
+    server = vllm_stub()
+    engine = engine_of(players, server, more=["rollout.engine.max_tries=2"])
+    prompts = prompts_of(players, "copy bca")
+    engine.generate(players.policy, prompts, 1, 4, 1.0, KEY)
+    server.always = "cut"
+    begun = engine.begin(players.policy, prompts, 4, 4, 1.0, KEY)
+    engine.sync(players.policy, 1, ALONE)
+    with pytest.raises(ValueError, match="gave no row in 2 tries"):
+        begun()
+
+
 def test_under_lora_adapters_travel_and_the_reference_is_what_they_lie_beside(players, vllm_stub):
     server = vllm_stub(name="reference")
     policy = with_adapters(players)

@@ -60,11 +60,45 @@ def test_the_challenger_asks_and_is_evaluated_through_the_server(vllm_stub, tmp_
     assert {body["model"] for body in server.bodies} == {POLICY}
 
 
+def test_rows_asked_ahead_are_of_the_weights_before_the_last_update(vllm_stub, tmp_path):
+    """Steps 1 and 2 play the start's weights, step 3 those after step 1; a checkpoint is not
+    asked across, so that what goes on from it plays the same."""
+    ahead = [*GRPO, "num_steps=4", "rollout.lag=1", "checkpoint.every=3"]
+    server, folder = vllm_stub(), tmp_path / "ahead"
+    start([*ahead, *asks(server), f"run_dir={folder}"])
+    lines = read_metrics(folder)
+    assert [line["rollout/lag"] for line in lines] == [0, 1, 1, 0]
+    apart = [line["rollout/logprob_mismatch"] for line in lines]
+    assert max(apart[0], apart[3]) < 1e-4 < min(apart[1:3])
+    assert all(line["rollout/solver/mismatch/max"] > 1e-4 for line in lines[1:3])
+    assert server.calls.count("/resume") == 4  # before each step
+    cut = tmp_path / "cut"
+    start([*ahead, *asks(vllm_stub()), f"run_dir={cut}", "num_steps=3"])
+    start([f"resume={cut}", "num_steps=4", f"rollout.url={vllm_stub().url}"])
+    assert rows_of(cut) == rows_of(folder)
+
+
+def test_the_challengers_rows_too_are_asked_ahead_and_evaluations_wait(vllm_stub, tmp_path):
+    server, folder = vllm_stub(), tmp_path / "run"
+    small = ["eval.every=1", "eval.dev_per_cell=1", "eval.test_per_cell=1", "eval.exact=false"]
+    lsp = ["num_steps=3", *SMALL[:2], "tracker=none", "optim.lr=1e-2", "optim.warmup_steps=0"]
+    more = ["eval.challenger_samples=2", "rollout.lag=1"]
+    start([*lsp, *small, *more, *asks(server), f"run_dir={folder}"])
+    lines = read_metrics(folder)
+    played = [line for line in lines if "rollout/lag" in line]
+    assert [line["rollout/lag"] for line in played] == [0, 1, 1]
+    assert played[2]["rollout/challenger/mismatch/max"] > 1e-4
+    assert server.calls.count("/resume") == 4  # evaluated after each update
+
+
 @pytest.mark.slow
+@pytest.mark.parametrize("lag", [0, 1])
 @pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
-def test_two_processes_share_the_servers_and_write_the_rows_of_one(vllm_stub, tmp_path, parallel):
+def test_two_processes_share_the_servers_and_write_the_rows_of_one(
+    vllm_stub, tmp_path, parallel, lag
+):
     """The first one pushes; under FSDP what it pushes is whole."""
-    more = [*GRPO, "num_steps=3", "hardware=cpu", "runtime.threads=1"]
+    more = [*GRPO, "num_steps=3", "hardware=cpu", "runtime.threads=1", f"rollout.lag={lag}"]
     alone, server = vllm_stub(), vllm_stub()
     start([*more, *asks(alone), f"run_dir={tmp_path / 'one'}"])
     words = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
@@ -146,6 +180,7 @@ def test_a_push_that_fails_ends_the_run_before_any_row(vllm_stub, tmp_path):
     ("settings", "said"),
     [
         (["rollout.engine=vllm"], "does not know its servers. Say rollout.url=http"),
+        (["rollout.lag=1"], "so that nothing can be written meanwhile. Say rollout.engine=vllm"),
         (["rollout.url=http://h:1"], "asks no server, and rollout.url names one. Say rollout.eng"),
         (["rollout.engine=vllm", "rollout.url=h:1"], "rollout.url is no address of a server"),
         (["rollout.engine=vllm", "rollout.url=http://h:1/v1"], "ends in /v1. Leave that out"),
@@ -184,3 +219,11 @@ def test_who_writes_in_this_process_all_the_same_is_said_at_the_start():
     assert said("method=pool") == ["earlier Challengers"]
     assert said("eval=pocket", *asked) == ["the reference's queries, answers of the base"]
     assert not said("eval=pocket", "model.lora.rank=4")
+
+
+def test_a_lag_without_a_correction_is_warned_of():
+    settings = ["rollout.engine=vllm", "rollout.url=http://h:1", "rollout.lag=1"]
+    said = "rollout.lag=1 with loss.rollout_correction=none"
+    assert not any(said in text for text in warnings(compose(settings)))
+    uncorrected = compose([*settings, "loss.rollout_correction=none"])
+    assert any(said in text for text in warnings(uncorrected))
