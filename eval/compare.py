@@ -11,9 +11,9 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import ConfigDict, TypeAdapter
+from pydantic import ConfigDict, Field, TypeAdapter
 from typing_extensions import TypedDict
 
 from eval.win_rate import Comparison, by_source, compare_paired
@@ -22,9 +22,8 @@ from lsp.run.commands import path_word
 from lsp.run.folder import find_run
 from lsp.settings.command import read_command
 from lsp.settings.schema import setting, settings
-from lsp.tools.rows import read_rows
 from lsp.tools.text import text_table
-from lsp.tracking.reader import DamagedFile, read_json
+from lsp.tracking.reader import DamagedFile, read_json, read_json_lines
 
 SAME = ("benchmark", "baseline", "judge", "template", "order", "temperature", "max_new_tokens",
         "baseline_answers")  # fmt: skip
@@ -56,7 +55,18 @@ class _Results(TypedDict):
     baseline_answers: str | None
 
 
+class _PairRow(TypedDict):
+    """What is read of a line of pairs.jsonl."""
+
+    __pydantic_config__ = ConfigDict(extra="allow", strict=True)
+
+    instruction: str
+    dataset: str
+    preference: Annotated[float, Field(ge=1, le=2)] | None
+
+
 RESULTS = TypeAdapter(_Results)
+PAIRS = TypeAdapter(_PairRow)
 
 
 @dataclass(frozen=True)
@@ -91,10 +101,12 @@ def read_evaluation(folder: Path) -> Evaluation:
         make = f"python -m eval {run} benchmark={folder.name}"
         raise RunError(f"{folder} holds no evaluation; make one with `{make}`")
     try:
-        results = read_json(path, RESULTS)
+        results, rows = read_json(path, RESULTS), read_json_lines(folder / "pairs.jsonl", PAIRS)
     except DamagedFile as error:
         raise RunError(f"{error}; evaluate again") from error
-    return Evaluation(folder, results, read_rows(folder / "pairs.jsonl"))
+    if not rows:
+        raise RunError(f"{folder / 'pairs.jsonl'} holds no pair; evaluate again")
+    return Evaluation(folder, results, rows)
 
 
 def check_alike(evaluations: Sequence[Evaluation]) -> None:
