@@ -208,7 +208,10 @@ def measure_skill(model: PreTrainedModel, players: Players, tasks: Sequence[Task
     micro_batch_tokens = config.optim.micro_batch_tokens
     probability = completion_probability(model, chat, prompts, answers, micro_batch_tokens)
     written = players.greedy(model, prompts, config.rollout.max_new_tokens)
-    right = [text == answer for text, answer in zip(written, answers, strict=True)]
+    right = [
+        completion.text == answer and completion.finish_reason == "stop"
+        for completion, answer in zip(written, answers, strict=True)
+    ]
     return Skill(list(tasks), probability, right)
 
 
