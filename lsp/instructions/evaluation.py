@@ -76,7 +76,7 @@ class InstructionsEvaluator(Evaluator):
         self._base_answers = cache(lambda name: self.answers(base, name))
 
     def metrics(self, model: PreTrainedModel, split: str) -> dict[str, float]:
-        from lsp.pocket.evaluation import same_weights
+        from lsp.model.language_model import same_weights
 
         known = same_weights(model, self.base)
         base = self._base_answers(split)

@@ -5,12 +5,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from lsp.contracts import BuildContext, Reward, RewardSettings
 from lsp.instructions.checkers import PACKAGE, follows
 from lsp.instructions.rules import Instruction, parse
 from lsp.settings.schema import setting, settings
+
+if TYPE_CHECKING:
+    from lsp.settings.config import Config
 
 
 @settings
@@ -22,7 +25,9 @@ class InstructionVerifier(RewardSettings):
     )
     range = (0.0, 1.0)
 
-    def problems(self, config: object) -> Sequence[tuple[str, str]]:
+    def problems(self, config: Config) -> Sequence[tuple[str, str]]:
+        if config.world.name != "instructions":
+            return [("it reads the rules of the instructions world", "say world=instructions too")]
         return package_problems()
 
     def build(self, context: BuildContext) -> Verifier:

@@ -142,6 +142,8 @@ class PocketEvaluator(Evaluator):
 
     def metrics(self, model: PreTrainedModel, split: str) -> dict[str, float]:
         """``accuracy`` and the rest, without a prefix; see docs/metrics.md."""
+        from lsp.model.language_model import same_weights
+
         tasks = self._tasks[split]
         if split not in self._base_skill:
             self._base_skill[split] = measure_skill(self.base, self.players, tasks)
@@ -187,15 +189,6 @@ class PocketEvaluator(Evaluator):
             "distinct_query_frac": len({query.text for query in queries}) / len(queries),
             "argument_length": sum(len(t.argument) for t in legal) / max(1, len(legal)),
         }
-
-
-def same_weights(one: PreTrainedModel, other: PreTrainedModel) -> bool:
-    if one is other:
-        return True
-    # No state_dict(): it would put a sharded model's gathered weights back into parts.
-    ours, theirs = dict(one.named_parameters()), dict(other.named_parameters())
-    alike = ours.keys() == theirs.keys()
-    return alike and all(bool((ours[name] == theirs[name]).all()) for name in ours)
 
 
 def measure_skill(model: PreTrainedModel, players: Players, tasks: Sequence[Task]) -> Skill:
