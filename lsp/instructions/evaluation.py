@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from lsp.contracts import BuildContext, Evaluator, EvaluatorSettings
 from lsp.instructions.rules import HELD_OUT, RULES, TRAIN, kinds, parse
-from lsp.instructions.tasks import dev_prompts, held_out_kinds, test_prompts
+from lsp.instructions.tasks import prompts
 from lsp.instructions.verifier import package_problems, verdicts
 from lsp.instructions.world import short
 from lsp.queries.diversity import repetition
@@ -73,7 +73,7 @@ class InstructionsEvaluator(Evaluator):
 
     def __init__(self, settings: InstructionsEvaluation, players: Players, base: PreTrainedModel):
         self.settings, self.players, self.base = settings, players, base
-        self._base_answers = cache(lambda name: self.answers(base, name))
+        self._base_answers = cache(lambda split: self.answers(base, split))
 
     def metrics(self, model: PreTrainedModel, split: str) -> dict[str, float]:
         from lsp.model.language_model import same_weights
@@ -103,13 +103,12 @@ class InstructionsEvaluator(Evaluator):
             values |= by_kind(other, kinds(HELD_OUT))
         return values
 
-    def answers(self, model: PreTrainedModel, name: str) -> Answers:
+    def answers(self, model: PreTrainedModel, split: str) -> Answers:
         """To the prompts of ``dev``, ``test`` or ``held_out_kinds``, by the likeliest tokens."""
         from lsp.model.offload import on_device
         from lsp.model.probability import completion_logprobs
 
-        prompts = {"dev": dev_prompts, "test": test_prompts, "held_out_kinds": held_out_kinds}
-        texts = prompts[name]()
+        texts = prompts(split)
         players, config = self.players, self.players.config
         encoded = players.chat.encode([players.prompts.solver_messages(text) for text in texts])
         written = players.greedy(model, encoded, config.rollout.max_new_tokens)

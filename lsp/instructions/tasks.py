@@ -32,25 +32,18 @@ TEST = (
     *("a visit to the dentist", "a power cut", "an island without cars", "saving money"),
     *("a choir of strangers", "a lost dog"),
 )
-PER_RULE = {"dev": 5, "test": 10}
-HELD_OUT_PER_RULE = 12
+SPLITS: dict[str, tuple[Sequence[str], Sequence[Rule], int]] = {
+    "dev": (DEV, TRAIN, 5),
+    "test": (TEST, TRAIN, 10),
+    "held_out_kinds": (TEST, HELD_OUT, 12),
+}
+"""Name -> topics, rules, and prompts of each rule."""
 
 
-def dev_prompts() -> list[str]:
-    return _prompts(DEV, TRAIN, PER_RULE["dev"])
-
-
-def test_prompts() -> list[str]:
-    return _prompts(TEST, TRAIN, PER_RULE["test"])
-
-
-def held_out_kinds() -> list[str]:
-    return _prompts(TEST, HELD_OUT, HELD_OUT_PER_RULE)
-
-
-def _prompts(topics: Sequence[str], rules: Sequence[Rule], count: int) -> list[str]:
-    """``count`` of each rule. Steps through forms and topics have no divisor in common with their
-    numbers, so that a rule meets different ones."""
+def prompts(split: str) -> list[str]:
+    """Steps through forms and topics have no divisor in common with their numbers, so that a rule
+    meets different ones."""
+    topics, rules, count = SPLITS[split]
     return [
         f"{FORMS[(i + i // count) % len(FORMS)].format(topics[(3 * i + 1) % len(topics)])} {seed}"
         for i, seed in enumerate(seeds(rules, count))

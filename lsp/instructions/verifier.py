@@ -38,7 +38,8 @@ def package_problems() -> list[tuple[str, str]]:
     """(reason, way out) where the checkers are not installed."""
     if find_spec(PACKAGE):
         return []
-    return [("the checkers of instructions are not installed", "pip install '.[instructions]'")]
+    fix = "install the extra: pip install '.[instructions]'"
+    return [("the checkers of instructions are not installed", fix)]
 
 
 def verdicts(instruction: Instruction | None, query: str, answer: str) -> list[bool | None]:
