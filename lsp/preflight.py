@@ -85,8 +85,8 @@ def main(arguments: Sequence[str]) -> int:
 
 def preflight(config: Config) -> Iterator[Finding]:
     """Plays and prints; what was found."""
+    from lsp.algorithm import Clock, play_queries
     from lsp.loop.findings import Finding, known_pairs_findings, step_findings
-    from lsp.train import Clock, play_queries
 
     refuse_impossible(config)
     try:
