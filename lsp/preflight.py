@@ -1,4 +1,4 @@
-"""``python -m lsp.preflight <the settings of a run>``: is there a game to spend hours on?
+"""``lsp preflight <the settings of a run>``: is there a game to spend hours on?
 
 Loads the models once and plays sixteen queries and sixteen answers under these settings, tries the
 self-judge on pairs of known quality, takes one update, and ends in findings in plain words, each
@@ -16,6 +16,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
+from lsp.cli.main import run
 from lsp.errors import ConfigError, RunError
 from lsp.loop.launch import load, thread_environment
 from lsp.model.processes import ALONE
@@ -246,4 +247,4 @@ def show_costs(
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(run("preflight", sys.argv[1:]))
