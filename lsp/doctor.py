@@ -123,8 +123,9 @@ def packages(needed: dict[str, list[Requirement]], tested: dict[str, str]) -> It
     others = []
     for one in needed[""]:
         found = _version(one.name)
-        if found and tested.get(_plain(one.name), found) != found:
-            others.append(f"{one.name} {found} (tested: {tested[_plain(one.name)]})")
+        pin = tested.get(_plain(one.name))
+        if found and pin and pin != found.partition("+")[0]:  # 2.13.0+cpu is 2.13.0
+            others.append(f"{one.name} {found} (tested: {pin})")
     text = "; ".join(lacking) or f"{len(needed[''])} of {len(needed[''])} as needed"
     if others:
         text += f"; other than tested: {', '.join(others)}"
@@ -158,8 +159,8 @@ def machine() -> Line:
     memory, bf16 = memory_bytes(), multiplies_bfloat16()
     room = "unknown memory" if memory is None else f"{memory / 1e9:.1f} GB of memory"
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    fast = {True: "multiplies bfloat16", False: "no bfloat16 of its own", None: "bfloat16 unknown"}
-    return Line("ok", "machine", f"{cores} cores, {room}, {fast[bf16]}")
+    fast = {True: "multiplies bfloat16 (AVX-512 or AMX)", False: "no bfloat16 of its own"}
+    return Line("ok", "machine", f"{cores} cores, {room}, {fast.get(bf16, 'bfloat16 not known')}")
 
 
 def accelerator() -> Iterator[Line]:

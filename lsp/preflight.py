@@ -86,14 +86,14 @@ def main(arguments: Sequence[str]) -> int:
 
 def preflight(config: Config) -> Iterator[Finding]:
     """Plays and prints; what was found."""
-    from lsp.algorithm import Clock, play_queries
-    from lsp.loop.findings import Finding, known_pairs_findings, step_findings
-
-    refuse_impossible(config)
     try:
         init = resolve_init(config)
     except NoEarlierRun as error:
         raise RunError(f"{error}; make it first, or look at the game from init=base") from error
+    from lsp.algorithm import Clock, play_queries
+    from lsp.loop.findings import Finding, known_pairs_findings, step_findings
+
+    refuse_impossible(config)
     small = replace(config, num_queries=QUERIES, group_size=ANSWERS)
     started = time.perf_counter()
     players, learner, _ = load(RunSpec(small, "preflight", init), ALONE)

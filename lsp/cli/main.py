@@ -24,14 +24,17 @@ FORMER_FLAGS = {"--trust": "trust=[key=value]", "--greedy": "greedy=true", "--st
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The exit code."""
-    words = list(sys.argv[1:] if arguments is None else arguments)
     # As `python -m` does, so that code of the user's is found; last, so that it replaces nothing.
     if os.getcwd() not in map(os.path.abspath, sys.path):
         sys.path.append(os.getcwd())
-    if words[:1] == ["--version"]:
+    return call(_command, sys.argv[1:] if arguments is None else arguments)
+
+
+def _command(words: Sequence[str]) -> int:
+    if list(words[:1]) == ["--version"]:
         print(f"lsp {metadata.version('language-self-play')}")
         return 0
-    if words[:1] == ["help"] and words[1:]:
+    if words and words[0] == "help" and words[1:]:
         words = [words[1], "--help"]
     if not words or words[0] in ("help", "--help", "-h"):
         print(overview())
@@ -52,7 +55,7 @@ def run(name: str, arguments: Sequence[str]) -> int:
     if asks_help(arguments):
         print(help_text(name))
         return 0
-    if not command.flags and (flags := flags_of(arguments)):
+    if flags := flags_of(arguments, command.flags):
         return _wrong(f"{flags[0]}: settings are written key=value here: {in_key_value(flags[0])}")
     return call(import_module(command.module).main, arguments)
 
@@ -94,11 +97,11 @@ def unknown(name: str) -> str:
     return f"there is no command {name}; {fix}"
 
 
-def flags_of(arguments: Sequence[str]) -> list[str]:
-    """Words before ``--`` that begin with a dash."""
+def flags_of(arguments: Sequence[str], known: Sequence[str]) -> list[str]:
+    """Words before ``--`` that begin with a dash and are none of those that are ``known``."""
     words = list(arguments)
     own = words[: words.index("--")] if "--" in words else words
-    return [word for word in own if word.startswith("-")]
+    return [word for word in own if word.startswith("-") and word.partition("=")[0] not in known]
 
 
 def in_key_value(flag: str) -> str:

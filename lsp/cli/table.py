@@ -13,7 +13,7 @@ class Command:
     """``module``: whose ``main(arguments)`` it is; ``settings``: its class of settings, as
     ``module:name``; ``of_a_run``: it takes the settings of a run too. ``needs``: what must stand
     behind the command, else nothing begins; empty: nothing must. ``flags``: words that begin with a
-    dash are its own (Hydra's)."""
+    dash and are its own."""
 
     module: str
     purpose: str
@@ -22,12 +22,14 @@ class Command:
     settings: str = ""
     of_a_run: bool = False
     needs: str = ""
-    flags: bool = False
+    flags: Sequence[str] = ()
     note: str = ""
     docs: str = ""
 
 
 RUN = "outputs/<run id>"
+HYDRA_FLAGS = ("-m", "--multirun", "--cfg", "-c", "--package", "-p", "--resolve", "--info", "-i",
+               "--hydra-help")  # fmt: skip
 COMMANDS: Mapping[str, Command] = {
     "train": Command(
         module="lsp.train_command",
@@ -45,7 +47,7 @@ COMMANDS: Mapping[str, Command] = {
         ),
         of_a_run=True,
         needs="at least one setting: method=lsp is the default run",
-        flags=True,
+        flags=HYDRA_FLAGS,
         note="Several processes: torchrun --nproc_per_node 8 -m lsp train KEY=VALUE …",
         docs="docs/settings.md",
     ),
@@ -160,15 +162,15 @@ COMMANDS: Mapping[str, Command] = {
     "eval": Command(
         module="eval.__main__",
         purpose="win rates of a run's model against its base, by a judge or the exact verifier",
-        usage="run=RUN [KEY=VALUE …]",
+        usage="RUN [KEY=VALUE …]",
         examples=(
-            ("run=RUN benchmark=pocket", "offline, no key"),
-            ("run=RUN dry_run=true", "what GPT-4o would cost"),
-            ("run=RUN judge.max_usd=5", "AlpacaEval, no more than that"),
-            ("run=RUN judge=compatible judge.base_url=http://host:8000/v1 judge.model=<name>", ""),
+            ("RUN benchmark=pocket", "offline, no key"),
+            ("RUN dry_run=true", "what GPT-4o would cost"),
+            ("RUN judge.max_usd=5", "AlpacaEval, no more than that"),
+            ("RUN judge=compatible judge.base_url=http://host:8000/v1 judge.model=<name>", ""),
         ),
         settings="eval.settings:EvaluateConfig",
-        needs="whose answers: run=<run, model or file>",
+        needs="whose answers: a run, a model or a file of answers",
         docs="docs/evaluation.md",
     ),
     "figures": Command(

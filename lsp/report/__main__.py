@@ -6,8 +6,6 @@ from pathlib import Path
 
 from lsp.cli.main import run
 from lsp.errors import RunError
-from lsp.report.page import REPORT, write_report
-from lsp.report.record import read_records
 from lsp.run.folder import find_run
 from lsp.settings.command import consent, read_command
 from lsp.settings.schema import setting, settings
@@ -25,6 +23,9 @@ class ReportSettings:
 
 
 def main(arguments: Sequence[str]) -> None:
+    from lsp.report.page import REPORT, write_report
+    from lsp.report.record import read_records
+
     names, chosen = read_command(ReportSettings, arguments)
     if not names:
         raise RunError("which run? lsp report <run folder or id> [more of them]")
