@@ -4,8 +4,8 @@ import sys
 
 from lsp.cli.requirements import check_environment
 
-check_environment()
+if __name__ == "__main__":
+    check_environment()
+    from lsp.cli.main import main
 
-from lsp.cli.main import main  # noqa: E402
-
-sys.exit(main())
+    sys.exit(main())

@@ -18,7 +18,9 @@ from lsp.tools.text import folded, visible
 class ShowSettings:
     """What is shown of a run."""
 
-    step: int | None = setting("which; null: the last one recorded", default=None, ge=0)
+    step: int | None = setting(
+        "which; null: the last one recorded", default=None, ge=0, le=10_000_000
+    )
     filter: str = setting("only queries that hold this, or have an answer that does", default="")
     answers: int = setting("of a query, the best first", default=2, ge=0, le=1_000_000)
     runs_root: str = setting("where run ids are looked up", default="outputs")

@@ -168,8 +168,8 @@ def _trusting(folder: Path) -> str:
         return ""
     trust = shlex.quote(f"trust=[{','.join(named)}]")
     return (
-        f"if you trust the code that they name, go on with: {go_on_command(folder)}\nto"
-        f" python -m lsp.play and python -m eval.crossplay say {trust}; else "
+        f"if you trust the code that they name, go on with: {go_on_command(folder)}\nlsp"
+        f" play and lsp crossplay say {trust}; else "
     )
 
 
