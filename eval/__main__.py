@@ -51,10 +51,10 @@ def main(arguments: Sequence[str]) -> None:
 
 def evaluate(config: EvaluateConfig) -> dict[str, Any] | None:
     """The results that are also in results.json; None for a dry run."""
-    if warning := shutdown_warning(config.judge.model):
-        print(f"warning: {warning}", file=sys.stderr)
     for name in filter(None, (config.run, config.baseline)):
         local_side(name, config.runs_root)  # what is not there is said before a key that is not
+    if warning := shutdown_warning(config.judge.model):
+        print(f"warning: {warning}", file=sys.stderr)
     key = api_key(config)
     if config.benchmark.measures == "judge":
         return check_judge(config, key)

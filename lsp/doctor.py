@@ -55,7 +55,7 @@ def main(arguments: Sequence[str]) -> int:
         raise RunError(f"lsp doctor takes no words, and these are: {' '.join(arguments)}")
     lines = []
     for line in all_lines():
-        print(f"{line.mark}  {line.what:<12} {line.text}", flush=True)
+        print(f"{line.mark}  {line.what:<14} {line.text}", flush=True)
         lines.append(line)
     broken = [line.what for line in lines if line.mark == "NO"]
     if broken:
