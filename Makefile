@@ -47,8 +47,9 @@ lint: $(READY)  ## set up, then ruff, the layers of imports (import-linter) and 
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/mypy
 
-docs: $(READY)  ## docs/settings.md anew, from the classes of settings and conf/
+docs: $(READY)  ## docs/settings.md and docs/commands.md anew, from what they describe
 	$(BIN)/python docs/settings.py > docs/settings.md
+	$(BIN)/python docs/commands.py > docs/commands.md
 
 setup: $(READY)  ## make .venv and install what constraints.txt pins
 

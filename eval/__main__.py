@@ -1,4 +1,4 @@
-"""``python -m eval run=<run or model>``: a command line goes in, win rates come out.
+"""``lsp eval run=<run or model>``: a command line goes in, win rates come out.
 
 Results go to ``<run>/eval/<benchmark>/`` (of a model that is no run, below ``<runs_root>/eval/``):
 answers, verdicts.jsonl (one row a call), pairs.jsonl (one row an instruction), results.json.
@@ -13,7 +13,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import IO, Any
 
-from eval.answers import ready_answers, write_answers
+from eval.answers import local_side, ready_answers, write_answers
 from eval.contracts import EvaluationContext, Judge
 from eval.judge_check import check_table
 from eval.plan import Answers, cost_text, make_plan, orders_of, plan_text
@@ -21,6 +21,7 @@ from eval.results import Judged, check_results, results_table, save, summarise, 
 from eval.settings import EvaluateConfig, read_settings
 from eval.tracking import track_evaluation
 from eval.types import Instruction, Pair, Verdict
+from lsp.cli.main import run
 from lsp.errors import ConfigError, Problem, RunError
 from lsp.judging.cache import VerdictCache
 from lsp.judging.spending import dollars, prices, shutdown_warning
@@ -36,9 +37,8 @@ def main(arguments: Sequence[str]) -> None:
     except (ConfigError, RunError) as error:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:
-        sys.exit(
-            "error: stopped; answers and verdicts so far are kept, and the same command goes on"
-        )
+        kept = "answers and verdicts so far are kept, and the same command goes on"
+        raise KeyboardInterrupt(kept) from None
     if results is not None:
         of_judge = config.benchmark.measures == "judge"
         print(check_table(results) if of_judge else results_table(results))
@@ -51,6 +51,8 @@ def main(arguments: Sequence[str]) -> None:
 
 def evaluate(config: EvaluateConfig) -> dict[str, Any] | None:
     """The results that are also in results.json; None for a dry run."""
+    for name in filter(None, (config.run, config.baseline)):
+        local_side(name, config.runs_root)  # what is not there is said before a key that is not
     if warning := shutdown_warning(config.judge.model):
         print(f"warning: {warning}", file=sys.stderr)
     key = api_key(config)
@@ -151,4 +153,4 @@ def progress(judge: Judge, total: int) -> Callable[[Verdict], None]:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    sys.exit(run("eval", sys.argv[1:]))

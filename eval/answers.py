@@ -4,6 +4,7 @@ Answers are written once, and gone on with after a kill.
 """
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,8 +20,9 @@ from lsp.errors import RunError
 from lsp.files import lock
 from lsp.rollout.settings import Vllm
 from lsp.run.checkpoint import newest_checkpoint
-from lsp.run.folder import RUN_FILE, find_run, read_run, weights_identity
+from lsp.run.folder import places_of_runs, read_run, run_named, weights_identity
 from lsp.settings.config import local_model_folder
+from lsp.tools.reach import hub_options
 from lsp.tools.rows import (
     is_file_of_rows,
     is_saved_folder,
@@ -29,6 +31,7 @@ from lsp.tools.rows import (
     without_ending,
 )
 from lsp.tracking.reader import read_json_lines
+from lsp.tracking.wandb import silent_server
 
 ARTIFACT, HUB = "wandb:", "hub:"
 SERVER = Vllm(
@@ -78,27 +81,41 @@ class Sampling:
 
 def resolve_side(name: str, runs_root: str, look_up: bool = True) -> Side:
     """A run (its newest checkpoint), a model folder, a file of answers, a W&B artifact
-    (``wandb:[entity/]project/model-<run id>:latest``), or else a Hub id. ``look_up``: ask the Hub
-    what that stands for now; a dry run need not. Raises RunError for one that is not there."""
+    (``wandb:[entity/]project/model-<run id>:latest``), or else a Hub id, ``owner/name``.
+    ``look_up``: ask the Hub what that stands for now; a dry run need not. Raises RunError for one
+    that is not there."""
     if name.startswith(ARTIFACT):
         artifact = find_artifact(name)
         version = f"{artifact.name.partition(':')[0]}-{artifact.version}"
         folder = Path(runs_root) / "artifacts" / version
         return Side(version, str(folder), artifact=name, identity=artifact.digest)
+    return local_side(name, runs_root) or _hub_side(name, "main", look_up)
+
+
+def local_side(name: str, runs_root: str) -> Side | None:
+    """What a name stands for here; None where it may be one of W&B's or of the Hub's. Asks nobody.
+    Raises RunError for what can be none of them."""
+    if name.startswith(ARTIFACT):
+        return None
     if is_file_of_rows(name) or is_saved_folder(Path(name)):
         path = Path(name).resolve()
         if reason := unreadable(path):
             raise RunError(f"{name} is to be a file of answers, and {reason}")
         # Files of many models bear one name; their folders tell them apart.
         return Side(f"{path.parent.name}-{without_ending(path)}", file=path)
-    if (Path(name) / RUN_FILE).is_file() or (Path(runs_root) / name / RUN_FILE).is_file():
-        run = find_run(name, runs_root)
+    if (run := run_named(name, runs_root)) is not None:
         checkpoint = newest_checkpoint(run)
         identity = weights_identity(checkpoint)
         return Side(read_run(run)["id"], str(checkpoint), run=run, identity=identity)
     folder = local_model_folder(name)
     if folder is None:
-        return _hub_side(name, "main", look_up)
+        if re.fullmatch(r"[\w.-]+/[\w.-]+", name, re.ASCII) and not name.startswith("."):
+            return None
+        looked = ", ".join(f"{place}/" for place in places_of_runs(runs_root))
+        raise RunError(
+            f"{name} is neither a run (looked here and in {looked}), a model folder nor a file of"
+            " answers; a model of the Hub is <owner>/<name>"
+        )
     if not (folder / "config.json").is_file():
         raise RunError(f"{name} is neither a run, a model folder nor a file of answers")
     return Side(name, model=name, identity=weights_identity(folder))
@@ -122,7 +139,7 @@ def _from_hub(repository: str, file: str, problem: str, **options: str) -> Path:
     from huggingface_hub import hf_hub_download
 
     try:
-        return Path(hf_hub_download(repository, file, **options))
+        return Path(hf_hub_download(repository, file, **options, **hub_options()))
     except Exception as error:  # the hub's client has no one class of errors, and httpx its own
         advice = "check the name, your access and the network, or give a local one"
         raise RunError(f"{problem} ({type(error).__name__}: {error!s:.200}); {advice}") from error
@@ -132,6 +149,8 @@ def find_artifact(name: str) -> Any:
     """A W&B model artifact by ``wandb:<path>``; nothing is downloaded yet."""
     import wandb
 
+    if reason := silent_server():
+        raise RunError(f"{name} cannot be had from W&B: it cannot be reached ({reason})")
     try:
         return wandb.Api().artifact(name.removeprefix(ARTIFACT), type="model")
     except (wandb.errors.Error, ValueError) as error:

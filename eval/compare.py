@@ -17,6 +17,7 @@ from pydantic import ConfigDict, Field, TypeAdapter
 from typing_extensions import TypedDict
 
 from eval.win_rate import Comparison, by_source, compare_paired
+from lsp.cli.main import start_module
 from lsp.errors import RunError
 from lsp.run.commands import path_word
 from lsp.run.folder import find_run
@@ -146,4 +147,4 @@ def comparison_table(one: Evaluation, other: Evaluation, by_set: dict[str, Compa
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    start_module("eval.compare", __doc__)

@@ -1,7 +1,7 @@
-"""``python -m eval.crossplay RUN [RUN …]``: runs in, each Challenger's queries to each Solver out.
+"""``lsp crossplay RUN [RUN …]``: runs in, each Challenger's queries to each Solver out.
 
-    python -m eval.crossplay outputs/<run id> queries=64 samples=4
-    python -m eval.crossplay outputs/lsp-0 outputs/lsp-1 last_only=true folder=outputs/cross
+    lsp crossplay outputs/<run id> queries=64 samples=4
+    lsp crossplay outputs/lsp-0 outputs/lsp-1 last_only=true folder=outputs/cross
 
 Players are the base model and the kept checkpoints of the runs; ``data`` asks what the data set
 holds. Two models are never held at once: each writes its queries, then each answers all of them.
@@ -26,6 +26,7 @@ from typing import Any
 from pydantic import TypeAdapter
 from typing_extensions import TypedDict
 
+from lsp.cli.main import run as run_command
 from lsp.contracts import BuildContext, Reward, build_part
 from lsp.errors import RunError
 from lsp.files import write_csv, write_json
@@ -35,8 +36,7 @@ from lsp.report.matrix import Cell, draw_matrix, matrix_text, read_matrix
 from lsp.run.checkpoint import checkpoint_folders, verified
 from lsp.run.folder import find_run, lock_run, read_run, weights_identity
 from lsp.run.resume import saved_config
-from lsp.settings.command import read_command
-from lsp.settings.compose import written
+from lsp.settings.command import consent, read_command
 from lsp.settings.config import Config
 from lsp.settings.schema import flat, setting, settings
 from lsp.tracking.reader import DamagedFile, read_json
@@ -67,6 +67,7 @@ class CrossPlaySettings:
     seed: int = setting("of all draws", default=0, ge=0, le=2**32 - 1)
     last_only: bool = setting("the newest checkpoint of each run alone", default=False)
     data: bool = setting("the data set asks too", default=True)
+    runs_root: str = setting("where run ids are looked up", default="outputs")
     folder: str | None = setting("where it writes; null: crossplay/ of the first run", default=None)
     trust: tuple[str, ...] = setting(
         "code that the runs' command lines named: trust=[reward.path=mine.reward]", default=()
@@ -94,9 +95,9 @@ def main(arguments: Sequence[str]) -> None:
 def cross_play(names: Sequence[str], settings: CrossPlaySettings) -> str:
     """Play what is missing and write the matrix; the text is for the reader. Raises RunError."""
     if not names:
-        raise RunError("name the runs: python -m eval.crossplay RUN [RUN …] queries=64 samples=4")
-    runs = [find_run(name, "outputs") for name in names]
-    config = common_config(runs, written(settings.trust))
+        raise RunError("name the runs: lsp crossplay RUN [RUN …] queries=64 samples=4")
+    runs = [find_run(name, settings.runs_root) for name in names]
+    config = common_config(runs, consent(settings.trust))
     players = players_of(runs, settings.last_only)
     folder = Path(settings.folder or runs[0] / "crossplay")
     table, picture = folder / "crossplay.csv", folder / "crossplay.svg"
@@ -298,4 +299,4 @@ def mean_and_error(values: Sequence[float]) -> tuple[float | None, float | None]
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    sys.exit(run_command("crossplay", sys.argv[1:]))

@@ -1,8 +1,8 @@
-"""``python -m eval.figures RUN [RUN …] figure=2``: evaluated runs in, the paper's figures out.
+"""``lsp figures RUN [RUN …] figure=2``: evaluated runs in, the paper's figures out.
 
-    python -m eval.figures outputs/figure-2/* figure=2 paper=v1 benchmark=pocket
+    lsp figures outputs/figure-2/* figure=2 paper=v1 benchmark=pocket
 
-Runs must have been evaluated (``python -m eval run=…``), one of them with ``control=true`` too: a
+Runs must have been evaluated (``lsp eval run=…``), one of them with ``control=true`` too: a
 copy of the base against itself is a bar and a line, for a rate means little without it. Runs of one
 method and start are one bar, its seeds averaged. Bars are *discrete* win rates with ties as losses,
 which the paper's bars look like (whole wins over n); intervals are 95 %, by a bootstrap over seeds
@@ -21,6 +21,7 @@ from matplotlib.figure import Figure
 from eval.bars import COPY, LABELS, Bar, all_bars, by_bar, paper_values, read_evaluations
 from eval.compare import check_alike
 from eval.win_rate import OVERALL
+from lsp.cli.main import run
 from lsp.errors import RunError
 from lsp.files import write_csv
 from lsp.run.folder import find_run
@@ -64,7 +65,7 @@ def main(arguments: Sequence[str]) -> None:
 def make_figures(names: Sequence[str], settings: FigureSettings) -> str:
     """Draw and write; the text is for the reader. Raises RunError for runs that do not serve."""
     if not names:
-        raise RunError("name the runs: python -m eval.figures RUN [RUN …] figure=2")
+        raise RunError("name the runs: lsp figures RUN [RUN …] figure=2")
     folders = [find_run(name, settings.runs_root) for name in names]
     runs = by_bar(folders, settings.figure)
     evaluations = read_evaluations(runs, settings.benchmark, folders)
@@ -172,4 +173,4 @@ def seed_curves(folders: Sequence[Path], key: str) -> tuple[np.ndarray, np.ndarr
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    sys.exit(run("figures", sys.argv[1:]))

@@ -3,11 +3,14 @@
 import re
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated, Literal
 
 from eval.contracts import JudgeSettings, MeasurementSettings
 from lsp.errors import Problem
 from lsp.rollout.settings import address_problems
+from lsp.run.commands import path_word
+from lsp.settings.command import is_name
 from lsp.settings.compose import CONF, compose_as
 from lsp.settings.rules import secret_problems
 from lsp.settings.schema import PLUGGABLE, Consent, Plain, setting, settings
@@ -48,6 +51,8 @@ def read_settings(arguments: Sequence[str]) -> EvaluateConfig:
 
 def in_todays_words(arguments: Sequence[str]) -> list[str]:
     """``eval=…`` and ``eval.<key>=…``, an earlier spelling, with ``benchmark``; said on stderr."""
+    # A run is named by a word alone too, as other commands name it.
+    arguments = [path_word("run", Path(t)) if is_name(t) else t for t in arguments]
     words = [re.sub(r"^([+~]*)eval(?=[=.]|$)", r"\1benchmark", text) for text in arguments]
     if changed := [pair for pair in zip(arguments, words, strict=True) if pair[0] != pair[1]]:
         olds, news = map(" ".join, zip(*changed, strict=True))

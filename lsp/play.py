@@ -1,6 +1,6 @@
 """Talk to a trained model: queries go in, its answers beside its base's come out, with R and R_Q.
 
-    python -m lsp.play outputs/<run id>
+    lsp play outputs/<run id> checkpoint=step-000050 greedy=true
 
 A line is a query; ``/challenge`` lets the trained model ask one. Both models answer the run's own
 prompt with the same random numbers, which are keyed by the seed and the turn; R is the run's
@@ -9,7 +9,6 @@ reward, R_Q the self-reward by the run's reference. From a pipe it reads line by
 
 from __future__ import annotations
 
-import argparse
 import math
 import shutil
 import sys
@@ -19,14 +18,15 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lsp.cli.main import run
 from lsp.errors import RunError
 from lsp.model.out_of_memory import OutOfMemory, memory_guard
 from lsp.run.checkpoint import named_checkpoint
 from lsp.run.folder import find_run, read_run
 from lsp.run.init import Init
 from lsp.run.resume import saved_config
-from lsp.settings.compose import written
-from lsp.settings.schema import with_value
+from lsp.settings.command import consent, read_command
+from lsp.settings.schema import setting, settings, with_value
 from lsp.tools.text import folded, visible
 
 if TYPE_CHECKING:
@@ -102,32 +102,38 @@ class Table:
         ]
 
 
+@settings
+class PlaySettings:
+    """Who answers, and how."""
+
+    checkpoint: str | None = setting("for instance step-000050; null: the newest", default=None)
+    greedy: bool = setting("the likeliest answers", default=False)
+    seed: int = setting("of every draw", default=0, ge=0, le=2**32 - 1)
+    runs_root: str = setting("where run ids are looked up", default="outputs")
+    trust: tuple[str, ...] = setting(
+        "code that the run's command line named: trust=[reward.path=mine.reward]", default=()
+    )
+
+
 def main(arguments: Sequence[str]) -> None:
-    parser = argparse.ArgumentParser(prog="python -m lsp.play", description=__doc__.splitlines()[0])
-    parser.add_argument("run", metavar="RUN", help="a run's folder or id")
-    parser.add_argument("--runs-root", default="outputs", help="where ids are looked for (outputs)")
-    parser.add_argument("--checkpoint", help="for instance step-000050 (the newest)")
-    parser.add_argument("--greedy", action="store_true", help="the likeliest answers")
-    code = "code that the run's settings name, as on its command line: reward.path=mine.reward"
-    parser.add_argument("--trust", metavar="KEY=VALUE", action="append", default=[], help=code)
-    parser.add_argument("--seed", type=int, default=0, help="of every draw (0)")
-    options = parser.parse_args(arguments)
-    if not 0 <= options.seed < 2**32:
-        parser.error(f"argument --seed: {options.seed} is not between 0 and {2**32 - 1}")
+    names, chosen = read_command(PlaySettings, arguments)
+    if len(names) != 1:
+        raise RunError(f"play takes one run, and these are {len(names)}: lsp play RUN")
     sys.stdin.reconfigure(errors="replace")  # a byte that is no text ends no conversation
     sys.stdout.reconfigure(errors="replace", line_buffering=True)
     try:
-        run = find_run(options.run, options.runs_root)
-        checkpoint = named_checkpoint(run, options.checkpoint)
+        folder = find_run(names[0], chosen.runs_root)
+        checkpoint = named_checkpoint(folder, chosen.checkpoint)
         with memory_guard("loading"):
-            table = set_table(run, checkpoint, options.seed, options.greedy, written(options.trust))
-        base, init = table.players.config.model.name, read_run(run)["init"]["text"]
+            trusted = consent(chosen.trust)
+            table = set_table(folder, checkpoint, chosen.seed, chosen.greedy, trusted)
+        base, init = table.players.config.model.name, read_run(folder)["init"]["text"]
         print(f"base: {base}; trained: {checkpoint}, from {init}")
         print(f"type a query, or {' '.join(COMMANDS)}")
         with memory_guard("answers"):
             talk(table)
-    except (RunError, ValueError, OutOfMemory) as error:
-        sys.exit(f"error: {error}")
+    except (ValueError, OutOfMemory) as error:  # texts for the user
+        raise RunError(str(error)) from error
     except KeyboardInterrupt:
         print()
 
@@ -240,4 +246,4 @@ def side_by_side(left: str, right: str, width: int) -> str:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    sys.exit(run("play", sys.argv[1:]))

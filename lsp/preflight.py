@@ -1,4 +1,4 @@
-"""``python -m lsp.preflight <the settings of a run>``: is there a game to spend hours on?
+"""``lsp preflight <the settings of a run>``: is there a game to spend hours on?
 
 Loads the models once and plays sixteen queries and sixteen answers under these settings, tries the
 self-judge on pairs of known quality, takes one update, and ends in findings in plain words, each
@@ -16,6 +16,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
+from lsp.cli.main import run
 from lsp.errors import ConfigError, RunError
 from lsp.loop.launch import load, thread_environment
 from lsp.model.processes import ALONE
@@ -85,14 +86,14 @@ def main(arguments: Sequence[str]) -> int:
 
 def preflight(config: Config) -> Iterator[Finding]:
     """Plays and prints; what was found."""
-    from lsp.loop.findings import Finding, known_pairs_findings, step_findings
-    from lsp.train import Clock, play_queries
-
-    refuse_impossible(config)
     try:
         init = resolve_init(config)
     except NoEarlierRun as error:
         raise RunError(f"{error}; make it first, or look at the game from init=base") from error
+    from lsp.algorithm import Clock, play_queries
+    from lsp.loop.findings import Finding, known_pairs_findings, step_findings
+
+    refuse_impossible(config)
     small = replace(config, num_queries=QUERIES, group_size=ANSWERS)
     started = time.perf_counter()
     players, learner, _ = load(RunSpec(small, "preflight", init), ALONE)
@@ -246,4 +247,4 @@ def show_costs(
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(run("preflight", sys.argv[1:]))

@@ -1,17 +1,16 @@
-"""``python -m lsp.serve <the settings of a run>``: the vLLM server that its rollouts need.
+"""``lsp serve <the settings of a run>``: the vLLM server that its rollouts need.
 
-    python -m lsp.serve experiment=… rollout.engine=vllm rollout.url=http://127.0.0.1:8000
-    python -m lsp.serve --start --python ~/vllm/bin/python <the same> -- --tensor-parallel-size 2
+    lsp serve experiment=… rollout.engine=vllm rollout.url=http://127.0.0.1:8000
+    lsp serve start=true python=~/vllm/bin/python <the same> -- --tensor-parallel-size 2
 
-Prints a command for each address in ``rollout.url``, or with ``--start`` becomes one of them: the
-init's weights, the run's dtype, log-probabilities as they are sampled, room for the longest rows,
-adapters or the worker extension that takes new weights (docs/engines.md). vLLM is in an environment
-of its own; what stands behind ``--`` is vLLM's.
+Prints a command for each address in ``rollout.url``, or with ``start=true`` becomes one of them:
+the init's weights, the run's dtype, log-probabilities as they are sampled, room for the longest
+rows, adapters or the worker extension that takes new weights (docs/engines.md). vLLM is in an
+environment of its own; what stands behind ``--`` is vLLM's.
 """
 
 from __future__ import annotations
 
-import argparse
 import os
 import shlex
 import sys
@@ -20,15 +19,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from lsp.cli.main import run
 from lsp.contracts import BuildContext, build_part
-from lsp.errors import ConfigError, RunError
+from lsp.errors import RunError
 from lsp.loop.launch import thread_environment
 from lsp.model.shapes import cache_bytes, shape_of
 from lsp.plan.step_size import BYTES_PER_NUMBER, is_for_this_cpu
 from lsp.rollout.settings import Vllm
 from lsp.run.init import NoEarlierRun, resolve_init
+from lsp.settings.command import read_settings, split_settings
 from lsp.settings.compose import compose
 from lsp.settings.config import Config, local_model_folder
+from lsp.settings.schema import setting, settings
 
 EXTENSION = Path(__file__).parent / "rollout" / "vllm_server"
 """The folder of the one file that a server imports of this project."""
@@ -54,42 +56,44 @@ class ServerCommand:
         return " ".join([*assignments, shlex.join(self.words)])
 
 
+@settings
+class ServeSettings:
+    """This command's own settings, beside those of the run that is served."""
+
+    start: bool = setting("become the server, in place of this", default=False)
+    number: int = setting("which address start=true serves", default=0, ge=0, le=10_000)
+    python: str = setting("of the environment that has vLLM", default="python")
+
+
 def main(arguments: Sequence[str]) -> None:
     thread_environment()
     own, more = list(arguments), []
     if "--" in own:
         place = own.index("--")
         own, more = own[:place], own[place + 1 :]
-    parser = argparse.ArgumentParser(
-        prog="python -m lsp.serve", description=__doc__.splitlines()[0]
-    )
-    parser.add_argument(
-        "settings", nargs="*", metavar="KEY=VALUE", help="of the run, as for run.py"
-    )
-    parser.add_argument("--start", action="store_true", help="become the server, in place of this")
-    parser.add_argument("--number", type=int, default=0, help="which address --start serves (0)")
-    python = "of the environment that has vLLM (python)"
-    parser.add_argument("--python", default="python", help=python)
-    options = parser.parse_intermixed_args(own)
+    words, of_run = split_settings(ServeSettings, own)
+    chosen = read_settings(ServeSettings, words)
+    python = os.path.expanduser(chosen.python)
     try:
-        config = compose(options.settings)
-        commands = server_commands(config, options.python, more)
-        if options.start and not 0 <= options.number < len(commands):
-            raise RunError(f"--number {options.number}: rollout.url has {len(commands)} addresses")
-        for url in config.rollout.urls:
-            if urlsplit(url).hostname not in LOOPBACK:
-                text = f"whoever reaches {url} can change its weights; on a trusted network alone"
-                print(f"warning: {text}", file=sys.stderr)
-        if not options.start:
-            print("\n".join(map(str, commands)))
-            return
-        command = commands[options.number]
-        print(command, flush=True)
+        config = compose(of_run)
+        commands = server_commands(config, python, more)
+    except ValueError as error:  # a text for the user
+        raise RunError(str(error)) from error
+    if chosen.start and not chosen.number < len(commands):
+        raise RunError(f"number={chosen.number}: rollout.url has {len(commands)} addresses")
+    for url in config.rollout.urls:
+        if urlsplit(url).hostname not in LOOPBACK:
+            text = f"whoever reaches {url} can change its weights; on a trusted network alone"
+            print(f"warning: {text}", file=sys.stderr)
+    if not chosen.start:
+        print("\n".join(map(str, commands)))
+        return
+    command = commands[chosen.number]
+    print(command, flush=True)
+    try:
         os.execvpe(command.words[0], command.words, os.environ | command.environment)
-    except (ConfigError, RunError, ValueError) as error:  # texts for the user, all of them
-        sys.exit(f"error: {error}")
     except OSError as error:
-        sys.exit(f"error: {options.python} cannot be started ({error}); say --python <path>")
+        raise RunError(f"{python} cannot be started ({error}); say python=<path>") from error
 
 
 def server_commands(config: Config, python: str, more: Sequence[str] = ()) -> list[ServerCommand]:
@@ -186,4 +190,4 @@ def address_of(url: str) -> list[str]:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    sys.exit(run("serve", sys.argv[1:]))

@@ -1,37 +1,42 @@
-"""``python -m lsp.show RUN [--step 120]``: a run goes in, one step's plays come out."""
+"""``lsp show RUN step=120``: a run goes in, one step's plays come out."""
 
-import argparse
-import os
 import shutil
 import sys
 from collections.abc import Sequence
 
+from lsp.cli.main import run
 from lsp.errors import RunError
 from lsp.report.game import PlayedAnswer, PlayedQuery, read_index, read_plays
 from lsp.report.record import Record, read_record
 from lsp.run.folder import find_run
+from lsp.settings.command import consent, read_command
+from lsp.settings.schema import setting, settings
 from lsp.tools.text import folded, visible
 
 
+@settings
+class ShowSettings:
+    """What is shown of a run."""
+
+    step: int | None = setting(
+        "which; null: the last one recorded", default=None, ge=0, le=10_000_000
+    )
+    filter: str = setting("only queries that hold this, or have an answer that does", default="")
+    answers: int = setting("of a query, the best first", default=2, ge=0, le=1_000_000)
+    runs_root: str = setting("where run ids are looked up", default="outputs")
+    trust: tuple[str, ...] = setting(
+        "a world of your own to import: trust=[world._target_=mine.World]", default=()
+    )
+
+
 def main(arguments: Sequence[str]) -> None:
-    parser = argparse.ArgumentParser(prog="python -m lsp.show", description=__doc__.splitlines()[0])
-    parser.add_argument("run", help="a run's folder or id")
-    parser.add_argument("--step", type=int, help="which step; the last one recorded unless told")
-    parser.add_argument("--filter", default="", help="only queries that hold this, or an answer")
-    parser.add_argument("--answers", type=int, default=2, help="answers of a query, best first")
-    parser.add_argument("--runs-root", default="outputs", help="where run ids are looked up")
-    parser.add_argument("--trust", help="a world of your own to import, by its dotted path")
-    options = parser.parse_args(arguments)
-    try:
-        record = read_record(find_run(options.run, options.runs_root), trust=options.trust)
-        width = shutil.get_terminal_size().columns
-        lines = show(record, options.step, options.filter, options.answers, width)
-    except RunError as error:
-        sys.exit(f"error: {error}")
-    try:
-        print("\n".join(lines), flush=True)
-    except BrokenPipeError:  # `| head` has seen enough; Python would complain once more at its end
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    names, chosen = read_command(ShowSettings, arguments)
+    if len(names) != 1:
+        raise RunError(f"show takes one run, and these are {len(names)}: lsp show RUN step=120")
+    record = read_record(find_run(names[0], chosen.runs_root), trusted=consent(chosen.trust))
+    width = shutil.get_terminal_size().columns
+    lines = show(record, chosen.step, chosen.filter, chosen.answers, width)
+    print("\n".join(lines), flush=True)
 
 
 def show(record: Record, step: int | None, wanted: str, answers: int, width: int) -> list[str]:
@@ -87,4 +92,4 @@ def _number(value: float | None, digits: int = 3) -> str:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    sys.exit(run("show", sys.argv[1:]))

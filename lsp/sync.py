@@ -1,6 +1,6 @@
 """Run folders go in, offline runs go to W&B, and what is missing there afterwards comes out.
 
-    python -m lsp.sync outputs/<run id> [more runs]
+    lsp sync outputs/<run id> [more runs]
 
 ``wandb sync`` exits with 0 also where it found none of an offline run's files (the folder was
 moved, say). So afterwards the server is asked: every metric line, every trace shard by its MD5,
@@ -24,11 +24,14 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+from lsp.cli.main import run as run_command
 from lsp.contracts import RunIdentity
 from lsp.errors import RunError
 from lsp.files import files_below, read_bytes
 from lsp.run.checkpoint import checkpoint_folders, checkpoint_step
 from lsp.run.folder import find_run, read_run, saved_tracker, saved_tree
+from lsp.settings.command import read_command
+from lsp.settings.schema import setting, settings
 from lsp.tools.http import safe
 from lsp.tools.text import duration
 from lsp.tracking.continuity import scan
@@ -37,6 +40,7 @@ from lsp.tracking.wandb import (
     has_key,
     keep_in_run_folder,
     model_artifact,
+    silent_server,
     trace_artifact,
     use_lineage,
 )
@@ -49,20 +53,29 @@ FOR_THE_END = 10.0
 """Seconds that W&B's client has to close what it opened, once all is said."""
 
 
+@settings
+class SyncSettings:
+    """Where the runs are."""
+
+    runs_root: str = setting("where run ids are looked up", default="outputs")
+
+
 def main(arguments: Sequence[str]) -> None:
-    if not arguments:
-        sys.exit("error: say which run: python -m lsp.sync outputs/<run id>")
+    names, chosen = read_command(SyncSettings, arguments)
+    if not names:
+        raise RunError("say which run: lsp sync outputs/<run id>")
     missing: list[str] = []
     try:
-        for name in arguments:
+        for name in names:
             try:
-                missing += sync(find_run(name, "outputs"))
+                missing += sync(find_run(name, chosen.runs_root))
             except RunError as error:
                 missing.append(safe(str(error), limit=2000))
     except KeyboardInterrupt:
-        sys.exit("error: stopped; what arrived stays, and the same command goes on")
+        kept = "what arrived stays, and the same command goes on"
+        raise KeyboardInterrupt(kept) from None
     if missing:
-        sys.exit("error: " + "\n".join(missing))
+        raise RunError("\n".join(missing))
 
 
 def sync(folder: Path) -> list[str]:
@@ -131,6 +144,8 @@ def send_and_check(folder: Path) -> list[str]:
     if not has_key():
         raise RunError("no W&B key: set WANDB_API_KEY, or run `wandb login`")
     keep_in_run_folder(folder)
+    if reason := silent_server():
+        raise RunError(f"W&B cannot be reached ({reason}); nothing was sent")
     os.environ["WANDB_MODE"] = "online"
     parts = (folder / "wandb").glob("offline-run-*")
     output = send([*sorted(parts), *(folder / "wandb").glob("run-*")])
@@ -208,4 +223,4 @@ def md5(path: Path) -> str:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    sys.exit(run_command("sync", sys.argv[1:]))

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from statistics import mean
 
 import numpy as np
-from scipy import stats
 
 Differences = Mapping[int, Sequence[float]]
 """Base -> the difference of two methods for each of its seeds."""
@@ -32,6 +31,8 @@ class Estimate:
 
 def estimate(differences: Differences) -> Estimate:
     """Raises ValueError with fewer than two bases, which tell nothing of the others."""
+    from scipy import stats  # half a second, which `--help` need not wait for
+
     if len(differences) < 2:
         raise ValueError(f"{len(differences)} bases: an interval over bases needs two or more")
     means = np.array([mean(values) for values in differences.values()])

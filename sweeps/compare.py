@@ -1,9 +1,9 @@
 """Runs of methods and controls, over seeds and bases -> the tables and the picture of the docs.
 
-    python -m sweeps.compare                               # sweeps/contrasts.yaml: README's table
-    python -m sweeps.compare contrasts=mine.yaml seeds=1   # other variants and claims; smaller
+    lsp compare contrasts=sweeps/contrasts.yaml       # README's table
+    lsp compare contrasts=mine.yaml seeds=1           # other variants and claims; smaller
 
-Bases are pretrained first where they are missing. Every run is ``python run.py`` in a process of
+Bases are pretrained first where they are missing. Every run is ``lsp train`` in a process of
 its own with ``resume=auto``, so a comparison that was stopped goes on where it was. Results:
 <folder>/<name of the file>.md, .csv and a picture of what was asked, queries.png.
 """
@@ -21,6 +21,7 @@ from typing import Any
 import yaml
 from matplotlib.figure import Figure
 
+from lsp.cli.main import run as run_command
 from lsp.errors import RunError
 from lsp.files import read_csv, write_csv, write_text
 from lsp.pocket.pretrain import SIZES
@@ -29,10 +30,11 @@ from lsp.report.game import read_index
 from lsp.report.river import draw_river
 from lsp.settings.command import read_settings
 from lsp.settings.schema import setting, settings
+from lsp.tools.places import shipped
 from lsp.tools.text import markdown_table
 from lsp.tracking.reader import read_summary
 from sweeps.claims import Differences, estimate, holm, verdict
-from sweeps.parallel import ROOT, require_all, start_command
+from sweeps.parallel import require_all
 
 
 @settings
@@ -122,7 +124,7 @@ NUMBERS = {
 def main(arguments: Sequence[str]) -> None:
     try:
         settings = read_settings(CompareSettings, arguments)
-        contrasts = read_contrasts(Path(settings.contrasts))
+        contrasts = read_contrasts(shipped(settings.contrasts))
         known = read_rows(Path(settings.known)) if settings.known else {}
     except RunError as error:
         sys.exit(f"error: {error}")
@@ -216,7 +218,7 @@ def train_all(
 
 
 def base_folder(root: Path, base: int) -> Path:
-    return (ROOT / root).resolve() / f"base-{base}" / "model"
+    return root.resolve() / f"base-{base}" / "model"
 
 
 def row_of(run: Run, summary: Mapping[str, Any]) -> Row:
@@ -325,4 +327,4 @@ def draw_queries(runs: Sequence[Run], root: Path) -> Path | None:
 
 
 if __name__ == "__main__":
-    start_command(main)
+    sys.exit(run_command("compare", sys.argv[1:]))

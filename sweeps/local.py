@@ -1,7 +1,7 @@
 """A W&B sweep file goes in, its points run here without a server, a table and a plot come out.
 
-    python -m sweeps.local sweeps/beta.yaml workers=2
-    python -m sweeps.local sweeps/beta.yaml num_steps=50 folder=outputs/quick
+    lsp sweep sweeps/beta.yaml workers=2
+    lsp sweep sweeps/beta.yaml num_steps=50 folder=outputs/quick
 
 ``workers``, ``folder``, ``count`` and ``draw_seed`` are this command's; everything else goes to
 every run. All points are checked before the first begins. Each has its own run folder and
@@ -21,14 +21,16 @@ from statistics import mean, stdev
 
 from matplotlib.figure import Figure
 
+from lsp.cli.main import run
 from lsp.errors import ConfigError, RunError
 from lsp.files import write_json, write_text
 from lsp.settings.command import read_command, split_settings
 from lsp.settings.compose import compose
 from lsp.settings.schema import setting, settings
+from lsp.tools.places import shipped
 from lsp.tools.text import markdown_table
 from lsp.tracking.reader import read_summary
-from sweeps.parallel import run_all, start_command
+from sweeps.parallel import run_all
 from sweeps.space import OURS, Point, Sweep, hydra_value, points, read_sweep, words_of
 
 Outcome = tuple[Point, float]
@@ -56,8 +58,8 @@ def main(arguments: Sequence[str]) -> None:
         words, overrides = split_settings(LocalSettings, arguments)
         files, settings = read_command(LocalSettings, words)
         if len(files) != 1:
-            raise RunError("name one sweep: python -m sweeps.local sweeps/beta.yaml [workers=2 …]")
-        sweep = read_sweep(Path(files[0]))
+            raise RunError("name one sweep: lsp sweep sweeps/beta.yaml [workers=2 …]")
+        sweep = read_sweep(shipped(files[0]))
         folder = Path(settings.folder or f"outputs/sweep-{_as_name(sweep.name)}")
         drawn = points(sweep, settings.count, settings.draw_seed)
         folders = [folder / name for name in folder_names(sweep, drawn)]
@@ -220,4 +222,4 @@ def _draw_maps(
 
 
 if __name__ == "__main__":
-    start_command(main)
+    sys.exit(run("sweep", sys.argv[1:]))

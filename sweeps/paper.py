@@ -18,11 +18,12 @@ from typing import Literal
 
 from eval.bars import COPY, FIGURES
 from eval.figures import FigureSettings, make_figures
+from lsp.cli.main import start_module
 from lsp.errors import RunError
 from lsp.settings.command import read_settings, split_settings
 from lsp.settings.compose import CONF
 from lsp.settings.schema import setting, settings
-from sweeps.parallel import require_all, start_command
+from sweeps.parallel import require_all
 
 OURS = ("seed", "run_dir", "runs_root", "resume", "experiment", "method", "init", "init.run")
 
@@ -96,4 +97,4 @@ def run_command(
 
 
 if __name__ == "__main__":
-    start_command(main)
+    start_module("sweeps.paper", __doc__)

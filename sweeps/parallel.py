@@ -13,15 +13,16 @@ import sys
 import tempfile
 import traceback
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
 
+from lsp.cli.main import run
 from lsp.loop.signals import ASKING, is_nohup
+from lsp.tools.places import train_command
 
-ROOT = Path(__file__).parents[1]
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "0"}
 LOADED = ["lsp.loop.recorder", "lsp.report.page", "transformers.models.llama.modeling_llama"]
 STOPPED = "what had ended is kept, and the same command goes on"
@@ -85,7 +86,9 @@ def run_all(commands: Sequence[Sequence[str]], workers: int) -> list[str | None]
                 while waiting and len(running) < workers and not requests.signals:
                     place, command = waiting.popleft()
                     said = tempfile.NamedTemporaryFile()  # noqa: SIM115, closed when it has ended
-                    process = context.Process(target=_run, args=(list(command), said.name))
+                    process = context.Process(
+                        target=_run, args=(list(command), said.name, os.getcwd())
+                    )
                     process.start()
                     running[process.sentinel] = _Job(process, said, place)
                 ready = wait([*running, requests.reader])
@@ -103,6 +106,8 @@ def run_all(commands: Sequence[Sequence[str]], workers: int) -> list[str | None]
         for name, value in before.items():
             os.environ.pop(name) if value is None else os.environ.update({name: value})
     if requests.signals:
+        if requests.signals[0] == signal.SIGINT:
+            raise KeyboardInterrupt(STOPPED)
         sys.exit(f"stopped by {requests.signals[0].name}: {STOPPED}")
     return [ends[place] for place in range(len(commands))]
 
@@ -121,31 +126,31 @@ def require_all(commands: Sequence[list[str]], workers: int) -> None:
     """Run commands; end with the first failure's words where one failed."""
     for command, failure in zip(commands, run_all(commands, workers), strict=True):
         if failure is not None:
-            sys.exit(f"error: python {' '.join(command)} failed:\n{failure}")
+            sys.exit(f"error: {shown(command)} failed:\n{failure}")
 
 
-def start_command(main: Callable[[list[str]], None]) -> None:
-    """Run a sweep's ``main`` on the command line; Ctrl-C between its runs is one line too."""
-    try:
-        main(sys.argv[1:])
-    except KeyboardInterrupt:
-        sys.exit(f"stopped by SIGINT: {STOPPED}")
+def shown(command: Sequence[str]) -> str:
+    """A command as it is typed."""
+    start = train_command() if command[0] == "run.py" else f"python {command[0]}"
+    return " ".join([start, *command[1:]])
 
 
-def _run(command: list[str], output: str) -> None:
-    """What ``python <command>`` does, in this process; what it says goes to a file."""
-    os.chdir(ROOT)
+def _run(command: list[str], output: str, folder: str) -> None:
+    """What ``python <command>`` does, in this process and this folder; what it says goes to a file.
+    ``run.py`` is ``lsp train``, wherever this is."""
+    os.chdir(folder)
     with open(output, "w", encoding="utf-8") as stream:
         os.dup2(stream.fileno(), 1)
         os.dup2(stream.fileno(), 2)
     os.environ.update(ONE_THREAD)
     module = command[0] == "-m"
     name, arguments = (command[1], command[2:]) if module else (command[0], command[1:])
-    sys.argv = [name, *arguments]
-    sys.path.insert(0, str(ROOT))
     try:
-        run = runpy.run_module if module else runpy.run_path
-        run(name, run_name="__main__", **({"alter_sys": True} if module else {}))
+        if name == "run.py":
+            sys.exit(run("train", arguments))
+        sys.argv = [name, *arguments]
+        start = runpy.run_module if module else runpy.run_path
+        start(name, run_name="__main__", **({"alter_sys": True} if module else {}))
     except SystemExit as error:
         if isinstance(error.code, str):
             print(error.code, file=sys.stderr)

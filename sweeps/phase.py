@@ -1,7 +1,7 @@
 """Where the Challenger leaves the language: predicted from the base alone, then played.
 
-    python -m sweeps.phase                     # 60 cells: beta_Ch x w x alpha_Ch, half an hour
-    python -m sweeps.phase predict=true        # the prediction alone, seconds
+    lsp phase workers=2                        # 60 cells: beta_Ch x w x alpha_Ch, half an hour
+    lsp phase predict=true                     # the prediction alone, seconds
 
 The prediction is the fixed point of the gradient in use against the Solver's best response
 (docs/game.md): it knows beta_Ch and w, not alpha_Ch, which says how fast one gets there. It is
@@ -23,6 +23,7 @@ from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from pydantic import Field
 
+from lsp.cli.main import run as run_command
 from lsp.errors import RunError
 from lsp.files import write_csv, write_text
 from lsp.run.checkpoint import newest_checkpoint
@@ -30,7 +31,7 @@ from lsp.settings.command import read_settings
 from lsp.settings.schema import LARGEST_WEIGHT, setting, settings
 from lsp.tools.text import markdown_table
 from lsp.tracking.reader import read_alerts
-from sweeps.parallel import ROOT, require_all, start_command
+from sweeps.parallel import require_all
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -121,7 +122,7 @@ class Prediction:
 def main(arguments: Sequence[str]) -> None:
     try:
         settings = read_settings(PhaseSettings, arguments)
-        root = (ROOT / settings.folder).resolve()
+        root = Path(settings.folder).resolve()
         root.mkdir(parents=True, exist_ok=True)
         predictions = predict(settings)
         write_csv(root / "predicted.csv", predictions)
@@ -323,4 +324,4 @@ def draw(cells: Sequence[Cell], path: Path) -> None:
 
 
 if __name__ == "__main__":
-    start_command(main)
+    sys.exit(run_command("phase", sys.argv[1:]))

@@ -1,7 +1,7 @@
 """Where a method stands among the rules of others: the same bases, seeds, steps and controls.
 
-    python -m sweeps.rank                    # the rules of sweeps/rules.yaml
-    python -m sweeps.rank my_method.yaml     # and a row for a method of your own
+    lsp rank seeds=2                         # the rules of sweeps/rules.yaml
+    lsp rank my_method.yaml                  # and a row for a method of your own
 
 A method's file is one like those of conf/method/: ``defaults`` names one of them, the keys below
 are what differs. Runs are shared with ``sweeps.compare``. Results: <folder>/rank.md and rank.csv.
@@ -16,6 +16,7 @@ from statistics import mean
 
 import yaml
 
+from lsp.cli.main import run
 from lsp.errors import ConfigError, RunError
 from lsp.files import write_csv, write_text
 from lsp.settings.command import read_command
@@ -34,7 +35,6 @@ from sweeps.compare import (
     spread,
     train_all,
 )
-from sweeps.parallel import start_command
 
 CONTROL = "frozen"
 RULES = Path(__file__).with_name("rules.yaml")
@@ -132,4 +132,4 @@ def rank_text(rows: Sequence[Row], learners: Sequence[str], own: Sequence[str]) 
 
 
 if __name__ == "__main__":
-    start_command(main)
+    sys.exit(run("rank", sys.argv[1:]))

@@ -13,13 +13,14 @@ from pathlib import Path
 
 from pydantic import TypeAdapter
 
+from lsp.cli.main import start_module
 from lsp.errors import RunError
 from lsp.files import read_csv
 from lsp.run.folder import read_run
 from lsp.run.provenance import provenance
 from lsp.tools.text import markdown_table
 from lsp.tracking.reader import read_json
-from sweeps.parallel import ROOT, require_all, start_command
+from sweeps.parallel import require_all
 
 
 @dataclass(frozen=True)
@@ -107,7 +108,7 @@ def main(arguments: Sequence[str]) -> None:
         sys.exit("error: python -m sweeps.reproduce [table]")
     for command in STEPS:
         require_all([command.split()], 1)
-    root = ROOT / PLACE
+    root = Path(PLACE)
     lines = [claim.verdict(root) for claim in CLAIMS]
     print("\n".join(lines))
     commits = [read_run(path.parent).get("git_commit") for path in root.glob("*/run.json")]
@@ -118,4 +119,4 @@ def main(arguments: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    start_command(main)
+    start_module("sweeps.reproduce", __doc__)

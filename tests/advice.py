@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from lsp.cli.table import COMMANDS
 from lsp.errors import RunError
 from lsp.loop.launch import start
 
@@ -15,20 +16,27 @@ ROOT = Path(__file__).parents[1]
 SHAPE = ["num_steps=3", "num_queries=3", "group_size=2", "eval=none", "tracker=none",
          "objective=null"]  # fmt: skip
 """Of the smallest run."""
-COMMAND = re.compile(r"python run\.py|python -m |resume=|init=checkpoint|pip install|run\.py ")
+COMMAND = re.compile(
+    r"python run\.py|python -m |\blsp [a-z]+ (?:RUN|<run|[a-z_]+=)|resume=|init=checkpoint"
+    r"|pip install|run\.py "
+)
 MAKERS = {"go_on_command", "start_again_command", "begin_command"}
 
 
 def commands(text):
     """Those in a text, each to the end of its line, or to the mark that the sentence goes on."""
     pattern = (
-        r"((?:python|torchrun [-\w ]+) (?:run\.py|-m [\w.]+)\b.*?)(?=`|\n|$|; |\), | shows |\.$)"
+        r"((?:(?:python|torchrun [-\w ]+) (?:run\.py|-m [\w.]+)|(?<=`)lsp [a-z]+)\b.*?)"
+        r"(?=`|\n|$|; |\), | shows |\.$)"
     )
     return re.findall(pattern, text)
 
 
 def execute(command, *more):
-    """What ``python run.py`` or ``python -m`` would do, in this process."""
+    """What ``python run.py``, ``python -m`` or ``lsp`` would do, in this process."""
+    if command.startswith("lsp "):
+        name, *words = [*shlex.split(command)[1:], *more]
+        return importlib.import_module(COMMANDS[name].module).main(words)
     first, *words = [*shlex.split(command)[1:], *more]
     if first == "run.py":
         return start(words)

@@ -19,6 +19,7 @@ torch.set_num_threads(1)
 # What a test sends must arrive, here and in the processes of tests, though nohup started them all.
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
+from lsp.algorithm import Recorder, train  # noqa: E402
 from lsp.errors import Interrupted  # noqa: E402
 from lsp.loop.launch import load, start  # noqa: E402
 from lsp.loop.progress import Progress  # noqa: E402
@@ -28,7 +29,6 @@ from lsp.run.init import resolve_init  # noqa: E402
 from lsp.run.spec import RunSpec  # noqa: E402
 from lsp.settings import compose as composing  # noqa: E402
 from lsp.settings.compose import compose  # noqa: E402
-from lsp.train import Recorder, train  # noqa: E402
 
 SMALL = [
     "num_steps=3",

@@ -189,7 +189,7 @@ def test_a_step_that_a_report_leaves_out_is_shown_whole(finished, capsys):
     record = read_record(finished)
     index = read_index(finished, record.world)
     (command,) = commands(page._game(record, index, 1, {})["note"])
-    execute(command.replace("--step N", "--step 2"))
+    execute(command.replace("step=N", "step=2"))
     assert "step 2" in capsys.readouterr().out
 
 
@@ -200,11 +200,11 @@ USAGE = {
     *("eval/compare.py:main", "eval/crossplay.py:cross_play", "eval/figures.py:make_figures"),
     *("lsp/report/__main__.py:main", "lsp/sync.py:main", "sweeps/local.py:main"),
     *("sweeps/reproduce.py:main", "lsp/play.py:main"),
-    *("lsp/serve.py:main", "lsp/show.py:main"),
+    *("lsp/serve.py:main", "lsp/show.py:main", "lsp/cli/help.py:overview"),
 }
 """What a command says of its own use, RUN in the place of a run."""
 OWN = {
-    *("run.py:hydra_main", "sweeps/compare.py:train_all"),
+    *("lsp/train_command.py:hydra_main", "sweeps/compare.py:train_all"),
     *("sweeps/local.py:main", "sweeps/local.py:command_lines"),
     *("sweeps/paper.py:run_command", "sweeps/phase.py:play", "sweeps/reproduce.py"),
 }

@@ -7,8 +7,9 @@ import shutil
 import sys
 
 import pytest
-from advice import ROOT, SHAPE, commands, execute, failing, refused
+from advice import SHAPE, commands, execute, failing, refused
 
+from lsp.cli.main import run
 from lsp.learner import Learner
 from lsp.loop.launch import start
 from lsp.loop.progress import Progress
@@ -133,14 +134,12 @@ def test_settings_that_cannot_be_used_are_trusted_by_each_command_or_begun_anew(
     again = commands(said)[-1]
     assert f"from its weights: {again}" in said
     assert execute(again)["init"].startswith(f"run {read_run(place)['id']}")
-    play = re.search(
-        r"to python -m lsp.play say (.*), to python -m eval.crossplay (.*); else", said
-    )
+    trust = re.search(r"lsp play and lsp crossplay say (.*); else", said)[1]
     monkeypatch.setattr("builtins.input", lambda prompt: "/quit")
     monkeypatch.setattr("sys.stdin.reconfigure", lambda **more: None, raising=False)
-    execute(f"python -m lsp.play '{place}' {play[1]}")
+    execute(f"python -m lsp.play '{place}' {trust}")
     assert "type a query" in capsys.readouterr().out
-    execute(f"python -m eval.crossplay '{place}' queries=4 samples=2 last_only=true {play[2]}")
+    execute(f"python -m eval.crossplay '{place}' queries=4 samples=2 last_only=true {trust}")
     assert (place / "crossplay" / "crossplay.csv").is_file()
 
 
@@ -165,14 +164,11 @@ def test_a_full_disk_and_a_lost_process_end_a_run_that_then_goes_on(place, monke
     assert execute(command)["status"] == "finished" and steps_of(place) == [1, 2, 3]
 
 
-def test_a_second_ctrl_c_ends_a_run_at_once_and_it_goes_on(place, monkeypatch):
-    spec = importlib.util.spec_from_file_location("run_py", ROOT / "run.py")
-    run_py = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(run_py)
-    with monkeypatch.context() as patch, pytest.raises(SystemExit) as raised:
+def test_a_second_ctrl_c_ends_a_run_at_once_and_it_goes_on(place, monkeypatch, capsys):
+    with monkeypatch.context() as patch:
         patch.setattr(Learner, "update", failing(Learner.update, 3, KeyboardInterrupt()))
-        run_py.main([*SHAPE, "checkpoint.every=1", f"run_dir='{place}'"])
-    (command,) = commands(str(raised.value))
+        assert run("train", [*SHAPE, "checkpoint.every=1", f"run_dir='{place}'"]) == 130
+    (command,) = commands(capsys.readouterr().err)
     assert execute(command)["status"] == "finished" and steps_of(place) == [1, 2, 3]
 
 

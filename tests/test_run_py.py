@@ -1,6 +1,5 @@
 """``python run.py`` as a user meets it: real processes."""
 
-import importlib.util
 import json
 import os
 import resource
@@ -12,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from lsp import train_command
 from lsp.errors import RunError
 from lsp.loop.launch import start
 from lsp.tracking.reader import read_trace, trace_steps
@@ -206,11 +206,9 @@ def test_a_failing_job_of_a_multirun_does_not_stop_the_others(tmp_path):
 
 def run_py_main(arguments):
     """``run.py`` in this process, up to where Hydra would take over."""
-    spec = importlib.util.spec_from_file_location("run_py", ROOT / "run.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    module.hydra_main = lambda: pytest.fail("it was not refused")
-    module.main(arguments)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(train_command, "hydra_main", lambda: pytest.fail("it was not refused"))
+        train_command.main(arguments)
 
 
 def test_a_multirun_goes_through_the_files_of_a_group(tmp_path):

@@ -4,10 +4,11 @@ import shlex
 from collections.abc import Sequence
 
 from lsp.model.processes import Processes
-from lsp.run.commands import key_of, path_word
+from lsp.run.commands import key_of, path_word, words_of
 from lsp.run.folder import base_identity, is_held, runs
 from lsp.settings.compose import CONF
 from lsp.settings.config import Config
+from lsp.tools.places import train_command
 from lsp.tools.secrets import scrub
 
 OF_ONE_RUN = (
@@ -18,7 +19,9 @@ OF_ONE_RUN = (
 
 
 def command_line(overrides: Sequence[str]) -> str:
-    return f"{Processes.from_environment().launcher} run.py {shlex.join(overrides)}".rstrip()
+    """What starts such a run as this process was started."""
+    start = train_command(Processes.from_environment().launcher)
+    return f"{start} {shlex.join(overrides)}".rstrip()
 
 
 def overrides_of_earlier_run(config: Config, overrides: Sequence[str]) -> list[str]:
@@ -45,8 +48,9 @@ def begun_earlier_run(config: Config, first: Sequence[str]) -> list[str]:
     base = base_identity(config)
     for folder, entries in runs(config.runs_root):
         placed = [*first, path_word("run_dir", folder)]  # as this function said it before
-        commands = [scrub(command_line(words)) for words in (first, placed)]
-        same = entries.get("command") in commands and entries["base"] == base
+        begun_with = words_of(entries.get("command", ""))
+        same = begun_with in [scrub(shlex.join(words)) for words in (first, placed)]
+        same = same and entries["base"] == base
         if same and entries["status"] != "finished" and not is_held(folder):
             begun = entries["status"] != "starting"
             return [path_word("resume" if begun else "run_dir", folder)]

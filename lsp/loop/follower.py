@@ -3,11 +3,11 @@
 import signal
 from typing import Any
 
+from lsp.algorithm import Recorder
 from lsp.learner import Learner
 from lsp.loop.signals import ASKING
 from lsp.model.processes import Command
 from lsp.players import Players
-from lsp.train import Recorder
 
 
 class Follower(Recorder):

@@ -87,9 +87,9 @@ def follow(processes: Processes) -> None:
     is made first, and the one of the command line), until it is dismissed. Where the first one
     fails, this one's next exchange with it fails too, and it ends without a message of its own."""
     thread_environment()
+    from lsp.algorithm import train
     from lsp.loop.follower import Follower
     from lsp.model.out_of_memory import OutOfMemory, memory_guard
-    from lsp.train import train
 
     try:
         processes.start()
@@ -217,9 +217,9 @@ def run(
     progress = Progress(config.num_steps, spec.step)
     try:
         announce(config, folder, spec.init, warning)
+        from lsp.algorithm import train
         from lsp.loop.recorder import RunRecorder
         from lsp.model.out_of_memory import memory_guard
-        from lsp.train import train
 
         processes.start()
         processes.broadcast(spec)

@@ -10,10 +10,10 @@ from lsp.model.processes import is_collective_failure
 from lsp.run.commands import go_on_command, start_again_command
 from lsp.run.resume import may_change
 from lsp.settings.config import Config
+from lsp.tools.places import ROOT
 from lsp.tools.secrets import scrub
 from lsp.tools.text import visible
 
-ROOT = Path(__file__).parents[2]
 KEPT = "everything up to the last checkpoint is kept"
 GONE = "another process of the run has ended, and reports why"
 

@@ -8,6 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from lsp.algorithm import Recorder
 from lsp.contracts import Rows, Tracker
 from lsp.errors import Interrupted, RunError
 from lsp.learner import Learner
@@ -29,7 +30,6 @@ from lsp.run.spec import RunSpec
 from lsp.tracking.local import LocalTracker
 from lsp.tracking.reader import read_metrics, trace_steps
 from lsp.tracking.trackers import Trackers
-from lsp.train import Recorder
 from lsp.types import Play, Query
 
 

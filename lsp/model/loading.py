@@ -24,6 +24,7 @@ from transformers.models.auto.tokenization_auto import get_tokenizer_config
 from lsp.model.families import quantized_by, unsupported
 from lsp.model.out_of_memory import is_out_of_memory
 from lsp.settings.config import local_model_folder
+from lsp.tools.reach import hub_options
 
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """Numbers of an OSError: the disk is full, the quota or the size limit of a file is exceeded."""
@@ -54,6 +55,8 @@ def read_files(
             fault = "is an adapter; give its base as model.name, and the adapter with"
             fault += f" init=checkpoint init.run={folder}"
         raise ValueError(f"{_not_loaded(head, name)}: there is no model in it; it {fault}")
+    if folder is None:
+        options = hub_options() | options
     shared = options | {"revision": None if folder else revision}
     with _one_error(head, name, revision):
         config_json, _ = transformers.PreTrainedConfig.get_config_dict(name, **shared)
@@ -115,6 +118,8 @@ def load_pretrained(
         "dtype": getattr(torch, dtype),
         "use_safetensors": True,
     }
+    if local_model_folder(source) is None:
+        options |= hub_options()
     with _one_error(head, name, revision):
         auto_class = getattr(transformers, f"AutoModelFor{head}")
         model, report = auto_class.from_pretrained(name, output_loading_info=True, **options)

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 
+from lsp.cli.main import start_module
 from lsp.errors import RunError
 from lsp.settings.command import read_settings
 from lsp.settings.schema import setting, settings
@@ -91,4 +92,4 @@ def convert(folder: Path, out: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    start_module("lsp.model.smollm2", __doc__)

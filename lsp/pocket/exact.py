@@ -17,6 +17,7 @@ gathered) are measured as they are; in bfloat16, as that rounds one forward pass
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,6 +25,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from lsp.batch import pack, pad, row_sums
+from lsp.cli.main import start_module
 from lsp.files import replacing
 from lsp.model.language_model import end_token_ids
 from lsp.model.logprobs import completion_scores
@@ -234,7 +236,7 @@ def read_table(path: Path, name: str) -> tuple[AnsweredTable, float] | None:
     return AnsweredTable(*columns), float(about["illegal_quality"])
 
 
-def main() -> None:
+def main(arguments: Sequence[str]) -> None:
     """Make the shipped table again."""
     import tempfile
 
@@ -250,4 +252,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    start_module("lsp.pocket.exact", __doc__)

@@ -31,6 +31,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
 
 from pydantic import Field
 
+from lsp.cli.main import start_module
 from lsp.errors import RunError
 from lsp.files import replacing, write_json
 from lsp.pocket.language import ALPHABET, FAMILIES, LENGTHS, MAX_LENGTH, Task, form_rubric, split
@@ -322,4 +323,4 @@ def main(arguments: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    start_module("lsp.pocket.pretrain", __doc__)

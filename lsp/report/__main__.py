@@ -1,14 +1,13 @@
-"""``python -m lsp.report RUN [RUN …] [out=FILE]``: the report of a run, or of several compared."""
+"""``lsp report RUN [RUN …] [out=FILE]``: the report of a run, or of several compared."""
 
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from lsp.cli.main import run
 from lsp.errors import RunError
-from lsp.report.page import REPORT, write_report
-from lsp.report.record import read_records
 from lsp.run.folder import find_run
-from lsp.settings.command import read_command
+from lsp.settings.command import consent, read_command
 from lsp.settings.schema import setting, settings
 
 
@@ -18,34 +17,36 @@ class ReportSettings:
 
     out: str | None = setting("file; null: in the run's folder, or here", default=None)
     runs_root: str = setting("where run ids are looked up", default="outputs")
-    trust: str | None = setting("path of a world of your own to import", default=None)
+    trust: tuple[str, ...] = setting(
+        "a world of your own to import: trust=[world._target_=mine.World]", default=()
+    )
 
 
 def main(arguments: Sequence[str]) -> None:
+    from lsp.report.page import REPORT, write_report
+    from lsp.report.record import read_records
+
+    names, chosen = read_command(ReportSettings, arguments)
+    if not names:
+        raise RunError("which run? lsp report <run folder or id> [more of them]")
+    folders = [find_run(name, chosen.runs_root) for name in names]
+    records = read_records(folders, consent(chosen.trust))
+    home = records[0].folder if len(records) == 1 else Path()
+    path = Path(chosen.out or home / REPORT)
+    if path.exists() and not path.is_file():
+        raise RunError(f"{path} is there and is no file; choose another with out=…")
     try:
-        names, chosen = read_command(ReportSettings, arguments)
-        if not names:
-            raise RunError("which run? python -m lsp.report <run folder or id> [more of them]")
-        folders = [find_run(name, chosen.runs_root) for name in names]
-        records = read_records(folders, chosen.trust)
-        home = records[0].folder if len(records) == 1 else Path()
-        path = Path(chosen.out or home / REPORT)
-        if path.exists() and not path.is_file():
-            raise RunError(f"{path} is there and is no file; choose another with out=…")
-        try:
-            write_report(records, path)
-        except (ArithmeticError, LookupError, TypeError, AttributeError, ValueError) as error:
-            raise RunError(
-                f"a run's record cannot be read ({type(error).__name__}: {error}); it is damaged,"
-                " or was written by another version of this program, whose own report can read it"
-            ) from error
-        except OSError as error:
-            reason = f"the report cannot be written to {path}: {error.strerror}"
-            raise RunError(f"{reason}; choose another file with out=…") from error
-    except RunError as error:
-        sys.exit(f"error: {error}")
+        write_report(records, path)
+    except (ArithmeticError, LookupError, TypeError, AttributeError, ValueError) as error:
+        raise RunError(
+            f"a run's record cannot be read ({type(error).__name__}: {error}); it is damaged,"
+            " or was written by another version of this program, whose own report can read it"
+        ) from error
+    except OSError as error:
+        reason = f"the report cannot be written to {path}: {error.strerror}"
+        raise RunError(f"{reason}; choose another file with out=…") from error
     print(path)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    sys.exit(run("report", sys.argv[1:]))

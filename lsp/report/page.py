@@ -88,7 +88,7 @@ def _game(record: Record, index: game.Index, budget: int, texts: dict[str, int])
         note = (
             f"A sample: {shown:,} answers of {len(plays)} of {steps:,} steps"
             f" ({rows:,} rows in all), the best, worst and most repeated queries always in; python"
-            f" -m lsp.show {shlex.quote(str(record.folder))} --step N shows any step whole."
+            f" -m lsp.show {shlex.quote(str(record.folder))} step=N shows any step whole."
         )
     packed = [[_packed(query, texts) for query in step] for step in plays.values()]
     return {"id": record.run["id"], "note": note, "steps": list(plays), "plays": packed}

@@ -107,11 +107,12 @@ class Record:
 def read_record(
     folder: Path,
     world: World | None = None,
-    trust: str | None = None,
+    trusted: Mapping[str, Any] = MappingProxyType({}),
     ended: Mapping[str, Any] = MappingProxyType({}),
 ) -> Record:
     """``world``: the run's own where it is at hand; else it is made from the saved settings, where
-    it is of this project or its dotted path is the one that the user ``trust``s. ``ended``: entries
+    it is of this project or its dotted path is among what the user wrote (``trusted``, as in
+    lsp.settings.reader). ``ended``: entries
     that run.json gets once this report is there. What of the record is damaged or lost is left out
     and said in ``warnings``. Raises RunError for what is no run, has no step yet, or was written in
     another layout."""
@@ -148,7 +149,7 @@ def read_record(
             f"{folder} has no recorded step yet ({': '.join(filter(None, outcome(folder, run)))});"
             " there is nothing to show before the first one"
         )
-    world, of_world = (world, "") if world else world_of(tree.get("world"), trust)
+    world, of_world = (world, "") if world else world_of(tree.get("world"), trusted)
     warnings = tuple(filter(None, (of_world, *_damage(found))))
     return Record(folder, run, saved, world, warnings, metrics, summary, alerts, steps, *evaluation)
 
@@ -162,16 +163,16 @@ def _damage(found: Scan) -> list[str]:
     return [f"{text}: {'; '.join(map(str, gaps))}" for text, gaps in parts if gaps]
 
 
-def world_of(node: Any, trust: str | None) -> tuple[World, str]:
+def world_of(node: Any, trusted: Mapping[str, Any]) -> tuple[World, str]:
     """(the world of a saved config's node, ""), or (free text, why it is not the run's own)."""
-    trusted = {"world._target_": trust}
     try:
         return check_tree(SavedWorld, {"world": node}, trusted, lambda _: ()).world, ""
     except ConfigError as error:
         target = node.get("_target_") if isinstance(node, dict) else node
         return PaperWorld(), (
             f"The run's world {target}: {error.problems[0].reason}; its queries are sorted as free"
-            f" text, and all that were played are taken as legal; trust={target} imports it"
+            f" text, and all that were played are taken as legal;"
+            f" trust=[world._target_={target}] imports it"
         )
 
 
@@ -187,10 +188,12 @@ def evaluation_of(run: dict[str, Any], metrics: list[dict[str, Any]]) -> tuple[s
     return evaluation["name"], evaluation["labels"] or {key: key for key in keys}
 
 
-def read_records(folders: Sequence[Path], trust: str | None = None) -> list[Record]:
+def read_records(
+    folders: Sequence[Path], trusted: Mapping[str, Any] = MappingProxyType({})
+) -> list[Record]:
     """Several runs that may be compared. Raises RunError where they are of different worlds."""
     distinct = {folder.resolve(): folder for folder in folders}
-    records = [read_record(folder, trust=trust) for folder in distinct.values()]
+    records = [read_record(folder, trusted=trusted) for folder in distinct.values()]
     worlds = {record.run["world"]: record.folder for record in reversed(records)}
     if len(worlds) > 1:
         places = " and ".join(f"{folder} is of world={name}" for name, folder in worlds.items())

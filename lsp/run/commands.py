@@ -19,10 +19,14 @@ from lsp.run.folder import read_run, saved_tree
 from lsp.settings.compose import CONF, compose, written
 from lsp.settings.rules import from_tree
 from lsp.settings.schema import flat_tree
+from lsp.tools.places import train_command
 from lsp.tracking.reader import RUN_FILE, DamagedFile
 
-COMMAND = r"(python|torchrun(?: --nnodes \d+)? --nproc_per_node \d+) run\.py(.*)"
-"""A run's command line, as it is recorded: launcher, settings."""
+COMMAND = (
+    r"(?:lsp train"
+    r"|(python|torchrun(?: --nnodes \d+)? --nproc_per_node \d+) (?:run\.py|-m lsp train))(.*)"
+)
+"""A run's command line, as it is recorded: launcher, settings (lsp/tools/places.py)."""
 
 
 def go_on_command(folder: Path, *parts: str) -> str:
@@ -108,12 +112,13 @@ def _begun(folder: Path) -> tuple[str, list[str]]:
     """(launcher, settings) of the command line that a run was begun with; what is not as this
     program writes it never becomes a command again."""
     match = re.fullmatch(COMMAND, str(read_run(folder).get("command", "")), re.DOTALL)
+    launcher = (match and match[1]) or "python"
     try:
         words = shlex.split(match[2]) if match else []
         parsed = OverridesParser.create().parse_overrides(words)
     except (ValueError, HydraException):
         return "python", []
-    return match[1] if match else "python", [str(override.input_line) for override in parsed]
+    return launcher, [str(override.input_line) for override in parsed]
 
 
 def _own_words(folder: Path) -> list[str]:
@@ -124,7 +129,13 @@ def _command(folder: Path, words: Sequence[str]) -> str:
     """``words`` behind what starts as many processes as there are, or as the run was begun with."""
     processes = Processes.from_environment()
     launcher = _begun(folder)[0] if processes.size == 1 else processes.launcher
-    return f"{launcher} run.py {shlex.join(words)}"
+    return f"{train_command(launcher)} {shlex.join(words)}"
+
+
+def words_of(command: str) -> str:
+    """The settings of a recorded command line, whatever started it."""
+    match = re.fullmatch(COMMAND, command, re.DOTALL)
+    return match[2].strip() if match else ""
 
 
 def path_word(key: str, path: Path) -> str:

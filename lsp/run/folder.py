@@ -10,6 +10,7 @@
 <run>/wandb/           everything of W&B
 """
 
+import glob
 import hashlib
 import sys
 from collections.abc import Iterator, Mapping
@@ -23,6 +24,7 @@ from lsp.files import is_locked, lock, write_json, write_text
 from lsp.run.layout import in_todays_layout
 from lsp.settings.config import Config, local_model_folder
 from lsp.settings.schema import to_tree
+from lsp.tools.places import IS_CHECKOUT, ROOT
 from lsp.tracking.reader import (
     RUN_FILE,
     DamagedFile,
@@ -121,14 +123,47 @@ def outcome(folder: Path, run: Mapping[str, Any]) -> tuple[str, str]:
 
 
 def find_run(name: str, runs_root: str) -> Path:
-    """A run by folder or by id under ``runs_root``."""
-    for folder in (Path(name), Path(runs_root) / name):
-        if (folder / RUN_FILE).is_file():
-            return folder
+    """A run by its folder, its id, or the beginning of an id that no other run's has. Raises
+    RunError, which says where it looked."""
+    if (run := run_named(name, runs_root)) is not None:
+        return run
+    places = ", ".join(f"{place}/" for place in places_of_runs(runs_root))
     raise RunError(
-        f"there is no run {name!r}, neither as a folder nor as an id under {runs_root}/;"
-        f" `ls -t {runs_root}` shows what there is"
+        f"there is no run {name!r}, neither as a folder nor as an id under {places}; `lsp runs`"
+        " lists what there is, and runs_root=… looks elsewhere"
     )
+
+
+def run_named(name: str, runs_root: str) -> Path | None:
+    """``find_run``; None where there is none. Raises RunError where several ids begin so."""
+    if (Path(name) / RUN_FILE).is_file():
+        return Path(name)
+    places = places_of_runs(runs_root)
+    for place in places:
+        if (place / name / RUN_FILE).is_file():
+            return place / name
+    if Path(name).exists() or Path(name).name != name:
+        return None  # something else of that name, or a path
+    found = [
+        path.parent for place in places for path in place.glob(f"{glob.escape(name)}*/{RUN_FILE}")
+    ]
+    if len(found) > 1:
+        some = ", ".join(sorted(path.name for path in found)[:5])
+        raise RunError(f"{len(found)} runs begin with {name!r}: {some}; say more of the id")
+    return found[0] if found else None
+
+
+def places_of_runs(runs_root: str) -> list[Path]:
+    """Where ids are looked up: ``runs_root`` from here, and where it is no whole path from each
+    folder above and from the checkout, as far as they are there."""
+    here = Path(runs_root)
+    above = [parent / here for parent in Path.cwd().parents]
+    ours = [ROOT / here] if IS_CHECKOUT else []
+    there = {here.resolve(): here}
+    for place in [] if here.is_absolute() else [*above, *ours]:
+        if place.is_dir():
+            there.setdefault(place.resolve(), place)
+    return list(there.values())
 
 
 def runs(runs_root: str) -> Iterator[tuple[Path, dict[str, Any]]]:

@@ -6,13 +6,21 @@ import re
 import subprocess
 from dataclasses import dataclass
 from importlib import metadata
-from pathlib import Path
 from typing import Any
 
+from lsp.tools.places import IS_CHECKOUT, ROOT
 from lsp.tools.secrets import HIDDEN, blank, findings, scrub
 
-ROOT = Path(__file__).parents[2]
-PACKAGES = ("torch", "transformers", "peft", "accelerate", "hydra-core", "wandb", "numpy")
+PACKAGES = (
+    "language-self-play",
+    "torch",
+    "transformers",
+    "peft",
+    "accelerate",
+    "hydra-core",
+    "wandb",
+    "numpy",
+)
 LONGEST_DIFF = 2_000_000
 """Characters that are read of what git says: a longer diff is data and no code, and a megabyte
 takes half a second to look through for secrets."""
@@ -83,7 +91,10 @@ def _file_of(diff: str, position: int) -> str:
 
 
 def _git(*arguments: str) -> str:
-    """What git says, or the beginning of what is too long; empty where it fails."""
+    """What git says, or the beginning of what is too long; empty where it fails, and of a wheel,
+    which may lie in somebody else's repository."""
+    if not IS_CHECKOUT:
+        return ""
     quiet = {"cwd": ROOT, "stderr": subprocess.DEVNULL, "stdout": subprocess.PIPE}
     try:
         process = subprocess.Popen(["git", *arguments], text=True, errors="replace", **quiet)

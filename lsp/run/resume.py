@@ -166,11 +166,10 @@ def _trusting(folder: Path) -> str:
     """How each command is told to trust the code that the run's command line named."""
     if not (named := code_named_in(folder)):
         return ""
-    play = shlex.join(word for text in named for word in ("--trust", text))
-    crossplay = shlex.quote(f"trust=[{','.join(named)}]")
+    trust = shlex.quote(f"trust=[{','.join(named)}]")
     return (
-        f"if you trust the code that they name, go on with: {go_on_command(folder)}\nto"
-        f" python -m lsp.play say {play}, to python -m eval.crossplay {crossplay}; else "
+        f"if you trust the code that they name, go on with: {go_on_command(folder)}\nlsp"
+        f" play and lsp crossplay say {trust}; else "
     )
 
 

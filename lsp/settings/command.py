@@ -33,6 +33,14 @@ def read_settings(kind: type[Settings], arguments: Sequence[str]) -> Settings:
     return settings
 
 
+def consent(trust: Sequence[str]) -> dict[str, Any]:
+    """What ``trust=[reward.path=mine.reward]`` allows to be imported: dotted key -> value, as on
+    the command line of the run. Raises RunError for what is no key=value."""
+    if wrong := [text for text in trust if "=" not in text]:
+        raise RunError(f"trust=[{wrong[0]}] names no setting; write trust=[<key>={wrong[0]}]")
+    return {key: parsed_value(value) for key, _, value in (t.partition("=") for t in trust)}
+
+
 def split_settings(kind: type, arguments: Sequence[str]) -> tuple[list[str], list[str]]:
     """(names and settings of ``kind``, settings that are somebody else's)."""
     keys = {field.name for field in fields(kind)}

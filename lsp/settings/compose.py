@@ -24,9 +24,9 @@ from lsp.settings.reader import Rules, check_tree, unknown_key
 from lsp.settings.rules import config_rules
 from lsp.settings.schema import Settings, flat_tree
 from lsp.tools.addresses import without_addresses
+from lsp.tools.places import CONF, train_command
 from lsp.tools.secrets import scrub
 
-CONF = Path(__file__).parents[2] / "conf"
 MOST_JOBS = 10_000
 """Of one setting in a multirun: a range without an end would be listed for ever."""
 
@@ -73,7 +73,7 @@ def _checked(
     each = ""
     if root == CONF:  # each run of a multirun has a folder of its own
         words = [text for text in overrides if not text.startswith("run_dir=")]
-        each = f"python run.py -m {shlex.join(words)}"
+        each = f"{train_command()} -m {shlex.join(words)}"
     sweeper = any(text.startswith("hydra/sweeper=") for text in overrides)
     sweep = _Sweep(root, by_plug_in=sweeper) if multirun else None
     parsed = [_parse(text, root, sweep, each, problems) for text in overrides]

@@ -15,6 +15,7 @@ from typing import Literal
 
 from lsp.errors import RunError
 from lsp.settings.schema import setting, settings
+from lsp.tools.places import CONF
 from lsp.tools.rows import read_lines, read_rows
 
 ChatRole = Literal["system", "user", "assistant", "opening"]
@@ -177,7 +178,7 @@ class Prompts:
 def prompt_file(name: str) -> Path:
     """A file that settings name: as a path from here, or from conf/ where it is there."""
     path = Path(os.path.expanduser(name))
-    ours = Path(__file__).parents[2] / "conf" / name
+    ours = CONF / name
     return ours if os.path.exists(ours) and not os.path.exists(path) else path
 
 

@@ -270,6 +270,18 @@ def read_trace(
     return rows
 
 
+def read_table(
+    run: Path, steps: Sequence[int] | None = None, columns: Sequence[str] | None = None
+) -> pa.Table:
+    """``read_trace`` as a table; columns that a step's rows lack are null there."""
+    tables = [
+        _shard_table(shard(run, s), columns) for s in (trace_steps(run) if steps is None else steps)
+    ]
+    if not tables:
+        return SCHEMA.empty_table().select(list(columns or SCHEMA.names))
+    return pa.concat_tables(tables, promote_options="default")
+
+
 def read_columns(run: Path, step: int, columns: Sequence[str]) -> dict[str, list[Any]]:
     """Column -> its values in the rows of one step."""
     return _shard_table(shard(run, step), columns).to_pydict()

@@ -18,6 +18,7 @@ from lsp.errors import RunError
 from lsp.files import files_below
 from lsp.settings.config import Config
 from lsp.settings.schema import flat, setting, settings
+from lsp.tools.reach import unreachable
 from lsp.tracking.reader import read_metrics, read_run_file, shard, trace_steps
 
 SAMPLE_ROWS = 64
@@ -76,6 +77,17 @@ def has_key() -> bool:
     return wandb.login(prompt=False, verify=False)
 
 
+def silent_server() -> str:
+    """Why no connection to W&B can be opened, tried once; empty where one was, and where its client
+    has a proxy of its own. Its client would try for a minute and more."""
+    import wandb
+
+    client = wandb.setup().settings
+    if client.http_proxy or client.https_proxy:
+        return ""
+    return unreachable(client.base_url)
+
+
 def keep_in_run_folder(folder: Path) -> None:
     """W&B stages artifacts outside the run folder by default, and an offline run that
     is moved then syncs without them."""
@@ -91,12 +103,14 @@ class WandbLogger(Tracker):
         keep_in_run_folder(run.folder)
         import wandb
 
+        self.mode, _ = settings.resolved_mode()
+        if self.mode == "online" and (reason := silent_server()):
+            raise RunError(_not_there(reason))
         self.wandb = wandb
         self.settings, self.identity = settings, run
         self.advice = (
             f"Send what is missing with `python -m lsp.sync {shlex.quote(str(run.folder))}`."
         )
-        self.mode, _ = settings.resolved_mode()
         method = config.method
         try:
             self.run = wandb.init(
@@ -114,10 +128,7 @@ class WandbLogger(Tracker):
                 settings=quiet_settings(settings),
             )
         except wandb.errors.Error as error:
-            raise RunError(
-                f"W&B cannot be reached or refuses this run ({error}); say tracker.mode=offline and"
-                " send the run later with `python -m lsp.sync <run>`, or tracker=none"
-            ) from error
+            raise RunError(_not_there(str(error))) from error
         self.run.define_metric("train/step")
         self.run.define_metric("*", step_metric="train/step")
         self._sent_step = 0
@@ -195,6 +206,13 @@ class WandbLogger(Tracker):
         self._send_shards(sys.maxsize)
         self.run.summary.update(summary)
         self.run.finish(0 if summary.get("status") == "finished" else 1)
+
+
+def _not_there(reason: str) -> str:
+    return (
+        f"W&B cannot be reached or refuses this run ({reason}); say tracker.mode=offline and"
+        " send the run later with `python -m lsp.sync <run>`, or tracker=none"
+    )
 
 
 def quiet_settings(tracker: WandbTracker) -> Any:

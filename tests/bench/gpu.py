@@ -27,6 +27,7 @@ from pathlib import Path
 
 import torch
 
+from lsp.algorithm import Clock, play_queries
 from lsp.batch import training_rows
 from lsp.learner import Learner
 from lsp.model.shapes import cache_bytes, parameters
@@ -36,7 +37,6 @@ from lsp.players import load_players
 from lsp.run.init import resolve_init
 from lsp.settings.compose import compose
 from lsp.settings.config import Config
-from lsp.train import Clock, play_queries
 from tests.bench import step
 
 SHRUNK = dict(

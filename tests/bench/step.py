@@ -69,12 +69,12 @@ def ours(
     dtype: str = "float32",
     ragged: bool = False,
 ) -> dict:
+    from lsp.algorithm import Clock, play_queries
     from lsp.batch import training_rows
     from lsp.contracts import Reward
     from lsp.learner import Learner
     from lsp.players import Players, load_players
     from lsp.run.init import resolve_init
-    from lsp.train import Clock, play_queries
     from lsp.types import Query
 
     class EvenWords(Reward):

@@ -92,7 +92,7 @@ def test_a_server_has_the_settings_of_the_run_beside_it_and_other_gpus():
     (server,) = (line for line in LINES if "lsp.serve" in line)
     (trainer,) = (line for line in LINES if "rollout.url" in line and line != server)
     own, more = server.split(" -- ")
-    assert "lsp.serve --start --python ~/vllm/bin/python " in own
+    assert "lsp.serve start=true python=~/vllm/bin/python " in own
     named = settings_of(shlex.split(own))
     others = [word for word in settings_of(shlex.split(trainer)) if "hardware.gpus" not in word]
     assert named == others

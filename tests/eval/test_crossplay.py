@@ -308,7 +308,7 @@ def test_a_reward_of_the_users_own_is_trusted_by_name(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
     run, trust = tmp_path / "run", "reward.path=own_other_half.half"
     start([*RUN, "num_steps=1", f"run_dir={run}", "reward=callable", trust])
-    with pytest.raises(SystemExit, match=r"eval.crossplay 'trust="):
+    with pytest.raises(SystemExit, match=r"lsp crossplay say 'trust="):
         main([str(run), "queries=2"])
     main([str(run), "queries=2", "samples=1", f"trust=[{trust}]"])
     assert cell_of(run, "base", "base")["reward_mean"] == "0.5"

@@ -120,7 +120,7 @@ def test_padding_and_row_sums():
 
 def played_rows(players, method, micro_batch_tokens):
     """A learner and the rows of one real play of the pocket world."""
-    from lsp.train import Clock, play_queries
+    from lsp.algorithm import Clock, play_queries
 
     config = replace(players.config, method=method)
     config = replace(config, optim=replace(config.optim, micro_batch_tokens=micro_batch_tokens))

@@ -18,6 +18,7 @@ import pytest
 import torch
 
 from lsp import play
+from lsp.errors import RunError
 from lsp.loop.launch import start
 from lsp.model.language_model import load_model
 from lsp.run.checkpoint import newest_checkpoint
@@ -88,15 +89,15 @@ def test_both_answers_are_shown_with_the_scores_of_reward_and_judge(run, table, 
 def test_turns_draw_anew_and_a_seed_repeats_them(run, talk):
     asked = "reverse abcabcab\n" * 8
     first = talk(run, asked)
-    assert talk(run, asked) == first != talk(run, asked, "--seed", "7")
+    assert talk(run, asked) == first != talk(run, asked, "seed=7")
     assert len(set(first.split("\n\n"))) > 2
-    greedy = talk(run, asked, "--greedy")
+    greedy = talk(run, asked, "greedy=true")
     assert len(set(greedy.strip().split("\n\n"))) == 1
 
 
 def test_greedy_answers_are_the_likeliest(run, table, talk):
     found = expected(table, "swap abc", 1, temperature=0.0)
-    shown = talk(run, "swap abc\n", "--greedy", columns=40)
+    shown = talk(run, "swap abc\n", "greedy=true", columns=40)
     for head, (text, _, _) in zip(heads(found), found, strict=True):
         assert f"{head}\n{text}" in shown
 
@@ -170,9 +171,9 @@ def test_the_base_is_the_reference_only_where_the_run_starts_at_it(run, table, s
 
 
 def test_a_checkpoint_is_chosen_by_name(run, talk, capsys):
-    assert talk(run, "", "--checkpoint", "step-000002") == ""
-    with pytest.raises(SystemExit, match=r"no checkpoint 'step-9'; it has step-000002, step-00000"):
-        play.main([str(run), "--checkpoint", "step-9"])
+    assert talk(run, "", "checkpoint=step-000002") == ""
+    with pytest.raises(RunError, match=r"no checkpoint 'step-9'; it has step-000002, step-00000"):
+        play.main([str(run), "checkpoint=step-9"])
 
 
 def play_py(*arguments, typed=b""):
@@ -183,7 +184,7 @@ def play_py(*arguments, typed=b""):
 
 
 def test_a_pipe_drives_it(run, table):
-    result = play_py(run.name, "--runs-root", run.parent, typed=b"reverse abca\n/challenge")
+    result = play_py(run.name, f"runs_root={run.parent}", typed=b"reverse abca\n/challenge")
     assert result.returncode == 0 and result.stderr == b""
     shown = result.stdout.decode()
     assert all(head in shown for head in heads(expected(table, "reverse abca", 1)))
@@ -192,11 +193,11 @@ def test_a_pipe_drives_it(run, table):
 
 REFUSED = """
 import sys
-from lsp.play import main
-try:
-    main(["nowhere"])
-except SystemExit:
+from lsp.cli.main import run
+if run("play", ["nowhere"]) == 1:
     assert not {"torch", "transformers"} & {*sys.modules}
+else:
+    raise AssertionError
 """
 
 
@@ -272,8 +273,8 @@ def test_a_reward_of_the_users_own_is_trusted_by_name(small, tmp_path, monkeypat
     trust = "reward.path=own_half.half"
     start([*small, "num_steps=1", "tracker=none", f"run_dir={run}", "reward=callable", trust])
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"sort ba\n")))
-    with pytest.raises(SystemExit, match="lsp.play say --trust"):
+    with pytest.raises(RunError, match=r"lsp.crossplay say 'trust=\[reward.path=own_half.half\]'"):
         play.main([str(run)])
     capsys.readouterr()
-    play.main([str(run), "--trust", trust])
+    play.main([str(run), f"trust=[{trust}]"])
     assert "R = 0.50" in capsys.readouterr().out

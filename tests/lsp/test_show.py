@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from lsp.errors import RunError
 from lsp.report.record import read_record
 from lsp.show import main, show
 from lsp.tracking.local import LocalTracker
@@ -13,7 +14,7 @@ from lsp.tracking.reader import read_trace
 
 def test_a_step_is_shown_the_best_query_first(small_run, capsys):
     folder, _ = small_run
-    main([str(folder), "--step", "2", "--answers", "1"])
+    main([str(folder), "step=2", "answers=1"])
     out = capsys.readouterr().out
     rows = read_trace(folder, [2])
     best = max(
@@ -44,9 +45,13 @@ def test_hostile_text_does_nothing_to_the_terminal(small_run, tmp_path):
 
 @pytest.mark.parametrize(
     ("arguments", "says"),
-    [(["nowhere"], "there is no run 'nowhere'"), (["RUN", "--step", "9"], "has no step 9; it has")],
+    [
+        ([], "show takes one run, and these are 0"),
+        (["nowhere"], "there is no run 'nowhere'"),
+        (["RUN", "step=9"], "has no step 9; it has"),
+    ],
 )
 def test_what_is_not_there(small_run, arguments, says):
     arguments = [str(small_run[0]) if a == "RUN" else a for a in arguments]
-    with pytest.raises(SystemExit, match=says):
+    with pytest.raises(RunError, match=says):
         main(arguments)

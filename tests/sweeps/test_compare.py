@@ -14,6 +14,7 @@ from lsp.pocket.world import PocketWorld
 from lsp.report.game import read_index
 from lsp.report.river import ILLEGAL, query_shares, smoothed
 from lsp.settings.compose import compose
+from lsp.tools.places import ROOT
 from lsp.tracking.reader import read_trace, trace_steps
 from sweeps.compare import (
     NUMBERS,
@@ -33,7 +34,6 @@ from sweeps.compare import (
     train_all,
     variants_table,
 )
-from sweeps.parallel import ROOT
 
 
 def row(variant, base, seed, accuracy):

@@ -1,6 +1,5 @@
 """What a start refuses a dry run refuses too, in the same words; what a dry run takes, starts."""
 
-import importlib.util
 import json
 import os
 import shutil
@@ -8,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from lsp import train_command
 from lsp.loop.checks import metrics_of
 from lsp.loop.launch import start
 from lsp.settings.compose import compose
@@ -20,12 +20,9 @@ SMALLEST = ("num_steps=1", "num_queries=2", "group_size=2", "tracker=none", "eva
 
 @pytest.fixture(scope="module")
 def run_py():
-    """``run.py``'s main in this process: what ``sys.exit`` is given ends a process with status 1
-    and that text."""
-    spec = importlib.util.spec_from_file_location("run_py", ROOT / "run.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.main
+    """What ``run.py`` calls, in this process: what ``sys.exit`` is given ends a process with status
+    1 and that text."""
+    return train_command.main
 
 
 @pytest.fixture

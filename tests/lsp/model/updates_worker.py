@@ -8,6 +8,7 @@ from dataclasses import replace
 import torch
 
 import tests.fsdp_on_cpu  # noqa: F401
+from lsp.algorithm import Clock, play_queries
 from lsp.batch import training_rows
 from lsp.learner import Learner
 from lsp.model.distribution import full
@@ -15,7 +16,6 @@ from lsp.model.processes import Processes, end_process
 from lsp.players import load_players
 from lsp.run.init import resolve_init
 from lsp.settings.compose import compose
-from lsp.train import Clock, play_queries
 
 
 def updated(processes, kept, settings):

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lsp.errors import RunError
 from lsp.loop.launch import start
 from lsp.report import facts
 from lsp.report.__main__ import main
@@ -173,7 +174,7 @@ def test_a_cross_play_is_in_the_report_of_its_run(run):
 
 
 def command(*arguments):
-    with pytest.raises(SystemExit) as stop:
+    with pytest.raises(RunError) as stop:
         main([str(argument) for argument in arguments])
     return str(stop.value)
 

@@ -68,14 +68,16 @@ def test_a_world_that_is_not_trusted_is_not_imported_and_the_page_says_so(
     assert record.warnings == (
         "The run's world own_world.Mine: code outside lsp and eval is not run from a config file;"
         " its queries are sorted as free text, and all that were played are taken as legal;"
-        " trust=own_world.Mine imports it",
+        " trust=[world._target_=own_world.Mine] imports it",
     )
     page = render([record])
     assert "The run&#39;s world own_world.Mine: code outside" in page and "by family" not in page
-    trusted = read_record(run, trust="own_world.Mine")
+    trusted = read_record(run, trusted={"world._target_": "own_world.Mine"})
     assert trusted.world.name == "mine" and trusted.warnings == ()
     assert "by family" in render([trusted])
-    assert read_record(run, trust="own_world.Other").warnings == record.warnings
+    assert (
+        read_record(run, trusted={"world._target_": "own_world.Other"}).warnings == record.warnings
+    )
     assert read_record(run, PocketWorld()).world == PocketWorld()
 
 

@@ -78,7 +78,7 @@ def test_a_resumed_run_needs_the_function_on_its_command_line_again(module, shor
         assert "Write reward.path=my_rewards.shortness on the command line if you trust it" in text
         way_on = f"go on with: python run.py resume={folder} {' '.join(CALLABLE)}\n"
         assert f"if you trust the code that they name, {way_on}" in text
-        assert f"to python -m lsp.play say --trust reward.path={PATH}, to python -m eval" in text
+        assert f"lsp play and lsp crossplay say 'trust=[reward.path={PATH}]'; else" in text
         assert not module.exists()
     start([f"resume={folder}", *CALLABLE, "num_steps=3"])
     assert [line["step"] for line in read_metrics(folder)] == [1, 2, 3]
