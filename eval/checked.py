@@ -102,7 +102,7 @@ def summarise_checked(
     sides = {"": checked.model} | ({} if checked.base is None else {"base_": checked.base})
     for prefix, rows in sides.items():
         shares = {
-            name: share(_at(level, checked.groups(rows, column)))
+            name: share(at_level(level, checked.groups(rows, column)))
             for name, (column, level) in benchmark.measured.items()
         }
         percents = {name: found.percent for name, found in shares.items()}
@@ -112,13 +112,13 @@ def summarise_checked(
         missing |= {f"{prefix}{name}": s.n_missing for name, s in shares.items()}
     if checked.base is not None:
         for name, (column, level) in benchmark.measured.items():
-            both = [_at(level, checked.groups(rows, column)) for rows in sides.values()]
+            both = [at_level(level, checked.groups(rows, column)) for rows in sides.values()]
             differences[name] = asdict(difference(*both))
     return {
         "model": plan.model.side.name,
         "baseline": plan.base and plan.base.side.name,
         "benchmark": benchmark.name,
-        "measured": list(benchmark.measured),
+        "measured": {name: list(place) for name, place in benchmark.measured.items()},
         "data": benchmark.data,
         "date": day(),
         "checkpoint": plan.model.side.model,
@@ -138,7 +138,8 @@ def summarise_checked(
     }
 
 
-def _at(level: str, groups: Groups) -> Groups:
+def at_level(level: str, groups: Groups) -> Groups:
+    """One verdict an answer (``answer``), or all of them (``verdict``)."""
     return of_prompts(groups) if level == "answer" else groups
 
 

@@ -3,7 +3,8 @@
     python -m eval.compare outputs/lsp-s0 outputs/grpo-s0 benchmark=alpaca_eval
 
 Both must have been judged by the same judge, under the same template and orders, against the same
-baseline. A positive difference speaks for ONE. Nothing is run or asked: it reads pairs.jsonl.
+baseline, or checked on the same tasks (``benchmark=ifeval``). A positive difference speaks for ONE.
+Nothing is run or asked: it reads pairs.jsonl.
 """
 
 import shlex
@@ -16,8 +17,10 @@ from typing import Any
 from pydantic import ConfigDict, TypeAdapter
 from typing_extensions import TypedDict
 
+from eval.checked import at_level
 from eval.win_rate import Comparison, by_source, compare_paired
 from lsp.errors import RunError
+from lsp.instructions.scores import difference
 from lsp.run.commands import path_word
 from lsp.run.folder import find_run
 from lsp.settings.command import read_command
@@ -29,6 +32,9 @@ from lsp.tracking.reader import DamagedFile, read_json
 SAME = ("benchmark", "baseline", "judge", "template", "order", "temperature", "max_new_tokens",
         "baseline_answers")  # fmt: skip
 """What evaluations that stand side by side have in common."""
+
+
+SAME_CHECKED = ("benchmark", "tasks", "temperature", "max_new_tokens")
 
 
 @settings
@@ -56,7 +62,20 @@ class _Results(TypedDict):
     baseline_answers: str | None
 
 
-RESULTS = TypeAdapter(_Results)
+class _Checked(TypedDict):
+    """Of one where each answer was checked by itself: number -> (column of its verdicts, level)."""
+
+    __pydantic_config__ = ConfigDict(extra="allow")
+
+    model: str
+    benchmark: str
+    tasks: str
+    temperature: float
+    max_new_tokens: int
+    measured: dict[str, tuple[str, str]]
+
+
+RESULTS: TypeAdapter[Any] = TypeAdapter(_Checked | _Results)
 
 
 @dataclass(frozen=True)
@@ -70,6 +89,11 @@ class Evaluation:
     def column(self, name: str) -> list[Any]:
         return [row[name] for row in self.rows]
 
+    @property
+    def is_checked(self) -> bool:
+        """Whether answers were checked by themselves; a judge compared them otherwise."""
+        return "measured" in self.results
+
 
 def main(arguments: Sequence[str]) -> None:
     try:
@@ -78,7 +102,10 @@ def main(arguments: Sequence[str]) -> None:
             raise RunError(f"name two runs, not {len(names)}: python -m eval.compare ONE OTHER")
         runs = [find_run(name, settings.runs_root) for name in names]
         one, other = (read_evaluation(run / "eval" / settings.benchmark) for run in runs)
-        print(comparison_table(one, other, compare(one, other)))
+        if one.is_checked and other.is_checked:
+            print(checked_table(one, other))
+        else:
+            print(comparison_table(one, other, compare(one, other)))
     except RunError as error:
         sys.exit(f"error: {error}")
 
@@ -97,15 +124,15 @@ def read_evaluation(folder: Path) -> Evaluation:
     return Evaluation(folder, results, read_rows(folder / "pairs.jsonl"))
 
 
-def check_alike(evaluations: Sequence[Evaluation]) -> None:
-    """Raises RunError where judge, baseline or instructions differ."""
+def check_alike(evaluations: Sequence[Evaluation], same: Sequence[str] = SAME) -> None:
+    """Raises RunError where what is to be the ``same`` differs: judge, baseline, instructions."""
     first, *others = evaluations
     for other in others:
         both = f"{first.folder} and {other.folder}"
-        values = ((key, first.results[key], other.results[key]) for key in SAME)
+        values = ((key, first.results.get(key), other.results.get(key)) for key in same)
         if differ := [f"{key} is {a} and {b}" for key, a, b in values if a != b]:
             raise RunError(f"{both} cannot stand side by side: {'; '.join(differ)}")
-        if first.column("instruction") != other.column("instruction"):
+        if same is SAME and first.column("instruction") != other.column("instruction"):
             raise RunError(f"{both} are of different instructions; evaluate one again")
 
 
@@ -131,6 +158,18 @@ def comparison_table(one: Evaluation, other: Evaluation, by_set: dict[str, Compa
         f"{text_table(rows)}\n"
         "p: two-sided, by sign flips, each set by itself (not corrected for their number)"
     )
+
+
+def checked_table(one: Evaluation, other: Evaluation) -> str:
+    """Each number's paired difference. Raises RunError where the two are of different tasks."""
+    check_alike([one, other], SAME_CHECKED)
+    rows = [["", "difference", "95 %", "n"]]
+    for name, (column, level) in one.results["measured"].items():
+        found = difference(*(at_level(level, side.column(column)) for side in (one, other)))
+        interval = f"{found.low:+.1f} to {found.high:+.1f}"
+        rows.append([name, f"{found.difference:+.2f}", interval, str(found.n)])
+    sides = f"{one.results['model']} minus {other.results['model']}"
+    return f"{sides}, {one.results['benchmark']}, in points\n{text_table(rows)}"
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ import pytest
 pytest.importorskip("if_verifiable")
 
 from eval.__main__ import evaluate, main
+from eval.compare import main as compare
 from eval.settings import read_settings
 from lsp.errors import ConfigError, RunError
 
@@ -237,6 +238,30 @@ def test_an_evaluation_of_a_tracked_run_is_a_wandb_run(small, prompts, tmp_path,
     assert evaluation.summary["eval/ifeval/prompt_strict"] == results["prompt_strict"]
     assert evaluation.summary["eval/ifeval/pairs"]["nrows"] == len(rows) == 3
     assert evaluation.uses == [f"model-{runs['train'].name}:v0"]
+
+
+def test_two_evaluated_runs_are_compared_prompt_by_prompt(small_run, words, tmp_path, capsys):
+    """Ready answers in the place of those that two runs wrote."""
+    for name, answers in (("one", ANSWERS), ("other", ["a, B", "* c", "a, B"])):
+        run = shutil.copytree(small_run[0], tmp_path / "runs" / name)
+        rows = [
+            {"instruction": prompt, "output": answer}
+            for (prompt, _), answer in zip(PROMPTS, answers, strict=True)
+        ]
+        ready = write_lines(tmp_path / f"{name}.jsonl", rows)
+        evaluate(read_settings([*words, f"run={ready}"]))
+        (folder,) = (tmp_path / "runs" / "eval").glob(f"*-{name}/eval/ifeval")
+        shutil.copytree(folder, run / "eval" / "ifeval")
+    options = ["benchmark=ifeval", f"runs_root={tmp_path / 'runs'}"]
+    capsys.readouterr()
+    compare(["one", "other", *options])
+    out = capsys.readouterr().out
+    # Strictly 3 and 2 of 5 constraints are followed, the difference is one prompt's.
+    assert "one minus" in out and "instruction_strict" in out and "+20.00" in out
+    place = tmp_path / "runs" / "other" / "eval" / "ifeval" / "results.json"
+    place.write_text(place.read_text().replace('"max_new_tokens": 1280', '"max_new_tokens": 9'))
+    with pytest.raises(SystemExit, match="side by side: max_new_tokens is 1280 and 9"):
+        compare(["one", "other", *options])
 
 
 def test_gpt4_s_published_numbers_come_out_of_the_command(tmp_path):
