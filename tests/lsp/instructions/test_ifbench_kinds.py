@@ -17,7 +17,8 @@ CAPITALS = (
 BY_HAND = {
     # kind: (arguments, an answer that follows, one that does not)
     "count:conjunctions": ({"small_n": 3}, "One and two, but three or four.", "One and two."),
-    "count:keywords_multiple": (FIVE, "ka" + " ne" * 2 + " wi" * 3 + " la" * 5 + " pa" * 7, "ka ne"),
+    "count:keywords_multiple": (
+        FIVE, "ka" + " ne" * 2 + " wi" * 3 + " la" * 5 + " pa" * 7, "ka ne"),
     "count:numbers": ({"N": 2}, "From 3 to 14.", "From 3 to 14 in 5."),
     "count:person_names": ({"N": 2}, "Emma met Liam.", "Emma met her."),
     "count:pronouns": ({"N": 2}, "She saw him.", "Emma saw him."),
@@ -40,7 +41,8 @@ BY_HAND = {
     "format:sub-bullets": ({}, "* a\n- b\n* c\n- d", "* a\n* b"),
     "format:thesis": ({}, "<i>This is it.</i>\nMore of it.", "This is it.\nMore of it."),
     "format:title_case": ({}, "The Cat Sat Down", "The cat sat down"),
-    "ratio:overlap": ({"percentage": 100, "reference_text": "one two three"}, "one two three", "x y z"),
+    "ratio:overlap": (
+        {"percentage": 100, "reference_text": "one two three"}, "one two three", "x y z"),
     "ratio:sentence_balance": ({}, "It is. Is it? It is!", "It is. It was. Is it?"),
     "ratio:sentence_type": ({}, "It is. It was. Is it?", "It is. Is it?"),
     "ratio:sentence_words": ({}, "A cat ran. I saw him. We had it.", "A cat. A dog ran. It."),
