@@ -1,7 +1,8 @@
-"""``python -m eval run=<run or model>``: a command line goes in, win rates come out.
+"""``python -m eval run=<run or model>``: a command line goes in, win rates or shares come out.
 
 Results go to ``<run>/eval/<benchmark>/`` (of a model that is no run, below ``<runs_root>/eval/``):
-answers, verdicts.jsonl (one row a call), pairs.jsonl (one row an instruction), results.json.
+answers, verdicts.jsonl (one row a call of a judge), pairs.jsonl (one row an instruction or prompt),
+results.json.
 """
 
 import asyncio
