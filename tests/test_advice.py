@@ -211,7 +211,8 @@ OWN = {
 """Command lines that the program itself makes or looks for."""
 INSTALLED = {
     *("eval/plan.py:count_tokens", "eval/template.py:read_template"),
-    *("lsp/instructions/checkers.py:problem_of", "lsp/instructions/checkers.py:_loaded"),
+    *("eval/mathematics.py:math_verify", "eval/humaneval.py:shipped_tasks"),
+    *("lsp/instructions/checkers.py:_loaded", "lsp/instructions/checkers.py:problem_of"),
     "lsp/instructions/verifier.py:package_problems",
     "lsp/model/smollm2.py:main",
     *("lsp/queries/dataset.py:_rows", "lsp/queries/dataset.py:InstructionQueries"),
