@@ -13,17 +13,18 @@ import os
 import sys
 import typing
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from statistics import mean, stdev
-from typing import Any
 
 import yaml
 from matplotlib.figure import Figure
 
 from lsp.cli.main import run as run_command
+from lsp.contracts import World
 from lsp.errors import RunError
 from lsp.files import read_csv, write_csv, write_text
+from lsp.instructions.world import InstructionsWorld
 from lsp.pocket.pretrain import SIZES
 from lsp.pocket.world import PocketWorld
 from lsp.report.game import read_index
@@ -35,6 +36,7 @@ from lsp.tools.text import markdown_table
 from lsp.tracking.reader import read_summary
 from sweeps.claims import Differences, estimate, holm, verdict
 from sweeps.parallel import require_all
+from sweeps.rows import KINDS, PocketRow, Row
 
 
 @settings
@@ -49,6 +51,9 @@ class CompareSettings:
         "a .csv of rows (docs/data/contrasts.csv): runs that are there are not made again",
         default=None,
     )
+    overrides: tuple[str, ...] = setting(
+        "of all runs, such as data.path=<file> for the data of GRPO", default=()
+    )
     workers: int = setting("runs at once", default=os.cpu_count() or 1, ge=1, le=1024)
     folder: str = setting("of bases, runs and results", default="outputs/compare")
 
@@ -56,7 +61,7 @@ class CompareSettings:
 @dataclass(frozen=True)
 class Contrasts:
     """A checked file. ``variants``: name -> overrides; ``families``: title -> pairs of variants;
-    ``size``: of the bases (lsp/pocket/pretrain.py)."""
+    ``size``: of the pocket world's bases (lsp/pocket/pretrain.py); other worlds have one."""
 
     bases: tuple[int, ...]
     seeds: int
@@ -64,6 +69,11 @@ class Contrasts:
     variants: Mapping[str, Sequence[str]]
     families: Mapping[str, Sequence[Sequence[str]]]
     size: str = "0.1M"
+    world: str = "pocket"
+
+    @property
+    def row(self) -> type[Row]:
+        return KINDS[self.world]
 
 
 RowKey = tuple[str, int, int]
@@ -86,56 +96,21 @@ class Run:
         return root / f"base-{self.base}" / f"{name}-seed-{self.seed}"
 
 
-@dataclass(frozen=True)
-class Row:
-    """One run's outcome; numbers are ``final/…`` of its summary, of the test split. NaN: what only
-    the exact game tells, of a run with ``eval.exact=false``."""
-
-    variant: str
-    base: int
-    seed: int
-    accuracy: float
-    accuracy_5_to_8: float
-    greedy_accuracy: float
-    valid_query_frac: float
-    argument_length: float
-    base_accuracy: float
-    seconds: float
-    effective_support: float = math.nan
-    coverage: float = math.nan
-    challenger_gap: float = math.nan
-    solver_gap: float = math.nan
-    nash_conv: float = math.nan
-
-
-NUMBERS = {
-    "accuracy": ("exact accuracy", 3),
-    "accuracy_5_to_8": ("lengths 5-8", 3),
-    "greedy_accuracy": ("greedy", 3),
-    "valid_query_frac": ("legal queries", 2),
-    "coverage": ("coverage", 2),
-    "argument_length": ("length", 1),
-    "challenger_gap": ("Challenger's gap", 2),
-    "solver_gap": ("Solver's gap", 3),
-}
-"""Columns of the table: field of a row -> (heading, digits); what no run measured is left out."""
-
-
 def main(arguments: Sequence[str]) -> None:
     try:
         settings = read_settings(CompareSettings, arguments)
         contrasts = read_contrasts(shipped(settings.contrasts))
-        known = read_rows(Path(settings.known)) if settings.known else {}
+        known = read_rows(Path(settings.known), contrasts.row) if settings.known else {}
     except RunError as error:
         sys.exit(f"error: {error}")
     root, name = Path(settings.folder), Path(settings.contrasts).stem
     runs = all_runs(contrasts, settings.seeds)
-    rows = train_all(runs, root, contrasts, settings.workers, known)
+    rows = train_all(runs, root, contrasts, settings.workers, known, settings.overrides)
     write_csv(root / f"{name}.csv", rows)
     text = f"{variants_table(rows)}\n{claims_text(rows, contrasts.families)}"
     write_text(root / f"{name}.md", text)
     print(text)
-    if picture := draw_queries(runs, root):
+    if picture := draw_queries(runs, root, contrasts.world):
         print(f"picture: {picture}")
     print(f"table: {root / name}.md")
 
@@ -148,12 +123,16 @@ def read_contrasts(path: Path) -> Contrasts:
         raise RunError(f"{path}: {' '.join(str(error).split())}") from error
     model = "see sweeps/contrasts.yaml for one that works"
     wanted = {"bases": list, "seeds": int, "steps": int, "variants": dict, "families": dict}
+    if isinstance(tree, dict) and tree.get("world", "pocket") != "pocket":
+        tree.setdefault("bases", [0])
     for key, kind in wanted.items():
         if not isinstance(tree, dict) or not isinstance(tree.get(key), kind) or not tree[key]:
             raise RunError(f"{path} has no usable '{key}'; {model}")
+    if tree.get("world", "pocket") not in KINDS:
+        raise RunError(f"{path}: world={tree['world']} is none of {', '.join(KINDS)}")
     if tree.get("size", "0.1M") not in SIZES:
         raise RunError(f"{path}: size={tree['size']} is none of {', '.join(SIZES)}")
-    if unknown := sorted(set(tree) - {*wanted, "size"}):
+    if unknown := sorted(set(tree) - {*wanted, "size", "world"}):
         raise RunError(f"{path}: {unknown[0]} is no key here; {model}")
     for name, overrides in tree["variants"].items():
         if not isinstance(overrides, list) or not all(isinstance(text, str) for text in overrides):
@@ -167,11 +146,11 @@ def read_contrasts(path: Path) -> Contrasts:
     return Contrasts(**{**tree, "bases": tuple(tree["bases"])})
 
 
-def read_rows(path: Path) -> dict[RowKey, Row]:
+def read_rows(path: Path, kind: type[Row] = PocketRow) -> dict[RowKey, Row]:
     """What an earlier comparison wrote. Raises RunError where it is something else."""
     try:
-        kinds = typing.get_type_hints(Row)
-        rows = [Row(**{k: kinds[k](v) for k, v in line.items()}) for line in read_csv(path)]
+        kinds = typing.get_type_hints(kind)
+        rows = [kind(**{k: kinds[k](v) for k, v in line.items()}) for line in read_csv(path)]
     except (OSError, UnicodeDecodeError, KeyError, TypeError, ValueError) as error:
         raise RunError(f"{path} holds no rows of sweeps.compare: {error!r}") from error
     return {(row.variant, row.base, row.seed): row for row in rows}
@@ -193,27 +172,31 @@ def train_all(
     contrasts: Contrasts,
     workers: int,
     known: Mapping[RowKey, Row],
+    overrides: Sequence[str] = (),
 ) -> list[Row]:
     """Bases that are not there yet are pretrained first; a finished run ends at once, and one with
     other settings is refused. Runs whose rows are ``known`` are not made."""
     new = [run for run in runs if run.key not in known]
     folders = {base: base_folder(root, base) for base in dict.fromkeys(run.base for run in new)}
+    pocket = contrasts.world == "pocket"
     schooled = [
         ["-m", "lsp.pocket.pretrain", f"seed={base}", f"size={contrasts.size}", f"out={folder}"]
         for base, folder in folders.items()
-        if not (folder / "pretrain.json").is_file()
+        if pocket and not (folder / "pretrain.json").is_file()
     ]
     require_all(schooled, workers)
     commands = []
     for run in new:
         own_steps = any(text.startswith("num_steps=") for text in run.overrides)
         what = [*run.overrides, *([] if own_steps else [f"num_steps={contrasts.steps}"])]
-        where = [f"model.name={folders[run.base]}", f"run_dir={run.folder(root)}"]
-        always = [f"runs_root={root}", f"seed={run.seed}", "tracker=none", "eval.every=0"]
-        commands.append(["run.py", *what, *where, *always, "resume=auto"])
+        own = [f"model.name={folders[run.base]}", "eval.every=0"]
+        world = own if pocket else [f"world={contrasts.world}", "eval.every=30"]
+        where = [f"run_dir={run.folder(root)}", f"runs_root={root}"]
+        always = [f"seed={run.seed}", "tracker=none", "resume=auto"]
+        commands.append(["run.py", *world, *what, *where, *overrides, *always])
     require_all(commands, workers)
     root.mkdir(parents=True, exist_ok=True)  # where no run was new, nothing made it
-    made = {run.key: row_of(run, read_summary(run.folder(root))) for run in new}
+    made = {run.key: contrasts.row.of(*run.key, read_summary(run.folder(root))) for run in new}
     return [(known | made)[run.key] for run in runs]
 
 
@@ -221,42 +204,39 @@ def base_folder(root: Path, base: int) -> Path:
     return root.resolve() / f"base-{base}" / "model"
 
 
-def row_of(run: Run, summary: Mapping[str, Any]) -> Row:
-    longer = mean(summary[f"final/accuracy/length_{n}"] for n in range(5, 9))
-    same = {
-        name: summary[f"final/{name}"]
-        for name in Row.__dataclass_fields__
-        if f"final/{name}" in summary
-    }
-    return Row(
-        variant=run.variant,
-        base=run.base,
-        seed=run.seed,
-        accuracy_5_to_8=longer,
-        base_accuracy=summary["base/accuracy"],
-        seconds=summary["seconds"],
-        **same,
-    )
-
-
 def variants_table(rows: Sequence[Row]) -> str:
-    """Markdown: a line a variant, each number the mean over bases ± the deviation between them."""
-    numbers = {k: v for k, v in NUMBERS.items() if not all(math.isnan(getattr(r, k)) for r in rows)}
+    """Markdown: a line a variant, each number the mean over bases (over the seeds of one) ± the
+    deviation between them."""
+    kind = type(rows[0])
+    numbers = {
+        name: place
+        for name, place in kind.numbers.items()
+        if not all(math.isnan(getattr(row, name)) for row in rows)
+    }
     headings = ["", *(heading for heading, _ in numbers.values())]
     lines = []
     for variant in dict.fromkeys(row.variant for row in rows):
         own = [row for row in rows if row.variant == variant]
-        cells = [spread(by_base(own, name), digits) for name, (_, digits) in numbers.items()]
+        cells = [spread(by_unit(own, name), digits) for name, (_, digits) in numbers.items()]
         lines.append([variant, *cells])
-    base = ["base", spread(by_base(rows, "base_accuracy"), 3), *[""] * (len(numbers) - 1)]
-    return markdown_table(headings, [base, *lines])
+    known = {field.name for field in fields(kind)}
+    base = [
+        spread(by_unit(rows, f"base_{name}"), digits) if f"base_{name}" in known else ""
+        for name, (_, digits) in numbers.items()
+    ]
+    return markdown_table(headings, [["base", *base], *lines])
 
 
-def by_base(rows: Sequence[Row], name: str) -> list[float]:
-    """A number's mean over the seeds of each base."""
+def unit_of(rows: Sequence[Row]) -> str:
+    """What differences are independent between: ``base``, or ``seed`` where all share one."""
+    return "base" if len({row.base for row in rows}) > 1 else "seed"
+
+
+def by_unit(rows: Sequence[Row], name: str) -> list[float]:
+    """A number's mean over the seeds of each base, or of each seed of the one base."""
     values: dict[int, list[float]] = {}
     for row in rows:
-        values.setdefault(row.base, []).append(getattr(row, name))
+        values.setdefault(getattr(row, unit_of(rows)), []).append(getattr(row, name))
     return [mean(own) for own in values.values()]
 
 
@@ -267,18 +247,20 @@ def spread(values: Sequence[float], digits: int) -> str:
 
 
 def differences(rows: Sequence[Row], one: str, other: str) -> Differences:
-    """Of exact accuracy, by base, over the seeds that both have."""
-    accuracy = {(row.variant, row.base, row.seed): row.accuracy for row in rows}
+    """Of the outcome, by base over the seeds that both have, or by seed where all share a base."""
+    unit = unit_of(rows)
+    outcome = {(row.variant, row.base, row.seed): getattr(row, row.outcome) for row in rows}
     found: dict[int, list[float]] = {}
-    for (variant, base, seed), value in accuracy.items():
-        if variant == one and (other, base, seed) in accuracy:
-            found.setdefault(base, []).append(value - accuracy[other, base, seed])
+    for (variant, base, seed), value in outcome.items():
+        if variant == one and (other, base, seed) in outcome:
+            own = base if unit == "base" else seed
+            found.setdefault(own, []).append(value - outcome[other, base, seed])
     return found
 
 
 def claims_text(rows: Sequence[Row], families: Mapping[str, Sequence[Sequence[str]]]) -> str:
     """Markdown: a table a family."""
-    headings = ["", "mean", "95 % interval", "bases above 0", "p", "p (Holm)", ""]
+    headings = ["", "mean", "95 % interval", f"{unit_of(rows)}s above 0", "p", "p (Holm)", ""]
     parts = []
     for title, pairs in families.items():
         found = [estimate(differences(rows, *pair)) for pair in pairs]
@@ -302,10 +284,10 @@ def claims_text(rows: Sequence[Row], families: Mapping[str, Sequence[Sequence[st
 PICTURED = {"lsp_zero": "LSP-Zero", "lsp": "LSP", "lsp_zero, beta_Ch .3": "LSP-Zero, β_Ch = .3"}
 
 
-def draw_queries(runs: Sequence[Run], root: Path) -> Path | None:
+def draw_queries(runs: Sequence[Run], root: Path, name: str = "pocket") -> Path | None:
     """The Challenger's queries over steps, variants side by side: the first base's first seed. None
     where no such run was made here."""
-    world = PocketWorld()
+    world: World = {"pocket": PocketWorld, "instructions": InstructionsWorld}[name]()
     folders = {run.variant: run.folder(root) for run in reversed(runs)}
     made = {variant for variant, folder in folders.items() if (folder / "trace").is_dir()}
     shown = {variant: title for variant, title in PICTURED.items() if variant in made}
@@ -313,7 +295,7 @@ def draw_queries(runs: Sequence[Run], root: Path) -> Path | None:
         return None
     figure = Figure(figsize=(1 + 4.2 * len(shown), 5.6), layout="constrained")
     axes = figure.subplots(2, len(shown), sharex=True, squeeze=False)
-    for row, kinds in zip(axes, world.kinds(()), strict=True):
+    for row, kinds in zip(axes, world.kinds(())[:2], strict=True):
         for axis, (variant, title) in zip(row, shown.items(), strict=True):
             draw_river(axis, read_index(folders[variant], world).queries, kinds)
             axis.set_title(f"{title}: queries by {kinds.title}", fontsize=10)

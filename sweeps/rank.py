@@ -25,16 +25,15 @@ from lsp.settings.schema import setting, settings
 from lsp.tools.text import markdown_table
 from sweeps.claims import estimate, holm, verdict
 from sweeps.compare import (
-    NUMBERS,
-    Row,
     all_runs,
-    by_base,
+    by_unit,
     differences,
     read_contrasts,
     read_rows,
     spread,
     train_all,
 )
+from sweeps.rows import PocketRow, Row
 
 CONTROL = "frozen"
 RULES = Path(__file__).with_name("rules.yaml")
@@ -104,16 +103,16 @@ def rank_text(rows: Sequence[Row], learners: Sequence[str], own: Sequence[str]) 
     found = {name: estimate(differences(rows, name, CONTROL)) for name in learners}
     corrected = dict(zip(found, holm([one.p for one in found.values()]), strict=True))
     accuracy = {
-        name: mean(by_base([row for row in rows if row.variant == name], "accuracy"))
+        name: mean(by_unit([row for row in rows if row.variant == name], "accuracy"))
         for name in dict.fromkeys(row.variant for row in rows)
     }
     order = sorted(accuracy, key=lambda name: -accuracy[name])
-    shown = {key: NUMBERS[key] for key in ("accuracy", "challenger_gap", "solver_gap", "coverage",
-                                           "valid_query_frac")}  # fmt: skip
+    names = ("accuracy", "challenger_gap", "solver_gap", "coverage", "valid_query_frac")
+    shown = {name: PocketRow.numbers[name] for name in names}
     lines = []
     for place, name in enumerate(order, 1):
         mine = [row for row in rows if row.variant == name]
-        cells = [spread(by_base(mine, key), digits) for key, (_, digits) in shown.items()]
+        cells = [spread(by_unit(mine, key), digits) for key, (_, digits) in shown.items()]
         against = ["", "", ""]
         if name in found:
             one = found[name]

@@ -3,6 +3,7 @@
 import csv
 import math
 import shutil
+from dataclasses import fields
 
 import pytest
 import yaml
@@ -17,28 +18,27 @@ from lsp.settings.compose import compose
 from lsp.tools.places import ROOT
 from lsp.tracking.reader import read_trace, trace_steps
 from sweeps.compare import (
-    NUMBERS,
     Contrasts,
-    Row,
-    Run,
     all_runs,
-    by_base,
+    by_unit,
     claims_text,
     differences,
     draw_queries,
     main,
     read_contrasts,
     read_rows,
-    row_of,
     spread,
     train_all,
     variants_table,
 )
+from sweeps.rows import InstructionsRow, PocketRow
 
 
 def row(variant, base, seed, accuracy):
-    others = dict.fromkeys(Row.__dataclass_fields__, 0.5)
-    return Row(**{**others, "variant": variant, "base": base, "seed": seed, "accuracy": accuracy})
+    others = dict.fromkeys([field.name for field in fields(PocketRow)], 0.5)
+    return PocketRow(
+        **{**others, "variant": variant, "base": base, "seed": seed, "accuracy": accuracy}
+    )
 
 
 ROWS = [
@@ -49,7 +49,7 @@ ROWS = [
 
 def test_numbers_by_hand():
     assert spread([1.0, 3.0], 3) == "2.000 ± 1.414" and spread([0.5], 1) == "0.5 ± 0.0"
-    assert by_base(ROWS[:4], "accuracy") == pytest.approx([0.75, 0.9])
+    assert by_unit(ROWS[:4], "accuracy") == pytest.approx([0.75, 0.9])
 
 
 def test_differences_are_paired_by_base_and_seed():
@@ -73,10 +73,10 @@ def test_a_family_of_claims():
 
 
 def test_a_row_is_read_off_a_summary():
-    names = {*NUMBERS, "effective_support", "nash_conv"} - {"accuracy_5_to_8"}
+    names = {*PocketRow.numbers, "effective_support", "nash_conv"} - {"accuracy_5_to_8"}
     summary = {f"final/{name}": 0.25 for name in names}
     summary |= {f"final/accuracy/length_{n}": n / 10 for n in range(1, 9)}
-    found = row_of(Run("lsp", (), 3, 1), {**summary, "base/accuracy": 0.5, "seconds": 9.0})
+    found = PocketRow.of("lsp", 3, 1, {**summary, "base/accuracy": 0.5, "seconds": 9.0})
     assert (found.variant, found.base, found.seed) == ("lsp", 3, 1)
     assert found.accuracy_5_to_8 == pytest.approx(0.65) and found.base_accuracy == 0.5
 
@@ -86,13 +86,15 @@ def test_what_only_the_exact_game_tells_may_be_missing():
     names = ("accuracy", "greedy_accuracy", "valid_query_frac", "argument_length")
     summary = dict.fromkeys([f"final/{name}" for name in names], 0.25)
     summary |= {f"final/accuracy/length_{n}": 0.5 for n in range(1, 9)}
-    found = row_of(Run("lsp", (), 3, 1), {**summary, "base/accuracy": 0.5, "seconds": 9.0})
+    found = PocketRow.of("lsp", 3, 1, {**summary, "base/accuracy": 0.5, "seconds": 9.0})
     assert math.isnan(found.challenger_gap) and math.isnan(found.coverage)
     headings = variants_table([found]).splitlines()[0]
     assert "legal queries" in headings and "gap" not in headings
     with pytest.raises(TypeError, match="accuracy"):  # what every run tells may not
-        row_of(
-            Run("lsp", (), 3, 1),
+        PocketRow.of(
+            "lsp",
+            3,
+            1,
             {k: v for k, v in summary.items() if k != "final/accuracy"}
             | {"base/accuracy": 0.5, "seconds": 9.0},
         )
@@ -114,11 +116,13 @@ def test_rows_that_are_known_need_no_runs(tmp_path):
             read_rows(tmp_path / name)
 
 
-@pytest.mark.parametrize("name", ["contrasts", "rules", "estimators", "rung_1m", "rung_10m"])
+@pytest.mark.parametrize(
+    "name", ["contrasts", "rules", "estimators", "rung_1m", "rung_10m", "instructions"]
+)
 def test_every_variant_of_the_files_is_a_run(name):
     contrasts = read_contrasts(ROOT / f"sweeps/{name}.yaml")
     for overrides in contrasts.variants.values():
-        compose(["num_steps=150", *overrides, "tracker=none"])
+        compose([f"world={contrasts.world}", "num_steps=150", *overrides, "tracker=none"])
 
 
 def test_variants_of_both_files_are_the_same_runs():
@@ -146,6 +150,7 @@ GOOD = {"bases": [1], "seeds": 1, "steps": 2, "variants": {"a": ["method=lsp"]},
         ({"bases": []}, "has no usable 'bases'; see sweeps/contrasts.yaml"),
         ({"seeds": "two"}, "has no usable 'seeds'"),
         ({"speed": 1}, "speed is no key here"),
+        ({"world": "paper"}, "world=paper is none of pocket, instructions"),
         ({"size": "2M"}, "size=2M is none of 0.1M, 1M, 10M"),
         ({"variants": {"a": "method=lsp"}}, "variant a is no list of overrides"),
         ({"families": {"x": [["a", "b"]]}}, "b is no variant of its own"),
@@ -222,3 +227,30 @@ def test_a_small_comparison_ends_in_tables_and_picture_and_resumes(tmp_path, cap
     assert len(list(csv.DictReader(text.splitlines()))) == 4
     main(arguments)
     assert (tmp_path / "mine.csv").read_text() == text
+
+
+def test_seeds_of_one_base_are_what_a_language_model_has():
+    """Each seed is a difference of its own; the base's numbers stand in the first line."""
+    others = dict.fromkeys([field.name for field in fields(InstructionsRow)], 0.25)
+    rows = [
+        InstructionsRow(
+            **{**others, "variant": name, "base": 0, "seed": seed, "held_out_reward": value}
+        )
+        for name, values in {"lsp": [0.5, 0.6, 0.7], "grpo": [0.4, 0.4, 0.4]}.items()
+        for seed, value in enumerate(values)
+    ]
+    found = differences(rows, "lsp", "grpo")
+    assert {seed: round(d, 3) for seed, (d,) in found.items()} == {0: 0.1, 1: 0.2, 2: 0.3}
+    assert by_unit(rows[:3], "held_out_reward") == [0.5, 0.6, 0.7]
+    lines = variants_table(rows).splitlines()
+    assert lines[2].startswith("| base | 0.250 ± 0.000 | 0.250")
+    assert lines[3].startswith("| lsp | 0.600 ± 0.100 |")
+    # .2 ± 4.303 x .0577: Student with two degrees of freedom
+    text = claims_text(rows, {"Data": [["lsp", "grpo"]]})
+    assert "seeds above 0" in text and "| +0.200 | -0.048 to +0.448 | 3 of 3 |" in text
+
+
+def test_other_worlds_need_no_bases(tmp_path):
+    tree = {key: value for key, value in GOOD.items() if key != "bases"}
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(tree | {"world": "instructions"}))
+    assert read_contrasts(tmp_path / "mine.yaml").bases == (0,)

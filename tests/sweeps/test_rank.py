@@ -1,17 +1,19 @@
 """Where a method stands: its file, and the table by hand."""
 
+from dataclasses import fields
+
 import pytest
 
 from lsp.errors import RunError
 from sweeps import rank
-from sweeps.compare import Row
 from sweeps.rank import main, method_overrides, rank_text
+from sweeps.rows import PocketRow
 
 
 def rows_of(**accuracies):
-    others = dict.fromkeys(Row.__dataclass_fields__, 0.5)
+    others = dict.fromkeys([field.name for field in fields(PocketRow)], 0.5)
     return [
-        Row(**{**others, "variant": name, "base": base, "seed": 0, "accuracy": value})
+        PocketRow(**{**others, "variant": name, "base": base, "seed": 0, "accuracy": value})
         for name, values in accuracies.items()
         for base, value in enumerate(values)
     ]
