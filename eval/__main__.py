@@ -1,7 +1,8 @@
-"""``lsp eval run=<run or model>``: a command line goes in, win rates come out.
+"""``lsp eval run=<run or model>``: a command line goes in, win rates or shares come out.
 
 Results go to ``<run>/eval/<benchmark>/`` (of a model that is no run, below ``<runs_root>/eval/``):
-answers, verdicts.jsonl (one row a call), pairs.jsonl (one row an instruction), results.json.
+answers, verdicts.jsonl (one row a call of a judge), pairs.jsonl (one row an instruction or prompt),
+results.json.
 """
 
 import asyncio
@@ -13,7 +14,15 @@ from contextlib import closing
 from pathlib import Path
 from typing import IO, Any
 
-from eval.answers import local_side, ready_answers, write_answers
+from eval.answers import local_side, match_answers, write_answers
+from eval.checked import (
+    Checked,
+    checked_plan_text,
+    checked_table,
+    make_checked_plan,
+    save_checked,
+    summarise_checked,
+)
 from eval.contracts import EvaluationContext, Judge
 from eval.judge_check import check_table
 from eval.plan import Answers, cost_text, make_plan, orders_of, plan_text
@@ -39,7 +48,9 @@ def main(arguments: Sequence[str]) -> None:
     except KeyboardInterrupt:
         kept = "answers and verdicts so far are kept, and the same command goes on"
         raise KeyboardInterrupt(kept) from None
-    if results is not None:
+    if results is not None and config.benchmark.measures == "answers":
+        print(checked_table(results))
+    elif results is not None:
         of_judge = config.benchmark.measures == "judge"
         print(check_table(results) if of_judge else results_table(results))
         print("\n".join(verdict_lines(results)))
@@ -58,18 +69,13 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any] | None:
     key = api_key(config)
     if config.benchmark.measures == "judge":
         return check_judge(config, key)
+    if config.benchmark.measures == "answers":
+        return check_answers(config)
     plan = make_plan(config)
     if config.dry_run:
         print(plan_text(config, plan))
         return None
-    try:
-        with memory_guard("answers"):
-            pairs = plan.pairs(*(outputs(a, plan.instructions) for a in (plan.model, plan.base)))
-    except ValueError as error:
-        raise RunError(str(error)) from error
-    except OutOfMemory as error:
-        advice = f"lower max_rows={config.max_rows}, or take dtype=bfloat16"
-        raise RunError(f"{error}; {advice}; the answers so far are kept") from error
+    pairs = plan.pairs(*all_outputs(config, (plan.model, plan.base), plan.instructions))
     with evaluation_folder(plan.folder):
         judged = ask_judge(config, pairs, key)
         results = summarise(config, plan, judged)
@@ -111,16 +117,56 @@ def check_judge(config: EvaluateConfig, key: str) -> dict[str, Any] | None:
     return results
 
 
+def check_answers(config: EvaluateConfig) -> dict[str, Any] | None:
+    """``benchmark=ifeval`` and its like: each answer is checked by itself."""
+    benchmark, plan = config.benchmark, make_checked_plan(config)
+    if config.dry_run:
+        print(checked_plan_text(plan))
+        return None
+    texts = all_outputs(config, plan.sides, plan.tasks)
+    with evaluation_folder(plan.folder):
+        found = [benchmark.check(plan.tasks, answers) for answers in texts]
+        checked = Checked(plan.tasks, found[0], found[1] if plan.base else None)
+        results = summarise_checked(config, plan, checked, texts)
+        rows = checked.rows(*texts) if plan.base else checked.rows(*texts, None)
+        save_checked(plan.folder, results, rows)
+    if plan.model.side.run is not None:
+        track_evaluation(plan.model.side.run, config, results, rows)
+    return results
+
+
 def evaluation_folder(folder: Path) -> IO[str]:
     """Hold a folder of results until the handle closes. Raises RunError where it is held."""
     folder.mkdir(parents=True, exist_ok=True)
     return lock_run(folder)
 
 
-def outputs(answers: Answers, instructions: Sequence[Instruction]) -> list[str]:
+def all_outputs(
+    config: EvaluateConfig, sides: Sequence[Answers], instructions: Sequence[Instruction]
+) -> list[list[str]]:
+    """Each side's answers. Raises RunError where a model cannot be loaded or needs more memory."""
+    try:
+        with memory_guard("answers"):
+            return [outputs(config, answers, instructions) for answers in sides]
+    except ValueError as error:
+        raise RunError(str(error)) from error
+    except OutOfMemory as error:
+        advice = f"lower max_rows={config.max_rows}, or take dtype=bfloat16"
+        raise RunError(f"{error}; {advice}; the answers so far are kept") from error
+
+
+def outputs(
+    config: EvaluateConfig, answers: Answers, instructions: Sequence[Instruction]
+) -> list[str]:
     """Answers that are there, or else are written now."""
     if answers.side.file is not None:
-        return ready_answers(answers.file, instructions)
+        checks = config.benchmark.measures == "answers"
+        ready = match_answers(
+            answers.file, instructions, config.benchmark.nearest if checks else None
+        )
+        for asked, taken in ready.nearest.items():
+            print(f"no answer to {asked!r:.90}; taken: that to {taken!r:.90}", file=sys.stderr)
+        return ready.outputs
     print(f"answers of {answers.side.name}: {answers.file}", file=sys.stderr, flush=True)
     return write_answers(answers.side, instructions, answers.sampling, answers.file)
 

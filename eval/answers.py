@@ -7,6 +7,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,10 @@ from lsp.tracking.reader import read_json_lines
 from lsp.tracking.wandb import silent_server
 
 ARTIFACT, HUB = "wandb:", "hub:"
+COLUMNS = (("instruction", "output"), ("prompt", "response"))
+"""Of a file of answers: what was asked, and what was answered."""
+ALIKE = 0.9
+"""How much of two instructions is the same, at least, where one may stand for the other."""
 SERVER = Vllm(
     concurrency=256, timeout_seconds=3600.0, max_tries=6, dtype=None, tolerance=None, folder=None
 )
@@ -204,21 +209,56 @@ def read_instructions(data: str) -> list[Instruction]:
     return instructions
 
 
+@dataclass(frozen=True)
+class Ready:
+    """Answers in the instructions' order. ``nearest``: instruction -> the one in the file whose
+    answer was taken for it, where no other is nearer and none is the same."""
+
+    outputs: list[str]
+    nearest: dict[str, str]
+
+
 def ready_answers(file: Path, instructions: Sequence[Instruction]) -> list[str]:
-    """Answers from a file with columns instruction and output, matched by instruction. Raises
-    RunError where one is missing or stands twice."""
+    """Answers from a file with columns instruction and output, or prompt and response, matched by
+    the first. Raises RunError where one is missing or stands twice."""
+    return match_answers(file, instructions).outputs
+
+
+def match_answers(
+    file: Path, instructions: Sequence[Instruction], nearest: bool | None = None
+) -> Ready:
+    """``ready_answers``; ``nearest``: an instruction without an answer gets that of the nearest one
+    in the file which no other instruction has, if they are alike (ALIKE); None: nobody can ask
+    for that."""
     by_text: dict[str, str] = {}
     for row in read_rows(file):
-        instruction = row.text("instruction")
+        is_prompt = "prompt" in row and "instruction" not in row
+        asked, answered = COLUMNS[1] if is_prompt else COLUMNS[0]
+        instruction = row.text(asked)
         if instruction in by_text:
-            raise RunError(f"{row.place}: its instruction stands twice")
-        by_text[instruction] = row.text("output", may_be_empty=True)
-    missing = [i for i in instructions if i.text not in by_text]
-    if missing:
-        problem = f"{file} has no answer to {len(missing)} of {len(instructions)} instructions"
-        example = f"for instance {missing[0].text[:80]!r}"
+            raise RunError(f"{row.place}: its {asked} stands twice")
+        by_text[instruction] = row.text(answered, may_be_empty=True)
+    free = set(by_text) - {i.text for i in instructions}
+    missing = [i.text for i in instructions if i.text not in by_text]
+    taken: dict[str, str] = {}
+    for text in missing if nearest else []:
+        if close := get_close_matches(text, sorted(free), 1, ALIKE):
+            taken[text] = close[0]
+            free.discard(close[0])
+    if left := [text for text in missing if text not in taken]:
+        problem = f"{file} has no answer to {len(left)} of {len(instructions)} instructions"
+        example = f"for instance {left[0][:80]!r}"
+        if close := get_close_matches(left[0], sorted(free), 1, ALIKE):
+            both = enumerate(zip(left[0], close[0], strict=False))
+            same = next((i for i, (a, b) in both if a != b), min(len(left[0]), len(close[0])))
+            words = f"{left[0][same : same + 40]!r}, and there {close[0][same : same + 40]!r}"
+            fix = "" if nearest is None else ", or take it: benchmark.nearest=true"
+            raise RunError(
+                f"{problem}, {example}; it has one that is nearly the same: from"
+                f" character {same} on {words}. Mend the file{fix}"
+            )
         raise RunError(f"{problem}, {example}; it is of another benchmark or not complete")
-    return [by_text[instruction.text] for instruction in instructions]
+    return Ready([by_text[taken.get(i.text, i.text)] for i in instructions], taken)
 
 
 def write_answers(

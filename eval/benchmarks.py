@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from eval.answers import local_file, read_instructions
-from eval.contracts import BenchmarkSettings, EvaluationContext
+from eval.contracts import BenchmarkSettings, EvaluateConfig, EvaluationContext
 from eval.length_control import REPORT_RAW, GamedRows, length_controlled_win_rate
 from eval.types import Instruction, Pair
 from eval.win_rate import by_source, weighted_win_rate
@@ -26,6 +26,14 @@ class AlpacaEval(BenchmarkSettings):
     data: str = setting("a file of rows of instruction and dataset, here or on the Hub (hub:…)")
     difficulty: str | None = setting("a table, for length control", default=None)
     gamed: str | None = setting("a table: length control as published", default=None)
+
+    def problems(self, config: EvaluateConfig) -> list[tuple[str, str]]:
+        if config.first is None or self.difficulty is self.gamed is None:
+            return []
+        reason = (
+            "benchmark.difficulty and benchmark.gamed are of all instructions, and first of some"
+        )
+        return [(reason, "leave out first, or the tables")]
 
     def build(self, context: EvaluationContext) -> list[Instruction]:
         """Refuses a table that cannot be used, before anything is paid for."""

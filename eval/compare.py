@@ -3,33 +3,38 @@
     python -m eval.compare outputs/lsp-s0 outputs/grpo-s0 benchmark=alpaca_eval
 
 Both must have been judged by the same judge, under the same template and orders, against the same
-baseline. A positive difference speaks for ONE. Nothing is run or asked: it reads pairs.jsonl.
+baseline, or checked on the same tasks (``benchmark=ifeval``). A positive difference speaks for ONE.
+Nothing is run or asked: it reads pairs.jsonl.
 """
 
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import ConfigDict, TypeAdapter
+from pydantic import ConfigDict, Field, TypeAdapter
 from typing_extensions import TypedDict
 
+from eval.checked import at_level
 from eval.win_rate import Comparison, by_source, compare_paired
 from lsp.cli.main import start_module
 from lsp.errors import RunError
+from lsp.instructions.scores import difference
 from lsp.run.commands import path_word
 from lsp.run.folder import find_run
 from lsp.settings.command import read_command
 from lsp.settings.schema import setting, settings
-from lsp.tools.rows import read_rows
 from lsp.tools.text import text_table
-from lsp.tracking.reader import DamagedFile, read_json
+from lsp.tracking.reader import DamagedFile, read_json, read_json_lines
 
 SAME = ("benchmark", "baseline", "judge", "template", "order", "temperature", "max_new_tokens",
         "baseline_answers")  # fmt: skip
 """What evaluations that stand side by side have in common."""
+
+
+SAME_CHECKED = ("benchmark", "tasks", "temperature", "max_new_tokens")
 
 
 @settings
@@ -57,7 +62,40 @@ class _Results(TypedDict):
     baseline_answers: str | None
 
 
-RESULTS = TypeAdapter(_Results)
+class _PairRow(TypedDict):
+    """What is read of a line of pairs.jsonl."""
+
+    __pydantic_config__ = ConfigDict(extra="allow", strict=True)
+
+    instruction: str
+    dataset: str
+    preference: Annotated[float, Field(ge=1, le=2)] | None
+
+
+class _Checked(TypedDict):
+    """Of one where each answer was checked by itself: number -> (column of its verdicts, level)."""
+
+    __pydantic_config__ = ConfigDict(extra="allow")
+
+    model: str
+    benchmark: str
+    tasks: str
+    temperature: float
+    max_new_tokens: int
+    measured: dict[str, tuple[str, str]]
+
+
+RESULTS: TypeAdapter[Any] = TypeAdapter(_Checked | _Results)
+PAIRS = TypeAdapter(_PairRow)
+
+
+def _checked_row(measured: Mapping[str, tuple[str, str]]) -> TypeAdapter[Any]:
+    """What is read of a line of pairs.jsonl where answers were checked by themselves: the verdicts
+    in each column, one or more, None where none could be had."""
+    columns = {column: list[bool | None] for column, _ in measured.values()}
+    row = TypedDict("row", columns)
+    row.__pydantic_config__ = ConfigDict(extra="allow", strict=True)
+    return TypeAdapter(row)
 
 
 @dataclass(frozen=True)
@@ -71,6 +109,11 @@ class Evaluation:
     def column(self, name: str) -> list[Any]:
         return [row[name] for row in self.rows]
 
+    @property
+    def is_checked(self) -> bool:
+        """Whether answers were checked by themselves; a judge compared them otherwise."""
+        return "measured" in self.results
+
 
 def main(arguments: Sequence[str]) -> None:
     try:
@@ -79,7 +122,10 @@ def main(arguments: Sequence[str]) -> None:
             raise RunError(f"name two runs, not {len(names)}: python -m eval.compare ONE OTHER")
         runs = [find_run(name, settings.runs_root) for name in names]
         one, other = (read_evaluation(run / "eval" / settings.benchmark) for run in runs)
-        print(comparison_table(one, other, compare(one, other)))
+        if one.is_checked and other.is_checked:
+            print(checked_table(one, other))
+        else:
+            print(comparison_table(one, other, compare(one, other)))
     except RunError as error:
         sys.exit(f"error: {error}")
 
@@ -93,20 +139,24 @@ def read_evaluation(folder: Path) -> Evaluation:
         raise RunError(f"{folder} holds no evaluation; make one with `{make}`")
     try:
         results = read_json(path, RESULTS)
+        kind = _checked_row(results["measured"]) if "measured" in results else PAIRS
+        rows = read_json_lines(folder / "pairs.jsonl", kind)
     except DamagedFile as error:
         raise RunError(f"{error}; evaluate again") from error
-    return Evaluation(folder, results, read_rows(folder / "pairs.jsonl"))
+    if not rows:
+        raise RunError(f"{folder / 'pairs.jsonl'} holds no pair; evaluate again")
+    return Evaluation(folder, results, rows)
 
 
-def check_alike(evaluations: Sequence[Evaluation]) -> None:
-    """Raises RunError where judge, baseline or instructions differ."""
+def check_alike(evaluations: Sequence[Evaluation], same: Sequence[str] = SAME) -> None:
+    """Raises RunError where what is to be the ``same`` differs: judge, baseline, instructions."""
     first, *others = evaluations
     for other in others:
         both = f"{first.folder} and {other.folder}"
-        values = ((key, first.results[key], other.results[key]) for key in SAME)
+        values = ((key, first.results.get(key), other.results.get(key)) for key in same)
         if differ := [f"{key} is {a} and {b}" for key, a, b in values if a != b]:
             raise RunError(f"{both} cannot stand side by side: {'; '.join(differ)}")
-        if first.column("instruction") != other.column("instruction"):
+        if same is SAME and first.column("instruction") != other.column("instruction"):
             raise RunError(f"{both} are of different instructions; evaluate one again")
 
 
@@ -132,6 +182,18 @@ def comparison_table(one: Evaluation, other: Evaluation, by_set: dict[str, Compa
         f"{text_table(rows)}\n"
         "p: two-sided, by sign flips, each set by itself (not corrected for their number)"
     )
+
+
+def checked_table(one: Evaluation, other: Evaluation) -> str:
+    """Each number's paired difference. Raises RunError where the two are of different tasks."""
+    check_alike([one, other], SAME_CHECKED)
+    rows = [["", "difference", "95 %", "n"]]
+    for name, (column, level) in one.results["measured"].items():
+        found = difference(*(at_level(level, side.column(column)) for side in (one, other)))
+        interval = f"{found.low:+.1f} to {found.high:+.1f}"
+        rows.append([name, f"{found.difference:+.2f}", interval, str(found.n)])
+    sides = f"{one.results['model']} minus {other.results['model']}"
+    return f"{sides}, {one.results['benchmark']}, in points\n{text_table(rows)}"
 
 
 if __name__ == "__main__":

@@ -13,12 +13,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
-from eval.types import Instruction, Pair, Question, Verdict
+from eval.types import Instruction, Pair, Question, Task, Verdict
 from lsp.contracts import PartSettings
 from lsp.judging.cache import VerdictCache
 from lsp.judging.spending import UNKNOWN, Prices
 from lsp.settings.schema import setting, settings
 
+Level = Literal["answer", "verdict"]
 EvaluateConfig = Any  # eval.settings.EvaluateConfig, which is made of the classes below
 
 
@@ -34,10 +35,12 @@ class EvaluationContext:
 
 
 class MeasurementSettings(PartSettings):
-    """What ``benchmark=<name>`` picks; a user's is a BenchmarkSettings."""
+    """What ``benchmark=<name>`` picks; a user's is a BenchmarkSettings or a CheckedSettings."""
 
-    measures: ClassVar[Literal["models", "judge"]]
-    """``judge``: its pairs come with answers and published verdicts (eval/judge_check.py)."""
+    measures: ClassVar[Literal["models", "answers", "judge"]]
+    """``models``: a judge compares two models' answers. ``answers``: each answer is checked by
+    itself (eval/checked.py). ``judge``: pairs come with answers and published verdicts
+    (eval/judge_check.py)."""
     name: str
     """Results go to ``<run>/eval/<name>/``."""
 
@@ -64,6 +67,40 @@ class BenchmarkSettings(MeasurementSettings):
         """Name -> a rate beside the win rate, from each pair's preference (None: no verdict). It
         goes into results.json under its name, and into the table: ``win_rate``, in percent by set
         and ``overall``, of a ``variant``; or None, with the ``reason``."""
+        return {}
+
+
+@settings
+class CheckedSettings(MeasurementSettings):
+    """What models are asked, where a check says of each answer by itself what is right about it: no
+    judge, no cost, and no baseline needed."""
+
+    measures = "answers"
+    measured: ClassVar[Mapping[str, tuple[str, Level]]]
+    """Number in results.json -> (column of pairs.jsonl, level): the share, in percent, of the
+    column's verdicts (``verdict``), or of the answers whose verdicts are all True (``answer``)."""
+    name: str = setting("of the benchmark; results go to <run>/eval/<name>/")
+    data: str | None = setting("a file of its tasks, here or on the Hub (hub:…)")
+    temperature: float = setting("of the answers", ge=0, le=100)
+    max_new_tokens: int = setting("of an answer, at most", ge=1, le=2**20)
+    nearest: bool = setting(
+        "a ready answer to a prompt that is nearly the same is taken where there is none to the"
+        " same, and said",
+        default=False,
+    )
+
+    @abstractmethod
+    def build(self, context: EvaluationContext) -> Sequence[Task]:
+        """All tasks, at least one, their indices 0, 1, 2, …, no text twice, each with a name for
+        each verdict on an answer (``kinds``)."""
+
+    @abstractmethod
+    def check(self, tasks: Sequence[Task], answers: Sequence[str]) -> list[dict[str, Any]]:
+        """For each task what pairs.jsonl says of the answer: under each column of ``measured`` a
+        list of True, False or None (no verdict), one of each kind; whatever else explains it."""
+
+    def further_numbers(self, shares: Mapping[str, float]) -> dict[str, float]:
+        """Name -> what is made of the ``measured`` shares."""
         return {}
 
 

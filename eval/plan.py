@@ -46,7 +46,7 @@ def make_plan(config: EvaluateConfig) -> Plan:
     runs_root, root = config.runs_root, Path(config.runs_root)
     model = resolve_side(config.run, runs_root, look_up)
     base = resolve_side(baseline, runs_root, look_up) if baseline else base_side(model, look_up)
-    instructions = benchmark.build(EvaluationContext(config))
+    instructions = benchmark.build(EvaluationContext(config))[: config.first]
     if config.judge.chat:
         read_template(config.judge.template)
     place = model.run or root / "eval" / model.name.replace("/", "--")
@@ -59,28 +59,34 @@ def make_plan(config: EvaluateConfig) -> Plan:
         model = replace(base, name=f"{base.name}, a second sample")
         seed, answers_folder, folder = 1, shared, folder / "control"
 
-    def answers(side: Side, seed: int, where: Path) -> Answers:
-        """Written ones are named by all that they depend on, the weights by their hash, so that
-        another run finds the base's again and a changed model does not."""
-        if side.file is not None:
-            ready_answers(side.file, instructions)
-        sampling = Sampling(
-            benchmark.temperature,
-            benchmark.max_new_tokens,
-            config.max_rows,
-            config.dtype,
-            config.device,
-            config.date_string,
-            config.template_kwargs,
-            seed,
-            config.url,
-        )
-        name = digest([side.identity, sampling.identity, [i.text for i in instructions]])
-        side = replace(side, trust_remote_code=config.trust_remote_code)
-        return Answers(side, sampling, side.file or where / f"answers-{name}.jsonl")
-
-    sides = answers(model, seed, answers_folder), answers(base, 0, shared)
+    for file in filter(None, (model.file, base.file)):
+        ready_answers(file, instructions)
+    sides = (
+        planned_answers(config, instructions, model, seed, answers_folder),
+        planned_answers(config, instructions, base, 0, shared),
+    )
     return Plan(instructions, *sides, folder)
+
+
+def planned_answers(
+    config: EvaluateConfig, instructions: Sequence[Instruction], side: Side, seed: int, where: Path
+) -> Answers:
+    """Written ones are named by all that they depend on, the weights by their hash, so that another
+    run finds the base's again and a changed model does not."""
+    sampling = Sampling(
+        config.benchmark.temperature,
+        config.benchmark.max_new_tokens,
+        config.max_rows,
+        config.dtype,
+        config.device,
+        config.date_string,
+        config.template_kwargs,
+        seed,
+        config.url,
+    )
+    name = digest([side.identity, sampling.identity, [i.text for i in instructions]])
+    side = replace(side, trust_remote_code=config.trust_remote_code)
+    return Answers(side, sampling, side.file or where / f"answers-{name}.jsonl")
 
 
 def digest(value: Any) -> str:

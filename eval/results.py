@@ -198,13 +198,21 @@ def check_results(config: EvaluateConfig, published: Published, judged: Judged) 
 
 
 def save(folder: Path, results: dict[str, Any], judged: Judged) -> None:
-    """Write an evaluation; one of other answers, baseline or judge that is there already moves to
-    ``earlier-K/``, so nothing is lost."""
+    """Write an evaluation; one of other answers, baseline or judge is kept."""
+    keep_earlier(folder, results, IDENTITY)
+    write_json_lines(folder / "verdicts.jsonl", [asdict(verdict) for verdict in judged.verdicts])
+    write_json_lines(folder / "pairs.jsonl", judged.rows)
+    write_json(folder / "results.json", results)
+
+
+def keep_earlier(folder: Path, results: dict[str, Any], identity: Sequence[str]) -> None:
+    """Move an evaluation that is there already and differs in ``identity`` to ``earlier-K/``, so
+    that nothing is lost."""
     differs = False
     if (folder / "results.json").exists():
         try:
             old = read_json(folder / "results.json", TypeAdapter(dict[str, Any]))
-            differs = any(old.get(key) != results.get(key) for key in IDENTITY)
+            differs = any(old.get(key) != results.get(key) for key in identity)
         except DamagedFile:  # what cannot be read is not thrown away
             differs = True
     if differs:
@@ -214,6 +222,3 @@ def save(folder: Path, results: dict[str, Any], judged: Judged) -> None:
             if (folder / name).exists():
                 (folder / name).rename(earlier / name)
         print(f"an earlier evaluation that differs is now in {earlier}", file=sys.stderr)
-    write_json_lines(folder / "verdicts.jsonl", [asdict(verdict) for verdict in judged.verdicts])
-    write_json_lines(folder / "pairs.jsonl", judged.rows)
-    write_json(folder / "results.json", results)

@@ -1,6 +1,7 @@
 """What flows through an evaluation: Instruction -> Pair (with two answers) -> Verdict."""
 
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -10,6 +11,15 @@ class Instruction:
     index: int
     source: str
     text: str
+
+
+@dataclass(frozen=True)
+class Task(Instruction):
+    """A question whose answers are checked by themselves: ``kinds`` names each verdict on one, and
+    ``key`` is what the check needs."""
+
+    kinds: tuple[str, ...] = ()
+    key: Any = None
 
 
 @dataclass(frozen=True)

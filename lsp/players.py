@@ -132,10 +132,10 @@ class Players:
         with self.reference_at_work():
             return self.self_judge.score(queries, answers, key)
 
-    def greedy(self, model: PreTrainedModel, prompts: TokenRows, limit: int) -> list[str]:
-        """The likeliest completion of each prompt; a cut one is marked by its missing end."""
-        completions = self.engine.generate(model, prompts, 1, limit, 0.0, DrawKey(0, 0, "greedy"))
-        return [c.text if c.finish_reason == "stop" else c.text + "…" for (c,) in completions]
+    def greedy(self, model: PreTrainedModel, prompts: TokenRows, limit: int) -> list[Completion]:
+        """The likeliest completion of each prompt."""
+        key = DrawKey(0, 0, "greedy")
+        return [one for (one,) in self.engine.generate(model, prompts, 1, limit, 0.0, key)]
 
 
 def load_players(

@@ -211,6 +211,9 @@ OWN = {
 INSTALLED = {
     *("eval/plan.py:count_tokens", "eval/template.py:read_template"),
     *("lsp/model/smollm2.py:main", "lsp/doctor.py:all_lines", "lsp/cli/requirements.py"),
+    *("eval/mathematics.py:math_verify", "eval/humaneval.py:shipped_tasks"),
+    *("lsp/instructions/checkers.py:_loaded", "lsp/instructions/checkers.py:problem_of"),
+    "lsp/instructions/verifier.py:package_problems",
     *("lsp/queries/dataset.py:_rows", "lsp/queries/dataset.py:InstructionQueries"),
 }
 

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from lsp.contracts import World
+from lsp.queries.diversity import repetition
 from lsp.settings.config import CollapseConfig
 from lsp.types import Play, Query
 
@@ -109,6 +110,8 @@ class CollapseDetector:
         if answers:
             said = [answer.ids for group in play.answers for answer in group]
             values["collapse/answer_distinct_2"] = distinct_ngram_frac(said)
+            repeated = [repetition(text) for group in answers for text in group]
+            values["collapse/answer_repetition"] = sum(repeated) / len(repeated)
         written = [query for query in queries if query.completion is not None]
         if written:
             ids = [query.completion.ids for query in written]
@@ -137,6 +140,7 @@ class CollapseDetector:
         highs = {
             "quality/unparsed_frac": settings.max_unparsed_frac,
             "collapse/unasked_code_frac": settings.max_unasked_code_frac,
+            "collapse/answer_repetition": settings.max_answer_repetition,
             "collapse/near_duplicate_frac": settings.max_near_duplicate_frac,
             "collapse/largest_kind_frac": settings.max_largest_kind_frac,
         }

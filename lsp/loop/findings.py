@@ -70,7 +70,9 @@ def _of_queries(
     if illegal > 0.3 * count:
         text = f"{illegal} of {count} queries are none that this world has answers to"
         yield Finding(text, FEW_SHOT, stops=illegal + lost > count / 2)
-    leaked = sum(map(repeats_prompt, (query.text for query in queries), prompts))
+    # What it wrote: a seed that its query takes over stands in its prompt.
+    written = (query.completion.text if query.completion else "" for query in queries)
+    leaked = sum(map(repeats_prompt, written, prompts))
     if leaked > 0.3 * count:
         text = f"{leaked} of {count} queries repeat the words of their prompt"
         yield Finding(text, FEW_SHOT, stops=leaked > 0.8 * count)

@@ -92,3 +92,12 @@ def end_token_ids(model: PreTrainedModel, chat: ChatFormat) -> frozenset[int]:
     configured = model.generation_config.eos_token_id
     several = configured if isinstance(configured, list) else [configured]
     return chat.turn_end_ids | (frozenset(several) - {None})
+
+
+def same_weights(one: PreTrainedModel, other: PreTrainedModel) -> bool:
+    if one is other:
+        return True
+    # No state_dict(): it would put a sharded model's gathered weights back into parts.
+    ours, theirs = dict(one.named_parameters()), dict(other.named_parameters())
+    alike = ours.keys() == theirs.keys()
+    return alike and all(bool((ours[name] == theirs[name]).all()) for name in ours)

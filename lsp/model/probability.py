@@ -12,7 +12,6 @@ from lsp.model.logprobs import completion_scores
 from lsp.types import TrainingRow
 
 
-@torch.no_grad()
 def completion_probability(
     model: PreTrainedModel,
     chat: ChatFormat,
@@ -22,13 +21,28 @@ def completion_probability(
 ) -> list[float]:
     """P(text, end token | prompt) at temperature 1 of each text; ``max_tokens``: padded tokens of a
     pass."""
-    end, encoded = chat.tokenizer.eos_token_id, chat.encode_text(texts)
-    pairs = [(tuple(prompt), (*ids, end)) for prompt, ids in zip(prompts, encoded, strict=True)]
-    rows = [TrainingRow("solver", *pair, (), 0.0, 0.0, 1) for pair in pairs]
-    probability = [0.0] * len(rows)
+    end = chat.tokenizer.eos_token_id
+    completions = [(*ids, end) for ids in chat.encode_text(texts)]
+    return list(map(math.exp, completion_logprobs(model, prompts, completions, max_tokens)))
+
+
+@torch.no_grad()
+def completion_logprobs(
+    model: PreTrainedModel,
+    prompts: Sequence[Sequence[int]],
+    completions: Sequence[Sequence[int]],
+    max_tokens: int,
+) -> list[float]:
+    """log P(completion | prompt) at temperature 1 of each, in nats; all are token ids, and a
+    completion has one or more."""
+    rows = [
+        TrainingRow("solver", tuple(prompt), tuple(ids), (), 0.0, 0.0, 1)
+        for prompt, ids in zip(prompts, completions, strict=True)
+    ]
+    logprobs = [0.0] * len(rows)
     for chosen in pack(rows, max_tokens):
         batch = pad([rows[i] for i in chosen]).to(model.device)
         scores = completion_scores(model, batch, temperature=1.0)
         for i, value in zip(chosen, row_sums(batch, scores.logprobs_C).tolist(), strict=True):
-            probability[i] = math.exp(value)
-    return probability
+            logprobs[i] = value
+    return logprobs

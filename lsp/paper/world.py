@@ -33,17 +33,13 @@ class PaperWorld(World):
     def kinds(self, queries: Sequence[str]) -> Sequence[QueryKinds]:
         sizes = [f"{shorter + 1} to {limit} words" for shorter, limit in pairwise((0, *WORDS))]
         sizes.append(f"over {WORDS[-1]} words")
-        frequent = [text for text, _ in Counter(map(opening, queries)).most_common(OPENINGS)]
 
         def size(query: str) -> str:
             return sizes[bisect_left(WORDS, len(query.split()))]
 
-        def frequent_opening(query: str) -> str:
-            return first if (first := opening(query)) in frequent else OTHERS
-
         return (
             QueryKinds("number of words", sizes, size, ordered=True),
-            QueryKinds("first two words", [*frequent, OTHERS], frequent_opening),
+            frequent_openings(queries),
         )
 
     def problems(self, config: Config) -> Sequence[tuple[str, str, str]]:
@@ -51,6 +47,16 @@ class PaperWorld(World):
             return ()
         reason = "the pocket model was pretrained on the pocket world's prompts alone"
         return (("model.name", reason, "choose another model, or world=pocket"),)
+
+
+def frequent_openings(queries: Sequence[str]) -> QueryKinds:
+    """Sorts by the first two words; those of few queries are one kind."""
+    frequent = [text for text, _ in Counter(map(opening, queries)).most_common(OPENINGS)]
+
+    def kind_of(query: str) -> str:
+        return first if (first := opening(query)) in frequent else OTHERS
+
+    return QueryKinds("first two words", [*frequent, OTHERS], kind_of)
 
 
 def opening(text: str) -> str:

@@ -142,6 +142,8 @@ class PocketEvaluator(Evaluator):
 
     def metrics(self, model: PreTrainedModel, split: str) -> dict[str, float]:
         """``accuracy`` and the rest, without a prefix; see docs/metrics.md."""
+        from lsp.model.language_model import same_weights
+
         tasks = self._tasks[split]
         if split not in self._base_skill:
             self._base_skill[split] = measure_skill(self.base, self.players, tasks)
@@ -189,15 +191,6 @@ class PocketEvaluator(Evaluator):
         }
 
 
-def same_weights(one: PreTrainedModel, other: PreTrainedModel) -> bool:
-    if one is other:
-        return True
-    # No state_dict(): it would put a sharded model's gathered weights back into parts.
-    ours, theirs = dict(one.named_parameters()), dict(other.named_parameters())
-    alike = ours.keys() == theirs.keys()
-    return alike and all(bool((ours[name] == theirs[name]).all()) for name in ours)
-
-
 def measure_skill(model: PreTrainedModel, players: Players, tasks: Sequence[Task]) -> Skill:
     """Exact and greedy accuracy on any tasks, e.g. all legal queries."""
     from lsp.model.probability import completion_probability
@@ -208,7 +201,10 @@ def measure_skill(model: PreTrainedModel, players: Players, tasks: Sequence[Task
     micro_batch_tokens = config.optim.micro_batch_tokens
     probability = completion_probability(model, chat, prompts, answers, micro_batch_tokens)
     written = players.greedy(model, prompts, config.rollout.max_new_tokens)
-    right = [text == answer for text, answer in zip(written, answers, strict=True)]
+    right = [
+        completion.text == answer and completion.finish_reason == "stop"
+        for completion, answer in zip(written, answers, strict=True)
+    ]
     return Skill(list(tasks), probability, right)
 
 

@@ -61,6 +61,14 @@ def novelty(queries: Sequence[Tokens]) -> list[float]:
     ]
 
 
+def repetition(text: str) -> float:
+    """Share of a text's runs of three words that stood in it before; 0 of fewer than four words.
+    ``[name] [name] [name] [name]``: one of two."""
+    words = text.split()
+    runs = [tuple(words[i : i + 3]) for i in range(len(words) - 2)]
+    return 1 - len(set(runs)) / len(runs) if runs else 0.0
+
+
 def _jaccard(one: set, other: set) -> float:
     return len(one & other) / len(one | other) if one | other else 1.0
 

@@ -26,11 +26,15 @@ WATCHED = {
     "collapse/largest_kind_frac": ("at most", "max_largest_kind_frac"),
     "quality/unparsed_frac": ("at most", "max_unparsed_frac"),
     "collapse/unasked_code_frac": ("at most", "max_unasked_code_frac"),
+    "collapse/answer_repetition": ("at most", "max_answer_repetition"),
     "reward hacking": ("quality falls by at most", "max_quality_drop"),
 }
 """What the text of an alarm names -> its limit: in words, and the setting under ``collapse``."""
 NAMING = ("method.", "init.", "model.", "reward.", "optim.", "num_", "group_")  # tell groups apart
-OF_ANSWERS = ("quality/unparsed_frac", "collapse/unasked_code_frac", "reward hacking")
+OF_ANSWERS = (
+    *("quality/unparsed_frac", "collapse/unasked_code_frac", "collapse/answer_repetition"),
+    "reward hacking",
+)
 """What is watched where a data set asks."""
 
 

@@ -202,24 +202,10 @@ class LikelihoodSelfJudge(SelfJudge):
         self, prompts: Sequence[tuple[int, ...]], completions: Sequence[tuple[int, ...]]
     ) -> list[float]:
         """The mean log-probability of each completion's tokens after its prompt."""
-        import torch
+        from lsp.model.probability import completion_logprobs
 
-        from lsp.batch import pack, pad, row_sums
-        from lsp.model.logprobs import completion_scores
-        from lsp.types import TrainingRow
-
-        rows = [
-            TrainingRow("solver", prompt, ids, (), 0.0, 0.0, 1)
-            for prompt, ids in zip(prompts, completions, strict=True)
-        ]
-        means = [0.0] * len(rows)
-        for chosen in pack(rows, PREFILL_TOKENS):
-            batch = pad([rows[i] for i in chosen]).to(self.reference.device)
-            with torch.no_grad():
-                scores = completion_scores(self.reference, batch, temperature=1.0)
-            for i, total in zip(chosen, row_sums(batch, scores.logprobs_C).tolist(), strict=True):
-                means[i] = total / len(rows[i].completion_ids)
-        return means
+        totals = completion_logprobs(self.reference, prompts, completions, PREFILL_TOKENS)
+        return [total / len(ids) for total, ids in zip(totals, completions, strict=True)]
 
 
 def of_each(

@@ -213,6 +213,9 @@ class CollapseConfig:
     max_unasked_code_frac: float = setting(
         "answers that look like code, to queries that ask for none", ge=0, le=1
     )
+    max_answer_repetition: float = setting(
+        "repeated runs of three words within an answer", ge=0, le=1, default=0.3
+    )
     max_quality_drop: float = setting(
         "of R_Q, while a role's reward gains more than min_reward_gain", ge=1e-6, le=1e6
     )

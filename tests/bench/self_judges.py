@@ -50,7 +50,7 @@ def main(words: list[str]) -> None:
         players = load_players(config, resolve_init(config))
         if not likely:
             prompts = players.chat.encode([players.prompts.solver_messages(q) for q in queries])
-            likely = players.greedy(players.policy, prompts, 64)
+            likely = [c.text for c in players.greedy(players.policy, prompts, 64)]
             key = DrawKey(0, 1, "hot")
             written = players.engine.generate(players.policy, prompts, 1, 64, 1.5, key)
             hot = [completion.text for (completion,) in written]

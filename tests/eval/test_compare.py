@@ -112,6 +112,26 @@ def test_a_damaged_evaluation_is_one_message(evaluated, tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ('{"dataset": "copy", "preference": 1.5}', "instruction: Field required"),
+        ('{"instruction": "copy a", "dataset": "copy", "preference": [1]}', "valid number"),
+        (
+            '{"instruction": "copy a", "dataset": "copy", "preference": 3}',
+            "less than or equal to 2",
+        ),
+        ("", "holds no pair"),
+    ],
+)
+def test_damaged_pairs_are_one_message(evaluated, tmp_path, line, says):
+    root, _ = evaluated
+    shutil.copytree(root / "one" / "eval" / "pocket", tmp_path / "pocket")
+    (tmp_path / "pocket" / "pairs.jsonl").write_text(line + "\n" if line else "")
+    with pytest.raises(RunError, match=f"pairs.jsonl.*{says}.*evaluate again"):
+        read_evaluation(tmp_path / "pocket")
+
+
+@pytest.mark.parametrize(
     ("words", "says"),
     [
         (["one"], "name two runs, not 1"),

@@ -73,6 +73,30 @@ class Ruler(Judge):
         return verdicts
 '''
 
+CHECKED = '''
+from typing import ClassVar
+
+from eval.contracts import CheckedSettings, EvaluationContext
+from eval.types import Task
+from lsp.settings.schema import settings
+
+
+@settings
+class Echo(CheckedSettings):
+    """Each letter is to be said again."""
+
+    measured: ClassVar = {"echoed": ("same", "verdict")}
+
+    def build(self, context: EvaluationContext) -> list[Task]:
+        return [Task(i, "all", f"copy {x}", ("letter",), x) for i, x in enumerate("abc")]
+
+    def check(self, tasks, answers):
+        return [{"same": [task.key == text]} for task, text in zip(tasks, answers, strict=True)]
+
+    def further_numbers(self, shares):
+        return {"lost": 100 - shares["echoed"]}
+'''
+
 
 @pytest.fixture
 def sides(tmp_path, monkeypatch):
@@ -88,9 +112,14 @@ def sides(tmp_path, monkeypatch):
     (conf / "judge" / "ruler.yaml").write_text(
         "_target_: eval.ruler.LikesLength\nvariable: RULER\n"
     )
+    (conf / "benchmark" / "echo.yaml").write_text(
+        "# @package _global_\ndefaults:\n  - override /judge: verifier\nbenchmark:\n"
+        "  _target_: eval.echo.Echo\n  name: echo\n  data: null\n  temperature: 0.0\n"
+        "  max_new_tokens: 4\n"
+    )
     room = tmp_path / "room"
     room.mkdir()
-    for name, source in (("letters", BENCHMARK), ("ruler", JUDGE)):
+    for name, source in (("letters", BENCHMARK), ("ruler", JUDGE), ("echo", CHECKED)):
         (room / f"{name}.py").write_text(source)
     package = importlib.import_module("eval")
     monkeypatch.setattr(package, "__path__", [*package.__path__, str(room)])
@@ -106,12 +135,12 @@ def sides(tmp_path, monkeypatch):
         f"baseline={tmp_path / 'theirs.json'}",
         f"runs_root={tmp_path / 'runs'}",
     ]
-    for name in ("letters", "ruler", "eval.letters", "eval.ruler"):
+    for name in ("letters", "ruler", "eval.letters", "eval.ruler", "eval.echo"):
         sys.modules.pop(name, None)
 
 
-def results_of(tmp_path):
-    (place,) = (tmp_path / "runs" / "eval").glob("*/eval/letters/results.json")
+def results_of(tmp_path, name="letters"):
+    (place,) = (tmp_path / "runs" / "eval").glob(f"*/eval/{name}/results.json")
     return json.loads(place.read_text())
 
 
@@ -131,6 +160,20 @@ def test_a_benchmark_of_a_users_is_planned_judged_and_shown(sides, tmp_path, cap
     assert results["clear_wins"]["win_rate"] == {"overall": pytest.approx(100 / 3)}
     assert results["further_rates"] == ["clear_wins", "colours"]
     assert "clear-wins: 33.33 (of all)\ncolours: none (too few letters)" in out
+
+
+def test_a_benchmark_of_a_users_that_checks_answers_needs_no_judge(sides, tmp_path, capsys):
+    main(["benchmark=echo", *sides])
+    results = results_of(tmp_path, "echo")
+    # Ours: a, b and a long one; theirs: b alone.
+    assert results["echoed"] == pytest.approx(200 / 3)
+    assert results["base_echoed"] == pytest.approx(100 / 3)
+    assert (results["lost"], results["base_lost"]) == (
+        pytest.approx(100 / 3),
+        pytest.approx(200 / 3),
+    )
+    assert results["difference"]["echoed"]["difference"] == pytest.approx(100 / 3)
+    assert "echoed  66.67" in capsys.readouterr().out
 
 
 def test_code_outside_the_project_is_named_on_the_command_line(sides, tmp_path):

@@ -34,3 +34,22 @@ def test_a_benchmark_that_is_not_there_is_named_with_its_folder():
         "benchmark=pockett: there is no conf/evaluate/benchmark/pockett.yaml. Did you mean"
         " benchmark=pocket."
     )
+
+
+def test_the_judge_of_the_paper_s_third_version_is_a_server_s_model():
+    judge = read_settings(["run=a.json", "judge=llama4_maverick"]).judge
+    assert judge.model == "meta-llama/Llama-4-Maverick-17B-128E-Instruct-FP8"
+    assert (judge.base_url, judge.key_variable) == ("http://localhost:8000/v1", None)
+    elsewhere = ["run=a.json", "judge=llama4_maverick", "judge.base_url=http://host:9/v1"]
+    assert read_settings([*elsewhere, "judge.model=maverick"]).judge.url == "http://host:9/v1"
+
+
+def test_first_does_not_go_with_tables_of_all_instructions():
+    words = ["run=a.json", "first=3"]
+    assert read_settings(words).first == 3
+    with pytest.raises(
+        ConfigError, match="are of all instructions.*Leave out first, or the tables"
+    ):
+        read_settings([*words, "benchmark.gamed=table.csv"])
+    with pytest.raises(ConfigError, match="first=3: is not judge_check's"):
+        read_settings(["benchmark=judge_check", "judge=compatible", "judge.model=m", "first=3"])

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from lsp.instructions.world import InstructionsWorld
 from lsp.loop.collapse import (
     CollapseDetector,
     Trend,
@@ -182,3 +183,21 @@ def test_on_an_empty_step_nothing_breaks():
     values, alarms = CollapseDetector(SETTINGS, PocketWorld()).step([], empty_play(), {})
     assert alarms == [] and values["collapse/unasked_code_frac"] == 0.0
     assert torch.is_tensor(empty_play().reward_QG)
+
+
+def test_answers_that_follow_rules_and_say_nothing_raise_both_alarms():
+    """The instructions world's hack: a list of placeholders has R = 1, and no quality."""
+    detector, found = CollapseDetector(SETTINGS, InstructionsWorld()), []
+    query = "Write a recipe. Use at least 25 words."
+    honest = "Mix flour with eggs and milk and let the batter rest before you bake it."
+    for step in range(16):
+        text = honest if step < 6 else "[name] Lime Punch: " + "[name] " * 30
+        answer = Completion(tuple(text.encode()), (), text, "stop")
+        play = replace(empty_play(), queries=queries_of([query]), answers=[[answer] * 2])
+        hacked = {"reward/external/mean": 1.0, "quality/mean": 2.0}
+        metrics = HEALTHY | (hacked if step >= 6 else {})
+        values, alarms = detector.step(queries_of([f"{query} {step}"]), play, metrics)
+        assert values["collapse/answer_repetition"] == pytest.approx(0.0 if step < 6 else 27 / 31)
+        found += alarms
+    assert any("collapse/answer_repetition rose to" in alarm for alarm in found)
+    assert any("Solver's external reward rose" in a and "reward hacking" in a for a in found)

@@ -24,7 +24,7 @@ def written(text="fine", finish="stop"):
 
 
 def asked(texts=WELL, status="stop"):
-    return [Query(f"q{i}", text, status, (1,), written()) for i, text in enumerate(texts)]
+    return [Query(f"q{i}", text, status, (1,), written(text)) for i, text in enumerate(texts)]
 
 
 def play_of(queries, reward=None, quality=None, answer=None, weight=1.0):

@@ -135,8 +135,10 @@ def shrunk(paper, name, hardware, earlier_run, folder):
     sizes = [text for text in paper if not text.startswith(("world=", "model.dtype="))]
     if name.startswith("transfer/"):  # its reward and data are the pocket world's
         sizes = [text for text in sizes if not text.startswith(("reward.", "data."))]
-    if name.startswith("laptop/"):  # its reward needs no model
+    if name.startswith(("laptop/", "instructions/")):  # its reward needs no model
         sizes = [text for text in sizes if not text.startswith("reward.")]
+    if name.startswith("instructions/"):  # four shots are beyond the tiny model's context
+        sizes += ["prompts.challenger_shots=1", "eval.challenger_samples=2", "eval.every=0"]
     if "_from_" in name:
         first = earlier_run(name.rpartition("_from_")[2], sizes, folder)
         sizes.append(f"init.run={first}")
@@ -154,9 +156,10 @@ def test_every_experiment_trains_two_steps_with_its_sizes_shrunk(
     lines, rows = train_in_memory(overrides)
     assert [line["step"] for line in lines] == [1, 2]
     config = compose(overrides)
-    assert (config.model.lora.rank > 0) == (hardware is not None or name.startswith("laptop/"))
+    adapters = hardware is not None or name.startswith(("laptop/", "instructions/"))
+    assert (config.model.lora.rank > 0) == adapters
     assert config.method.label == name.rpartition("/")[2].partition("_from_")[0] or (
-        name.startswith(("transfer/", "small/"))
+        name.startswith(("transfer/", "small/", "instructions/"))
     )
     assert {row["source"] for row in rows} == {config.method.queries}
 

@@ -47,7 +47,10 @@ EXPERIMENTS = sorted(
 
 def overrides_of(name):
     """Of an experiment; a laptop's model is made by a command, and its Hub's copy has its shape."""
-    return [f"experiment={name}", *["model=smollm2_135m"] * name.startswith("laptop/")]
+    return [
+        f"experiment={name}",
+        *["model=smollm2_135m"] * name.startswith(("laptop/", "instructions/135m")),
+    ]
 
 
 def model_config(shape, **more):

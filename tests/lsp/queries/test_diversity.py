@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lsp.queries.diversity import bleu, cluster_shares, novelty
+from lsp.queries.diversity import bleu, cluster_shares, novelty, repetition
 
 
 @pytest.mark.parametrize(
@@ -96,3 +96,17 @@ def test_equal_queries_share_a_cluster_and_are_not_novel(queries):
     shares, new = cluster_shares(twice), novelty(twice)
     assert shares[0] == shares[-1] >= 2 / len(twice)
     assert new[0] == new[-1] == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "share"),
+    [
+        ("", 0.0),
+        ("one two", 0.0),
+        ("one two three four", 0.0),
+        ("a b c a b c", 0.25),  # abc bca cab abc: one of four
+        ("[name] [name] [name] [name]", 0.5),
+    ],
+)
+def test_repetition_within_a_text_by_hand(text, share):
+    assert repetition(text) == share

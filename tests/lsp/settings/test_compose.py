@@ -25,6 +25,7 @@ NEEDED = {
         "reward.opponent.api_key_env=null",
     ],
     "pool": ["checkpoint.keep=3"],
+    "instructions": ["world=instructions"],
 }
 METHODS = ["lsp", "lsp_zero", "grpo", "untrained_challenger", "frozen_challenger"]
 RULES = {
@@ -69,7 +70,7 @@ def choices(group):
         *[[f"method={name}", *NEEDED.get(name, [])] for name in choices("method")],
         *[[f"init={init}", "init.run=x"] for init in ("grpo", "checkpoint")],
         *[[f"tracker={tracker}"] for tracker in choices("tracker")],
-        *[[f"eval={name}"] for name in choices("eval")],
+        *[[f"eval={name}", *NEEDED.get(name, [])] for name in choices("eval")],
         *[[f"self_reward={name}"] for name in choices("self_reward")],
         *[[f"rollout.engine={n}", *NEEDED.get(n, [])] for n in choices("rollout/engine")],
         *[[f"reward={name}", *NEEDED.get(name, [])] for name in choices("reward")],
