@@ -34,6 +34,9 @@ FOR = {
     "slurm": "hydra/launcher=slurm",
     "hub": "data sets of the Hub",
     "smollm": "a real model without the Hub, SmolLM2-135M",
+    "instructions": "the instructions world, eval=ifeval and eval=ifbench",
+    "math": "mathematics checked by math-verify",
+    "humaneval": "HumanEval's tasks",
     "alpaca-eval": "length-controlled rates by AlpacaEval's own code",
     "bench": "TRL, beside which steps are timed",
     "dev": "tests and lint",
@@ -132,7 +135,7 @@ def packages(needed: dict[str, list[Requirement]], tested: dict[str, str]) -> It
     yield Line("NO" if lacking else "ok", "packages", text)
     for extra in sorted(set(needed) - {""}):
         lacking = [problem for one in needed[extra] if (problem := _lacks(one))]
-        text = FOR[extra] + (f": {'; '.join(lacking)}" if lacking else "")
+        text = FOR.get(extra, "of another version") + (f": {'; '.join(lacking)}" if lacking else "")
         yield Line("--" if lacking else "ok", f"[{extra}]", text)
 
 

@@ -1,6 +1,5 @@
 """The evaluation of the instructions world: by hand, and by a model that cannot do it."""
 
-
 import pytest
 
 from lsp.errors import ConfigError
