@@ -23,7 +23,7 @@ from packaging.requirements import Requirement
 from lsp.cli.main import run as run_command
 from lsp.errors import RunError
 from lsp.loop.launch import thread_environment
-from lsp.tools.machine import memory_bytes, multiplies_bfloat16
+from lsp.tools.machine import may_have_gpu, memory_bytes, multiplies_bfloat16
 from lsp.tools.places import CONF, IS_CHECKOUT, LSP, ROOT
 from lsp.tools.reach import hub_address, unreachable
 from lsp.tracking.wandb import silent_server
@@ -169,6 +169,9 @@ def machine() -> Line:
 def accelerator() -> Iterator[Line]:
     if find_spec("torch") is None:
         return  # said among the packages
+    if not may_have_gpu():  # torch takes seconds
+        yield Line("--", "GPU", "none, by any sign of a driver; the CPU computes")
+        return
     thread_environment()
     import torch
 
