@@ -23,7 +23,7 @@ from packaging.requirements import Requirement
 from lsp.cli.main import run as run_command
 from lsp.errors import RunError
 from lsp.loop.launch import thread_environment
-from lsp.tools.machine import memory_bytes, multiplies_bfloat16
+from lsp.tools.machine import may_have_gpu, memory_bytes, multiplies_bfloat16
 from lsp.tools.places import CONF, IS_CHECKOUT, LSP, ROOT
 from lsp.tools.reach import hub_address, unreachable
 from lsp.tracking.wandb import silent_server
@@ -34,6 +34,9 @@ FOR = {
     "slurm": "hydra/launcher=slurm",
     "hub": "data sets of the Hub",
     "smollm": "a real model without the Hub, SmolLM2-135M",
+    "instructions": "the instructions world, eval=ifeval and eval=ifbench",
+    "math": "mathematics checked by math-verify",
+    "humaneval": "HumanEval's tasks",
     "alpaca-eval": "length-controlled rates by AlpacaEval's own code",
     "bench": "TRL, beside which steps are timed",
     "dev": "tests and lint",
@@ -132,7 +135,7 @@ def packages(needed: dict[str, list[Requirement]], tested: dict[str, str]) -> It
     yield Line("NO" if lacking else "ok", "packages", text)
     for extra in sorted(set(needed) - {""}):
         lacking = [problem for one in needed[extra] if (problem := _lacks(one))]
-        text = FOR[extra] + (f": {'; '.join(lacking)}" if lacking else "")
+        text = FOR.get(extra, "of another version") + (f": {'; '.join(lacking)}" if lacking else "")
         yield Line("--" if lacking else "ok", f"[{extra}]", text)
 
 
@@ -166,6 +169,9 @@ def machine() -> Line:
 def accelerator() -> Iterator[Line]:
     if find_spec("torch") is None:
         return  # said among the packages
+    if not may_have_gpu():  # torch takes seconds
+        yield Line("--", "GPU", "none, by any sign of a driver; the CPU computes")
+        return
     thread_environment()
     import torch
 

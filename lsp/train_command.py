@@ -28,9 +28,14 @@ STOP = StopRequests()
 
 @hydra.main(version_base=None, config_path=str(CONF), config_name="config")
 def hydra_main(cfg: DictConfig) -> float | None:
+    """What Hydra calls, and a launcher sends to another process by value: all that it stands on is
+    behind ``one_job``, which travels by name."""
+    return one_job(list(HydraConfig.get().overrides.task))
+
+
+def one_job(overrides: list[str]) -> float | None:
     """One job of a multirun, whose overrides are composed and checked as those of a single run. A
     job that cannot run is reported, and the others go on."""
-    overrides = list(HydraConfig.get().overrides.task)
     if STOP.reason:
         sys.exit(f"asked to stop ({STOP.reason}): no further job begins")
     try:

@@ -20,7 +20,7 @@ COMMAND = re.compile(
     r"python run\.py|python -m |\blsp [a-z]+ (?:RUN|<run|[a-z_]+=)|resume=|init=checkpoint"
     r"|pip install|run\.py "
 )
-MAKERS = {"go_on_command", "start_again_command", "begin_command"}
+MAKERS = {"go_on_command", "start_again_command", "begin_command", "train_command"}
 
 
 def commands(text):

@@ -198,23 +198,22 @@ def test_a_step_that_a_report_leaves_out_is_shown_whole(finished, capsys):
 
 USAGE = {
     *("eval/compare.py:main", "eval/crossplay.py:cross_play", "eval/figures.py:make_figures"),
-    *("lsp/report/__main__.py:main", "lsp/sync.py:main", "sweeps/local.py:main"),
-    *("sweeps/reproduce.py:main", "lsp/play.py:main"),
-    *("lsp/serve.py:main", "lsp/show.py:main", "lsp/cli/help.py:overview"),
+    *("lsp/report/__main__.py:main", "sweeps/reproduce.py:main", "lsp/play.py:main"),
+    *("lsp/show.py:main", "lsp/cli/help.py:overview", "lsp/cli/table.py"),
 }
 """What a command says of its own use, RUN in the place of a run."""
 OWN = {
-    *("lsp/train_command.py:hydra_main", "sweeps/compare.py:train_all"),
-    *("sweeps/local.py:main", "sweeps/local.py:command_lines"),
+    *("lsp/train_command.py:one_job", "sweeps/compare.py:train_all"),
+    *("sweeps/local.py:command_lines", "lsp/cli/completion.py", "sweeps/parallel.py:shown"),
     *("sweeps/paper.py:run_command", "sweeps/phase.py:play", "sweeps/reproduce.py"),
 }
 """Command lines that the program itself makes or looks for."""
 INSTALLED = {
     *("eval/plan.py:count_tokens", "eval/template.py:read_template"),
+    *("lsp/model/smollm2.py:main", "lsp/doctor.py:all_lines", "lsp/cli/requirements.py"),
     *("eval/mathematics.py:math_verify", "eval/humaneval.py:shipped_tasks"),
     *("lsp/instructions/checkers.py:_loaded", "lsp/instructions/checkers.py:problem_of"),
     "lsp/instructions/verifier.py:package_problems",
-    "lsp/model/smollm2.py:main",
     *("lsp/queries/dataset.py:_rows", "lsp/queries/dataset.py:InstructionQueries"),
 }
 

@@ -208,7 +208,7 @@ def run_py_main(arguments):
     """``run.py`` in this process, up to where Hydra would take over."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(train_command, "hydra_main", lambda: pytest.fail("it was not refused"))
-        train_command.main(arguments)
+        train_command.train(arguments)
 
 
 def test_a_multirun_goes_through_the_files_of_a_group(tmp_path):

@@ -73,7 +73,7 @@ def test_it_answers_plans_and_trains_from_another_folder(installed):
     for words in (["--help"], ["train", "--help"], ["compare", "--help"]):
         shown = installed("lsp", *words)
         assert shown.returncode == 0 and shown.stdout.startswith("lsp "), shown.stderr
-    plan = installed("lsp", "plan", "experiment=paper_v1/lsp", "tracker=none")
+    plan = installed("lsp", "plan", "experiment=paper_v1/lsp", "hardware=gpu_80gb")
     assert plan.returncode == 0 and "memory" in plan.stdout, plan.stderr
     shape = ["num_steps=2", "num_queries=4", "group_size=3", "eval.every=0", "eval.exact=false",
              "eval.test_per_cell=2", "eval.challenger_samples=8"]  # fmt: skip

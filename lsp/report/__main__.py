@@ -23,13 +23,13 @@ class ReportSettings:
 
 
 def main(arguments: Sequence[str]) -> None:
-    from lsp.report.page import REPORT, write_report
-    from lsp.report.record import read_records
-
     names, chosen = read_command(ReportSettings, arguments)
     if not names:
         raise RunError("which run? lsp report <run folder or id> [more of them]")
     folders = [find_run(name, chosen.runs_root) for name in names]
+    from lsp.report.page import REPORT, write_report
+    from lsp.report.record import read_records
+
     records = read_records(folders, consent(chosen.trust))
     home = records[0].folder if len(records) == 1 else Path()
     path = Path(chosen.out or home / REPORT)

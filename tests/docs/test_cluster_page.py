@@ -9,6 +9,8 @@ import yaml
 
 from lsp.model.launcher import check_launch
 from lsp.plan.memory import refuse_impossible
+from lsp.serve import ServeSettings
+from lsp.settings.command import split_settings
 from lsp.settings.compose import compose
 
 ROOT = Path(__file__).parents[2]
@@ -93,7 +95,8 @@ def test_a_server_has_the_settings_of_the_run_beside_it_and_other_gpus():
     (trainer,) = (line for line in LINES if "rollout.url" in line and line != server)
     own, more = server.split(" -- ")
     assert "lsp.serve start=true python=~/vllm/bin/python " in own
-    named = settings_of(shlex.split(own))
+    of_server, named = split_settings(ServeSettings, settings_of(shlex.split(own)))
+    assert of_server == ["start=true", "python=~/vllm/bin/python"]
     others = [word for word in settings_of(shlex.split(trainer)) if "hardware.gpus" not in word]
     assert named == others
     assert compose(named).rollout.urls

@@ -219,7 +219,7 @@ def test_adapters_are_played_merged(tmp_path):
 @pytest.mark.parametrize(
     "words, says",
     [
-        ([], "error: name the runs: python -m eval.crossplay RUN"),
+        ([], "error: name the runs: lsp crossplay RUN"),
         (["nowhere"], "error: there is no run 'nowhere'"),
         (["{run}", "{run}"], "error: the run .* is named twice; name each run once"),
         (

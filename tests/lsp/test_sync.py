@@ -44,7 +44,11 @@ def sync(stub, folder):
     )  # fmt: skip
 
 
-@pytest.mark.advice("lsp/tracking/wandb.py:__init__", "lsp/tracking/wandb.py:use_lineage")
+@pytest.mark.advice(
+    "lsp/tracking/wandb.py:__init__",
+    "lsp/tracking/wandb.py:_not_there",
+    "lsp/tracking/wandb.py:use_lineage",
+)
 def test_an_offline_run_is_sent_whole_and_checked_and_lost_files_are_found_out(
     offline_run, tmp_path, wandb_stub
 ):

@@ -54,7 +54,7 @@ def test_the_weight_sweep_goes_from_lsp_zero_to_lsp():
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        ([], "error: name one sweep: python -m sweeps.local sweeps/beta.yaml"),
+        ([], "error: name one sweep: lsp sweep sweeps/beta.yaml"),
         (["workers=2"], "name one sweep"),
         (["x.yaml", "fast"], "name one sweep"),
         (["x.yaml", "workers=0"], "workers=0: must be at least 1. Choose workers=1 or more"),
