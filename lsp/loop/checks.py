@@ -45,9 +45,14 @@ def not_the_reference(metrics: Mapping[str, float], dtype: str, vocabulary: int)
 PLAY = (
     *("rollout/played_query_frac", "rollout/distinct_query_frac", "rollout/query_length_frac"),
     *("rollout/query_empty_frac", "rollout/query_malformed_frac", "rollout/query_illegal_frac"),
-    *("rollout/answer_length/mean", "rollout/answer_truncated_frac", "rollout/logprob_mismatch"),
+    *(
+        "rollout/answer_length/mean",
+        "rollout/answer_truncated_frac",
+        "rollout/lag",
+        "rollout/logprob_mismatch",
+    ),
     *("reward/external/mean", "reward/external/std", "reward/solver/zero_variance_frac"),
-    *("collapse/unasked_code_frac", "collapse/answer_distinct_2"),
+    *("collapse/unasked_code_frac", "collapse/answer_distinct_2", "collapse/answer_repetition"),
 )
 UPDATE = (
     *("loss/total", "kl/largest_difference"),
