@@ -29,7 +29,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 if TYPE_CHECKING:
     import torch
@@ -291,6 +291,20 @@ class Evaluator(ABC):
         """Numbers of one model on ``dev`` (on the way) or ``test`` (at the end; there the base is
         measured too, for ``base/…`` beside ``final/…``). The same model gives the same numbers."""
 
+    def examples(self) -> Sequence[Example]:
+        """Some prompts of the test split, drawn and not chosen, with the base's answers and those
+        of the last model that was measured on it: for a reader."""
+        return ()
+
+
+class Example(NamedTuple):
+    """``right_answer``: where there is one and it is known."""
+
+    prompt: str
+    right_answer: str | None
+    base: str
+    trained: str
+
 
 class TrackerSettings(PartSettings):
     """A sink beside the run's folder, which is always written."""
@@ -346,6 +360,10 @@ class World(ABC):
     def right_answer(self, query: str) -> str | None:
         """The one right answer, where there is one and it is known."""
         return None
+
+    def checks(self, query: str, answer: str) -> Sequence[tuple[str, bool | None]]:
+        """What an answer was held to, each by name: whether it does it; None: that is not known."""
+        return ()
 
     def quality(self, query: str, answer: str) -> float | None:
         """The true quality of an answer, on the scale of R_Q, where it is known."""

@@ -71,6 +71,8 @@ def _query_lines(query: PlayedQuery, width: int) -> list[str]:
     if not query.legal:
         reason = query.query_finish_reason
         facts.append("not legal" if reason == "stop" else f"not played: {reason}")
+    if query.right_answer is not None:
+        facts.append(f"right answer {visible(query.right_answer)}")
     if query.same_step > 1:
         facts.append(f"{query.same_step} times in this step")
     if query.first_step is not None and query.first_step < query.step:
@@ -83,6 +85,8 @@ def _answer_lines(answer: PlayedAnswer, width: int) -> list[str]:
     cut = "" if answer.answer_finish_reason == "stop" else "  cut at the limit"
     facts = f"R {answer.reward:.3f}  R_Q {_number(answer.quality, 2)}"
     facts += f"  advantage {answer.solver_advantage:+.3f}  {answer.answer_tokens} tokens{cut}"
+    facts += f"  × {answer.times}" * (answer.times > 1)
+    facts += f"  {answer.checks}" * bool(answer.checks)
     text = folded(visible(answer.answer, 4_000) or "(empty)", width, "  > ")
     return [*text, f"    {facts}"]
 

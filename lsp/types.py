@@ -60,6 +60,11 @@ class Completion:
     text: str
     finish_reason: Literal["stop", "length"]
 
+    @property
+    def marked(self) -> str:
+        """Its text for a reader; a cut one is marked by its missing end."""
+        return self.text if self.finish_reason == "stop" else self.text + "…"
+
 
 @dataclass(frozen=True)
 class Query:

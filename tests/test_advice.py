@@ -134,6 +134,7 @@ def test_processes_are_started_as_the_message_says_and_go_on_as_they_were(place)
 # Several values, evaluations, comparisons.
 
 
+@pytest.mark.slow
 @pytest.mark.advice("lsp/settings/compose.py:_checked")
 def test_several_values_are_a_multirun(place):
     said = refused(*SHAPE, "dry_run=true", "seed=0,1", f"run_dir={place}", kind=ConfigError)

@@ -196,6 +196,7 @@ def test_a_full_disk_is_one_clear_message_and_loses_nothing(tmp_path):
     assert start([f"resume={folder}"])["status"] == "finished"
 
 
+@pytest.mark.slow
 def test_a_failing_job_of_a_multirun_does_not_stop_the_others(tmp_path):
     result = run_py("-m", "seed=0,-1,1", "num_steps=1", "eval=none", "tracker=none",
                     f"runs_root={tmp_path}")  # fmt: skip
@@ -235,6 +236,7 @@ def test_the_slurm_launcher_composes():
     assert "signal_delay_s: 120" in shown.stdout
 
 
+@pytest.mark.slow
 def test_a_job_that_submitit_asks_to_stop_gets_another_turn(tmp_path):
     """Its local executor, which differs from Slurm's by the queue alone, runs a job and starts it
     again where it asks for that, as the queue does."""

@@ -123,6 +123,7 @@ def test_planted_secrets_are_in_no_file_no_output_and_nothing_that_was_sent(
         assert [place for place, content in places.items() if secret.encode() in content] == []
 
 
+@pytest.mark.slow
 def test_a_diff_without_secrets_is_sent(small, tmp_path, wandb_stub, code):
     folder = tmp_path / "run"
     result = run_py(

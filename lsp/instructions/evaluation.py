@@ -3,18 +3,25 @@ answers follow comes out, beside the base's on the same held-out prompts."""
 
 from __future__ import annotations
 
+import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-from lsp.contracts import BuildContext, Evaluator, EvaluatorSettings
+from lsp.contracts import BuildContext, Evaluator, EvaluatorSettings, Example
+from lsp.errors import RunError
+from lsp.instructions.checkers import follows
+from lsp.instructions.prompts import Prompt, read_prompts, unchecked
 from lsp.instructions.rules import HELD_OUT, RULES, TRAIN, kinds, parse
+from lsp.instructions.scores import ifeval_number
 from lsp.instructions.tasks import prompts
 from lsp.instructions.verifier import package_problems, verdicts
 from lsp.instructions.world import short
 from lsp.queries.diversity import repetition
 from lsp.settings.schema import setting, settings
+from lsp.tools.rows import read_rows, unreadable
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -32,11 +39,17 @@ class InstructionsEvaluation(EvaluatorSettings):
     challenger_samples: int = setting(
         "queries drawn to measure what the Challenger writes", ge=1, le=1_000_000
     )
+    ifeval: str | None = setting(
+        "a file of IFEval's prompts, whose number the summary then has too; null: none",
+        default=None,
+    )
+    ifeval_tokens: int = setting("of an answer to one of them", ge=1, le=2**20, default=256)
     name = "instructions"
     labels: ClassVar[Mapping[str, str]] = {
         "held_out_reward": "rules followed, held-out prompts",
         "followed_all": "prompts with all rules followed",
         "held_out_kinds_reward": "rules followed, kinds never trained on",
+        "ifeval": "IFEval, mean of prompt and instruction level",
         "likelihood": "log p(answer) a token, by the base",
         "repetition": "repeated word triples of an answer",
         "answer_words": "words of an answer",
@@ -48,6 +61,8 @@ class InstructionsEvaluation(EvaluatorSettings):
     def problems(self, config: Config) -> Sequence[tuple[str, str]]:
         if config.world.name != "instructions":
             return [("this evaluation is of the instructions world", "choose eval=none")]
+        if self.ifeval is not None and (reason := unreadable(Path(self.ifeval))):
+            return [(reason, "give eval.ifeval=<a file of its prompts>, or null")]
         return package_problems()
 
     def build(self, context: BuildContext) -> InstructionsEvaluator:
@@ -74,6 +89,13 @@ class InstructionsEvaluator(Evaluator):
     def __init__(self, settings: InstructionsEvaluation, players: Players, base: PreTrainedModel):
         self.settings, self.players, self.base = settings, players, base
         self._base_answers = cache(lambda split: self.answers(base, split))
+        self._base_ifeval = cache(lambda: self.ifeval(base))
+        self._last: Answers | None = None
+        self._ifeval: list[Prompt] = []
+        if settings.ifeval is not None:
+            self._ifeval = read_prompts(read_rows(Path(settings.ifeval)))
+            if problems := unchecked(self._ifeval):
+                raise RunError(f"{settings.ifeval}: {next(iter(problems.values()))}")
 
     def metrics(self, model: PreTrainedModel, split: str) -> dict[str, float]:
         from lsp.model.language_model import same_weights
@@ -97,11 +119,21 @@ class InstructionsEvaluator(Evaluator):
             **self.challenger(model),
         }
         if split == "test":
+            self._last = own
             new = "held_out_kinds"
             other = self._base_answers(new) if known else self.answers(model, new)
             values["held_out_kinds_reward"] = mean(other.shares)
             values |= by_kind(other, kinds(HELD_OUT))
+            if self._ifeval:
+                values["ifeval"] = self._base_ifeval() if known else self.ifeval(model)
         return values
+
+    def examples(self) -> list[Example]:
+        if self._last is None:
+            return []
+        base, last = self._base_answers("test").texts, self._last.texts
+        chosen = random.Random("examples").sample(list(enumerate(self._last.prompts)), 3)
+        return [Example(prompt, None, base[i], last[i]) for i, prompt in chosen]
 
     def answers(self, model: PreTrainedModel, split: str) -> Answers:
         """To the prompts of ``dev``, ``test`` or ``held_out_kinds``, by the likeliest tokens."""
@@ -122,6 +154,20 @@ class InstructionsEvaluator(Evaluator):
             totals = completion_logprobs(self.base, encoded, ids, most)
         likelihood = [total / len(row) for total, row in zip(totals, ids, strict=True)]
         return Answers(texts, said, followed, likelihood)
+
+    def ifeval(self, model: PreTrainedModel) -> float:
+        """IFEval's number, in percent, by the likeliest answers."""
+        players, limit = self.players, self.settings.ifeval_tokens
+        texts = [prompt.text for prompt in self._ifeval]
+        encoded = players.chat.encode([players.prompts.solver_messages(text) for text in texts])
+        written = players.greedy(model, encoded, limit)
+        said = [players.chat.answer_of(completion.text) for completion in written]
+        return ifeval_number(
+            [
+                [follows(constraint, prompt.text, answer) for constraint in prompt.constraints]
+                for prompt, answer in zip(self._ifeval, said, strict=True)
+            ]
+        )
 
     def challenger(self, model: PreTrainedModel) -> dict[str, float]:
         """What the model asks when it plays Challenger: shares of ``challenger_samples``."""

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from lsp.contracts import QueryKinds, World
 from lsp.instructions.rules import MOST, RULES, kinds, parse
+from lsp.instructions.verifier import package_problems, verdicts
 from lsp.paper.known_pairs import KNOWN_PAIRS
 from lsp.paper.world import frequent_openings
 from lsp.settings.schema import settings
@@ -23,6 +24,13 @@ class InstructionsWorld(World):
 
     def is_legal(self, query: str) -> bool:
         return parse(query) is not None
+
+    def checks(self, query: str, answer: str) -> Sequence[tuple[str, bool | None]]:
+        """Each rule; none where the checkers are not installed."""
+        if (instruction := parse(query)) is None or package_problems():
+            return ()
+        names = [short(constraint.kind) for constraint in instruction.constraints]
+        return list(zip(names, verdicts(instruction, query, answer), strict=True))
 
     def known_pairs(self) -> Sequence[tuple[str, str]]:
         return KNOWN_PAIRS

@@ -1,9 +1,9 @@
 """Evaluation on the way and at the end: an evaluator and models go in, metrics by path come out."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from lsp.contracts import BuildContext, Evaluator, build_part
+from lsp.contracts import BuildContext, Evaluator, Example, build_part
 from lsp.learner import Learner
 from lsp.model.out_of_memory import memory_guard
 from lsp.model.processes import ALONE, Command
@@ -51,6 +51,10 @@ class Evaluation:
                 for name, model in models.items()
                 for key, value in self.evaluator.metrics(model, "test").items()
             }
+
+    def examples(self) -> Sequence[Example]:
+        """Answers of the base and of the policy, once ``at_the_end`` has measured them."""
+        return self.evaluator.examples() if self.evaluator else ()
 
     @contextmanager
     def _whole_policy(self, step: int) -> Iterator[None]:

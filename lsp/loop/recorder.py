@@ -11,6 +11,7 @@ from typing import Any
 from lsp.algorithm import Recorder
 from lsp.contracts import Rows, Tracker
 from lsp.errors import Interrupted, RunError
+from lsp.files import write_json
 from lsp.learner import Learner
 from lsp.loop import finish
 from lsp.loop.checks import not_the_reference, unknown_objective
@@ -27,8 +28,8 @@ from lsp.run.commands import go_on_command, start_again_command
 from lsp.run.conditions import conditions, differing
 from lsp.run.folder import read_run, update_run
 from lsp.run.spec import RunSpec
-from lsp.tracking.local import LocalTracker
-from lsp.tracking.reader import read_metrics, trace_steps
+from lsp.tracking.local import LocalTracker, utf8
+from lsp.tracking.reader import EXAMPLES, read_metrics, trace_steps
 from lsp.tracking.trackers import Trackers
 from lsp.types import Play, Query
 
@@ -307,6 +308,11 @@ class RunRecorder(Recorder):
             self.progress.note("evaluating on the test split")
             self.progress.phase("evaluation")
             summary |= self.evaluation.at_the_end()
+            examples = [
+                {name: utf8(text) for name, text in example._asdict().items()}
+                for example in self.evaluation.examples()
+            ]
+            write_json(self.folder / EXAMPLES, examples)
         self.processes.broadcast(Command.CONTINUE)
         summary |= {f"last/{key}": value for key, value in sorted(self._last_metrics.items())}
         if best := self.best:

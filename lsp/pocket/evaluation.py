@@ -9,12 +9,13 @@ do not drown the few short ones.
 from __future__ import annotations
 
 import difflib
+import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, ClassVar
 
-from lsp.contracts import BuildContext, Evaluator, EvaluatorSettings
+from lsp.contracts import BuildContext, Evaluator, EvaluatorSettings, Example
 from lsp.pocket.language import FAMILIES, LENGTHS, Task, evaluation_queries, parse
 from lsp.settings.schema import setting, settings
 
@@ -101,6 +102,7 @@ class Skill:
     tasks: list[Task]
     probability: list[float]
     greedy_right: list[bool]
+    greedy: list[str]
 
     def accuracy(self, family: str | None = None, length: int | None = None) -> float:
         return self._cell_mean(self.probability, family, length)
@@ -126,6 +128,7 @@ class PocketEvaluator(Evaluator):
         per_cell = {"dev": settings.dev_per_cell, "test": settings.test_per_cell}
         self._tasks = {split: evaluation_queries(split, n) for split, n in per_cell.items()}
         self._base_skill: dict[str, Skill] = {}
+        self._last: Skill | None = None
         self._exact = self._exact_play() if settings.exact else None
 
     def _exact_play(self) -> ExactPlay | None:
@@ -150,6 +153,8 @@ class PocketEvaluator(Evaluator):
         base = self._base_skill[split]
         known = same_weights(model, self.base)  # as a run's first policy has
         skill = base if known else measure_skill(model, self.players, tasks)
+        if split == "test":
+            self._last = skill
         wins, losses = win_loss(skill, base)
         ties = len(tasks) - wins - losses
         return {
@@ -176,6 +181,15 @@ class PocketEvaluator(Evaluator):
             return {}
         predicted = self._exact.game.predicted()
         return {f"predicted/{key}": predicted[key] for key in PREDICTED}
+
+    def examples(self) -> list[Example]:
+        if self._last is None:
+            return []
+        base, last = self._base_skill["test"].greedy, self._last.greedy
+        return [
+            Example(task.query, task.right_answer, base[i], last[i])
+            for i, task in random.Random("examples").sample(list(enumerate(self._last.tasks)), 3)
+        ]
 
     def challenger(self, model: PreTrainedModel) -> dict[str, float]:
         """What the model asks when it plays Challenger: shares of ``challenger_samples``."""
@@ -205,7 +219,8 @@ def measure_skill(model: PreTrainedModel, players: Players, tasks: Sequence[Task
         completion.text == answer and completion.finish_reason == "stop"
         for completion, answer in zip(written, answers, strict=True)
     ]
-    return Skill(list(tasks), probability, right)
+    said = [completion.marked for completion in written]
+    return Skill(list(tasks), probability, right, said)
 
 
 def win_loss(skill: Skill, base: Skill) -> tuple[int, int]:

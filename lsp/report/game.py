@@ -23,7 +23,7 @@ BYTES_OF_NUMBERS = 60  # of a query or an answer, beside its text
 
 
 @dataclass(frozen=True)
-class PlayedAnswer:
+class AnswerColumns:
     """Each field is a column of the trace."""
 
     answer: str
@@ -32,6 +32,15 @@ class PlayedAnswer:
     solver_advantage: float
     answer_tokens: int
     answer_finish_reason: str
+
+
+@dataclass(frozen=True)
+class PlayedAnswer(AnswerColumns):
+    """One answer, and how often the query got it. ``checks``: what its world held it to, in words,
+    with ticks and crosses."""
+
+    checks: str = ""
+    times: int = 1
 
 
 @dataclass(frozen=True)
@@ -63,13 +72,14 @@ class PlayedQuery(QueryColumns):
     answers: list[PlayedAnswer] = field(repr=False)
     same_step: int = 1
     first_step: int | None = None
+    right_answer: str | None = None
 
     @property
     def texts(self) -> list[str]:
         return [self.query, *(answer.answer for answer in self.answers)]
 
 
-COLUMNS = {kind: [f.name for f in fields(kind)] for kind in (QueryColumns, PlayedAnswer)}
+COLUMNS = {kind: [f.name for f in fields(kind)] for kind in (QueryColumns, AnswerColumns)}
 """What is read of a trace."""
 
 
@@ -145,9 +155,16 @@ def read_plays(run: Path, step: int, world: World, uses: Uses | None = None) -> 
     queries = []
     for group in groups:
         head, text = group[0], group[0]["query"]
-        answers = [PlayedAnswer(*(row[name] for name in COLUMNS[PlayedAnswer])) for row in group]
-        answers = [answer for answer in answers if answer.answer is not None]
-        scores = [answer.quality for answer in answers if answer.quality is not None]
+        counts = Counter(
+            AnswerColumns(*(row[name] for name in COLUMNS[AnswerColumns]))
+            for row in group
+            if row["answer"] is not None
+        )
+        answers = [
+            PlayedAnswer(**vars(one), checks=ticks(world, text, one.answer), times=times_given)
+            for one, times_given in counts.items()
+        ]
+        scores = [row["quality"] for row in group if row["quality"] is not None]
         queries.append(
             PlayedQuery(
                 *(head[name] for name in COLUMNS[QueryColumns]),
@@ -156,9 +173,16 @@ def read_plays(run: Path, step: int, world: World, uses: Uses | None = None) -> 
                 answers=sorted(answers, key=lambda answer: -answer.solver_advantage),
                 same_step=times[text],
                 first_step=uses[text][1] if uses else None,
+                right_answer=world.right_answer(text),
             )
         )
     return sorted(queries, key=lambda query: -query.rank)
+
+
+def ticks(world: World, query: str, answer: str) -> str:
+    """What a world holds an answer to, in words: ``✓ no comma  ✗ title``."""
+    marks = {True: "✓", False: "✗", None: "?"}
+    return "  ".join(f"{marks[yes]} {name}" for name, yes in world.checks(query, answer))
 
 
 def sample(run: Path, index: Index, world: World, budget: int) -> tuple[Plays, bool]:

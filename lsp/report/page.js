@@ -1,6 +1,6 @@
 "use strict";
 // A query: step, id, text, finish, tokens, V, reward, advantage, legal, V_Q, answers, times in the step,
-// first step. An answer: text, R, R_Q, advantage, tokens, finish.
+// first step, right answer. An answer: text, R, R_Q, advantage, tokens, finish, checks, times.
 // Plays of one step as cards. Model text goes in as text nodes alone.
 const data = JSON.parse(document.getElementById("data").textContent);
 const byId = (id) => document.getElementById(id);
@@ -50,6 +50,8 @@ function answerOf(a) {
   addBar(bars, "R_Q", a[2], "quality");
   addBar(bars, "advantage", a[3], "solver");
   const facts = element("div", "facts");
+  if (data.texts[a[6]]) facts.append(element("span", "checks", data.texts[a[6]]));
+  if (a[7] > 1) facts.append(element("span", "mark", "× " + a[7]));
   facts.append(element("span", "", a[4] + " tokens"));
   facts.append(element("span", a[5] === "stop" ? "" : "mark bad", a[5] === "stop" ? "ended" : "cut at the limit"));
   row.append(text, bars, facts);
@@ -73,6 +75,7 @@ function cardOf(q, step) {
   if (q[4] !== null) facts.append(element("span", "", q[4] + " tokens"));
   facts.append(q[8] ? element("span", "mark", "legal") : element("span", "mark bad", q[3] === "stop" ? "not legal" : "not played: " + q[3]));
   if (q[11] > 1) facts.append(element("span", "mark", "× " + q[11] + " in this step"));
+  if (q[13] !== null) facts.append(element("span", "", "right answer: " + data.texts[q[13]]));
   if (q[12] < step) facts.append(element("span", "mark", "asked before, in step " + q[12]));
   summary.append(facts);
   card.append(summary);

@@ -64,6 +64,7 @@ def render(records: Sequence[Record]) -> str:
         written=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         runs=records,
         facts=facts,
+        game=game,
         seeds={name: len(members) for name, members in groups.items()},
         charts=charts.curve_charts(groups),
         rivers=rivers,
@@ -84,7 +85,8 @@ def _game(record: Record, index: game.Index, budget: int, texts: dict[str, int])
     steps, rows = len(index.queries), index.rows
     note = f"All {rows:,} rows of {steps:,} steps."
     if not whole:
-        shown = sum(len(query.answers) for queries in plays.values() for query in queries)
+        answers = (a for queries in plays.values() for query in queries for a in query.answers)
+        shown = sum(answer.times for answer in answers)
         note = (
             f"A sample: {shown:,} answers of {len(plays)} of {steps:,} steps"
             f" ({rows:,} rows in all), the best, worst and most repeated queries always in; python"
@@ -98,7 +100,7 @@ def _packed(item: game.PlayedQuery | game.PlayedAnswer, texts: dict[str, int]) -
     """Fields as page.js reads them, in their order, each text by its number."""
     values: list[Any] = []
     for name, value in vars(item).items():
-        if name in ("query", "answer"):
+        if name in ("query", "answer", "checks", "right_answer") and value is not None:
             value = texts.setdefault(value, len(texts))
         elif name == "answers":
             value = [_packed(answer, texts) for answer in value]

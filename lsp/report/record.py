@@ -8,7 +8,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Any
 
-from lsp.contracts import World
+from lsp.contracts import Example, World
 from lsp.errors import ConfigError, RunError
 from lsp.paper.world import PaperWorld
 from lsp.pocket.evaluation import PocketEvaluation
@@ -23,6 +23,7 @@ from lsp.tracking.reader import (
     DamagedFile,
     metrics_lines,
     read_alerts,
+    read_examples,
     read_summary,
     shard,
     shard_columns,
@@ -57,7 +58,8 @@ class Record:
     """One run. ``settings``: dotted key -> value. ``warnings``: where ``world`` is not the run's
     own; what of its record is damaged or lost. ``metrics``: one dict a step. ``summary`` is empty
     until the run is finished. ``alerts``: (step, text). ``evaluation``: its name, ``labels``: key
-    -> words of its numbers. ``derived``: key -> points of series that are no metrics."""
+    -> words of its numbers. ``examples``: held-out prompts, as base and trained model answer them.
+    ``derived: key -> points of series that are no metrics."""
 
     folder: Path
     run: dict[str, Any]
@@ -70,6 +72,7 @@ class Record:
     steps: list[int]
     evaluation: str
     labels: Labels
+    examples: list[Example] = field(default_factory=list)
     derived: Mapping[str, list[tuple[int, float]]] = field(default_factory=dict)
 
     @property
@@ -131,7 +134,9 @@ def read_record(
         strange = set(found.strange_files)
         steps = [s for s in trace_steps(folder) if s > last or shard(folder, s) not in strange]
         # A finished run that went on and was killed has the summary of its shorter self.
-        summary = read_summary(folder) if run["status"] == "finished" else {}
+        finished = run["status"] == "finished"
+        summary = read_summary(folder) if finished else {}
+        examples = read_examples(folder) if finished else []
         alerts = [(alarm["step"], alarm["text"]) for alarm in read_alerts(folder)]
         if steps:
             columns = shard_columns(folder, steps[0])
@@ -151,7 +156,9 @@ def read_record(
         )
     world, of_world = (world, "") if world else world_of(tree.get("world"), trusted)
     warnings = tuple(filter(None, (of_world, *_damage(found))))
-    return Record(folder, run, saved, world, warnings, metrics, summary, alerts, steps, *evaluation)
+    return Record(
+        folder, run, saved, world, warnings, metrics, summary, alerts, steps, *evaluation, examples
+    )
 
 
 def _damage(found: Scan) -> list[str]:

@@ -26,7 +26,7 @@ class LocalTracker(Tracker):
 
     def log(self, step: int, metrics: dict[str, float], rows: Rows) -> None:
         if rows:
-            columns = {name: [_utf8(row[name]) for row in rows] for name in SCHEMA.names}
+            columns = {name: [utf8(row[name]) for row in rows] for name in SCHEMA.names}
             with replacing(shard(self.folder, step)) as temporary:
                 pq.write_table(pa.table(columns, schema=SCHEMA), temporary, compression="zstd")
         line = json.dumps({"step": step, **finite(metrics)}) + "\n"
@@ -52,7 +52,7 @@ class LocalTracker(Tracker):
             write_json(self.folder / SUMMARY, summary, durable=True)
 
 
-def _utf8(value: Any) -> Any:
+def utf8(value: Any) -> Any:
     """A lone surrogate has no UTF-8 form: it is written as its backslash escape."""
     if isinstance(value, str):
         return value.encode("utf-8", "backslashreplace").decode("utf-8")

@@ -16,12 +16,14 @@ import yaml
 from pydantic import ConfigDict, Field, FiniteFloat, NonNegativeInt, TypeAdapter, ValidationError
 from typing_extensions import NotRequired, TypedDict  # noqa: UP035 (3.11's own cannot be checked)
 
+from lsp.contracts import Example
 from lsp.errors import RunError
 from lsp.files import read_bytes
 from lsp.tools.text import visible
 from lsp.tracking.rows import SCHEMA
 
 RUN_FILE, METRICS, ALERTS, SUMMARY = "run.json", "metrics.jsonl", "alerts.jsonl", "summary.json"
+EXAMPLES = "examples.json"
 MANIFEST = "trace/manifest.json"
 SETTINGS_BYTES, JSON_BYTES, LINES_BYTES, SHARD_BYTES = 2**20, 2**26, 2**32, 2**32
 """Of the largest config.yaml, JSON, metrics.jsonl and shard that are read."""
@@ -149,12 +151,22 @@ class CheckpointEntries(TypedDict):
     files: dict[Annotated[str, Field(pattern=r"^(?!/)(?!.*\.\.)[^\x00]{1,512}$")], Hash]
 
 
+class ExampleEntries(TypedDict):
+    """examples.json has some (lsp.contracts.Example)."""
+
+    prompt: Text
+    right_answer: Text | None
+    base: Text
+    trained: Text
+
+
 T = TypeVar("T")
 _RUN = TypeAdapter(RunEntries)
 _METRICS = TypeAdapter(MetricsEntries)
 _ALERT = TypeAdapter(AlertEntries)
 _SUMMARY = TypeAdapter(dict[str, bool | int | FiniteFloat | Text | None], config=_STRICT)
 _MANIFEST = TypeAdapter(ManifestEntries)
+_EXAMPLES = TypeAdapter(list[ExampleEntries])
 _CHECKPOINT = TypeAdapter(CheckpointEntries)
 
 
@@ -182,6 +194,13 @@ def read_run_file(run: Path) -> dict[str, Any]:
 
 def read_summary(run: Path) -> dict[str, Any]:
     return read_json(run / SUMMARY, _SUMMARY)
+
+
+def read_examples(run: Path) -> list[Example]:
+    """None of a run that has not ended, or was written by an earlier version."""
+    path = run / EXAMPLES
+    entries = read_json(path, _EXAMPLES) if path.exists() else []
+    return [Example(**each) for each in entries]
 
 
 def read_manifest(run: Path) -> ManifestEntries:

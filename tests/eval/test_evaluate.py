@@ -219,6 +219,7 @@ def test_the_command_reports_as_plain_text(data):
     assert ended.value.code == text
 
 
+@pytest.mark.slow
 def test_an_evaluation_is_linked_to_the_model_in_wandb(small, command, tmp_path, wandb_stub):
     """Base -> run -> evaluation, by the real client against a server on loopback."""
     run, root = tmp_path / "runs" / "tracked", Path(__file__).parents[2]
@@ -258,6 +259,7 @@ def test_an_evaluation_is_linked_to_the_model_in_wandb(small, command, tmp_path,
     assert json.loads((again / "results.json").read_text())["win_rate"] == results["win_rate"]
 
 
+@pytest.mark.slow
 def test_killed_three_times_no_committed_verdict_is_asked_again(data, tmp_path, judge_server):
     """kill -9 while calls are in flight: at most ``concurrency`` a kill are paid twice, counted."""
     concurrency, root = 4, Path(__file__).parents[2]

@@ -40,6 +40,7 @@ def test_importing_is_light_and_without_a_tracker_nothing_of_wandb_is_imported(t
 
 def test_a_run_is_made_and_its_folder_found(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("lsp.run.folder.IS_CHECKOUT", False)  # which may have runs too
     run = lsp.train(SHORT)
     assert run.folder.parent.name == "outputs" and run.id == run.folder.name
     assert run.summary["steps"] == 2 and run.settings["num_queries"] == 4

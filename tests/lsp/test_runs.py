@@ -15,6 +15,7 @@ from lsp.tools.places import ROOT
 def outputs(small_run, interrupted_run, tmp_path, monkeypatch):
     """Where a user stands: ``outputs/`` with a finished and an interrupted run."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("lsp.run.folder.IS_CHECKOUT", False)  # which may have runs too
     for name, (folder, _), started in (
         ("lsp-s0-a", small_run, 2e9),
         ("grpo-s0-b", interrupted_run, 3e9),

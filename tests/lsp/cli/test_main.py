@@ -32,6 +32,7 @@ UNKNOWN_RUN = {
 def here(tmp_path, monkeypatch):
     """An empty folder to stand in, no key, no server, and nobody who could be asked for words."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("lsp.run.folder.IS_CHECKOUT", False)  # whose runs are nobody's here
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     monkeypatch.setattr("lsp.doctor.silent_server", lambda: "not asked in a test")
     monkeypatch.setattr("lsp.doctor.unreachable", lambda url: "not asked in a test")

@@ -1,5 +1,7 @@
 """The evaluation of the instructions world: by hand, and by a model that cannot do it."""
 
+import json
+
 import pytest
 
 from lsp.errors import ConfigError
@@ -50,6 +52,32 @@ def test_it_measures_a_model_and_the_base_once(players, monkeypatch):
     assert values["likelihood"] < 0 == values["repetition"]
     assert values["legal_query_frac"] == 0  # it asks in the pocket world's language
     assert evaluator.metrics(players.policy, "test") == values and len(asked) == 2
+    monkeypatch.setattr("random.Random.sample", lambda of, items, count: items)
+    examples = evaluator.examples()
+    assert [example.prompt for example in examples] == PROMPTS
+    assert all(example.base == example.trained for example in examples)
+
+
+def test_ifevals_number_stands_in_the_summary_where_its_prompts_are_given(
+    players, tmp_path, monkeypatch
+):
+    """The pocket base writes a letter or two: no comma, fewer than 10 words, and no title."""
+    path = tmp_path / "prompts.jsonl"
+    rows = [
+        ("greet", ["punctuation:no_comma"], [{}]),
+        ("greet me", ["detectable_format:title", "punctuation:no_comma"], [{}, {}]),
+    ]
+    columns = ("prompt", "instruction_id_list", "kwargs")
+    path.write_text("\n".join(json.dumps(dict(zip(columns, row, strict=True))) for row in rows))
+    monkeypatch.setattr("lsp.instructions.evaluation.prompts", lambda split: PROMPTS[:1])
+    settings = InstructionsEvaluation(
+        every=0, challenger_samples=1, ifeval=str(path), ifeval_tokens=8
+    )
+    evaluator = InstructionsEvaluator(settings, players, players.reference)
+    # one of two prompts, two of three rules
+    assert evaluator.metrics(players.policy, "test")["ifeval"] == pytest.approx((50 + 200 / 3) / 2)
+    with pytest.raises(ConfigError, match="nowhere.jsonl.*Give eval.ifeval=<a file"):
+        compose(["world=instructions", "eval.ifeval=nowhere.jsonl"])
 
 
 def test_it_is_of_its_own_world():

@@ -46,7 +46,9 @@ def alpaca(tmp_path):
 
 
 def test_data_are_short_instructions_with_a_rule_of_a_train_kind(alpaca):
-    config = compose(["world=instructions", "method=grpo", f"data.path={alpaca}"])
+    config = compose(
+        ["world=instructions", "model=smollm2_135m", "method=grpo", f"data.path={alpaca}"]
+    )
     assert isinstance(config.data, RuledInstructions)
     queries = config.data.build(BuildContext(config))
     read = [parse(query) for query in queries]
@@ -56,6 +58,12 @@ def test_data_are_short_instructions_with_a_rule_of_a_train_kind(alpaca):
 
 
 def test_data_without_a_short_instruction_are_refused(alpaca):
-    more = ["world=instructions", "method=grpo", f"data.path={alpaca}", "data.max_words=1"]
+    more = [
+        "world=instructions",
+        "model=smollm2_135m",
+        "method=grpo",
+        f"data.path={alpaca}",
+        "data.max_words=1",
+    ]
     with pytest.raises(RunError, match="holds no instruction of one line and at most 1 words"):
         compose(more).data.build(BuildContext(None))

@@ -46,4 +46,4 @@ def test_it_is_of_its_own_world_and_needs_the_extra(monkeypatch):
         compose(["reward=instructions"])
     monkeypatch.setattr(verifier, "PACKAGE", "no_such_package")
     with pytest.raises(ConfigError, match=r"not installed.*pip install '.\[instructions\]'"):
-        compose(["world=instructions"])
+        compose(["world=instructions", "model=smollm2_135m"])

@@ -148,6 +148,7 @@ def test_a_resume_that_cannot_load_is_recorded(interrupted_run, tmp_path, refuse
 FIRST = [*SHORT, "method=lsp", "init=grpo", "resume=auto", "checkpoint.every=1"]
 
 
+@pytest.mark.slow
 def test_the_earlier_run_is_gone_on_with_however_often_it_is_stopped(tmp_path, monkeypatch):
     shown, stopped = Progress.step, []
 

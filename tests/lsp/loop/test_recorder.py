@@ -38,6 +38,7 @@ def test_an_objective_that_the_reward_does_not_tell_ends_the_run_at_its_first_st
     assert json.loads((folder / "run.json").read_text())["status"] == "failed"
 
 
+@pytest.mark.slow
 def test_alarms_fire_on_lsp_zero_and_are_silent_on_lsp(tmp_path):
     """Real runs of the pocket world; LSP-Zero's Challenger leaves the language within 45 steps.
     ``on_collapse=stop`` ends the run with everything saved."""

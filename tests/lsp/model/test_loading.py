@@ -296,6 +296,7 @@ print(json.dumps(messages))
 """
 
 
+@pytest.mark.slow
 def test_what_the_hub_answers_is_told_with_the_way_out(hub_stub, llama_folder, tmp_path):
     """The Hub's own answers, from a server on loopback; a file-size limit stands in for the full
     disk."""

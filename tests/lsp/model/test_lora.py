@@ -87,6 +87,7 @@ def test_the_engine_agrees_with_the_trainer_and_kl_starts_at_zero(small, train_i
     assert all(line["rollout/logprob_mismatch"] < 1e-4 for line in lines)
 
 
+@pytest.mark.slow
 def test_a_resumed_run_repeats_and_its_checkpoint_is_a_plain_model(small, tmp_path):
     shape = [*small, *LORA, "tracker=none", "optim.lr=0.01", "checkpoint.every=2",
              "checkpoint.keep=9"]  # fmt: skip

@@ -140,6 +140,7 @@ def test_a_killed_run_of_two_goes_on_as_the_run_of_one(small, tmp_path, parallel
     assert rows_of(whole) == rows_of(cut) and compared(whole, cut) < 1e-5
 
 
+@pytest.mark.slow
 def test_accelerate_launch_starts_the_same_run(small, tmp_path):
     """Its ``--cpu`` starts one process whatever number is asked for; ``--multi_gpu`` starts them
     all, on CPUs too."""
@@ -221,6 +222,7 @@ def reward(queries, answers):
 """
 
 
+@pytest.mark.slow
 def test_a_process_that_dies_ends_the_job_with_its_error(small, tmp_path):
     (tmp_path / "luckless.py").write_text(DIES)
     more = ("reward=callable", "reward.path=luckless.reward")
@@ -290,6 +292,7 @@ runpy.run_path("run.py", run_name="__main__")
 """
 
 
+@pytest.mark.slow
 def test_a_signal_while_the_others_are_told_to_go_on_waits_for_the_next_step(small, tmp_path):
     (tmp_path / "race.py").write_text(RACE)
     run = tmp_path / "run"
@@ -298,6 +301,7 @@ def test_a_signal_while_the_others_are_told_to_go_on_waits_for_the_next_step(sma
     assert f"go on with: torchrun --nproc_per_node 2 run.py resume={run}" in err
 
 
+@pytest.mark.slow
 def test_errors_that_all_processes_meet_are_reported_once(small, tmp_path):
     for mistake in (["num_qeries=3"], ["-m", "seed=0,1"], ["objective=reward/foo"]):
         err = error_of(torchrun(2, "run.py", *overrides(small, tmp_path / "run"), *mistake))
@@ -317,6 +321,7 @@ runpy.run_path("run.py", run_name="__main__")
 """
 
 
+@pytest.mark.slow
 def test_more_processes_than_gpus_is_one_message(small, tmp_path):
     (tmp_path / "gpu.py").write_text(ONE_GPU)
     settings = ("hardware=auto", "runtime.device=cuda")

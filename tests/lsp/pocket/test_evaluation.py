@@ -79,6 +79,7 @@ def test_averages_weigh_each_family_and_length_alike():
         [Task("copy", "a"), Task("copy", "b"), Task("copy", "ab"), Task("sort", "ba")],
         [1.0, 0.0, 0.25, 0.75],
         [True, False, True, True],
+        ["a", "", "ab", "ab"],
     )
     assert skill.accuracy() == pytest.approx((0.5 + 0.25 + 0.75) / 3)
     assert skill.accuracy(length=2) == 0.5
@@ -88,8 +89,8 @@ def test_averages_weigh_each_family_and_length_alike():
 
 def test_wins_and_losses_are_where_only_one_is_right():
     tasks = [Task("copy", "a")] * 4
-    model = Skill(tasks, [0.0] * 4, [True, True, False, False])
-    base = Skill(tasks, [0.0] * 4, [True, False, True, False])
+    model = Skill(tasks, [0.0] * 4, [True, True, False, False], [""] * 4)
+    base = Skill(tasks, [0.0] * 4, [True, False, True, False], [""] * 4)
     assert win_loss(model, base) == (1, 1)
 
 

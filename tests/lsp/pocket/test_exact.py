@@ -164,6 +164,7 @@ def test_the_shipped_table_bears_the_shipped_bases_name(players, quick, tmp_path
     assert quick["answered"] == 0 and not (tmp_path / "tables").exists(), REMAKE
 
 
+@pytest.mark.slow
 def test_a_table_is_kept_and_read_again_and_not_for_another_model(
     players, quick, monkeypatch, tmp_path
 ):

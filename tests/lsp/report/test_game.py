@@ -31,10 +31,12 @@ def test_a_step_is_read_by_the_names_of_its_columns(run):
         assert query.query_tokens == own[0]["query_tokens"] and query.legal
         assert query.query_quality == pytest.approx(sum(r["quality"] for r in own) / 3)
         by_advantage = sorted(own, key=lambda row: -row["solver_advantage"])
-        assert [a.answer for a in query.answers] == [row["answer"] for row in by_advantage]
-        assert [a.answer_tokens for a in query.answers] == [
-            r["answer_tokens"] for r in by_advantage
-        ]
+        assert [a.answer for a in query.answers] == list(
+            dict.fromkeys(row["answer"] for row in by_advantage)
+        )
+        texts = [row["answer"] for row in own]
+        assert [a.times for a in query.answers] == [texts.count(a.answer) for a in query.answers]
+        assert query.right_answer == PocketWorld().right_answer(query.query)
 
 
 def test_the_world_says_what_is_legal_and_how_good_an_answer_is(run, add_step):
@@ -51,6 +53,15 @@ def test_the_world_says_what_is_legal_and_how_good_an_answer_is(run, add_step):
     step, quality = true_quality(run, world)[-1]
     assert step == 4 and quality == pytest.approx(sum(rubric) / 3)
     assert true_quality(run, WORLD) == []
+
+
+def test_equal_answers_are_folded(run, add_step):
+    rows = [dict(query_id="q0", query="copy ab", answer=text) for text in ("ab", "b", "ab", "ab")]
+    add_step(run, 4, [*rows, dict(query_id="q0", query="copy ab", answer="ab", reward=0.25)])
+    (query,) = read_plays(run, 4, PocketWorld())
+    assert [(a.answer, a.reward, a.times) for a in query.answers] == [
+        ("ab", 0.5, 3), ("b", 0.5, 1), ("ab", 0.25, 1)
+    ]  # fmt: skip
 
 
 def test_repeats_are_marked(run, add_step):

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from lsp.errors import RunError
 from lsp.loop.launch import start
+from lsp.pocket.world import PocketWorld
 from lsp.report import facts
 from lsp.report.__main__ import main
 from lsp.report.curves import PANELS
@@ -22,7 +23,7 @@ from lsp.report.page import render
 from lsp.report.record import read_record, read_records
 from lsp.run.folder import read_run, update_run
 from lsp.tools.text import page_json
-from lsp.tracking.reader import MANIFEST, read_trace
+from lsp.tracking.reader import EXAMPLES, MANIFEST, read_examples, read_trace
 
 HOSTILE = (
     "</script><script>window.hacked=1</script>",
@@ -50,6 +51,7 @@ def test_the_page_holds_every_row_of_a_pocket_run(small_run):
         for i, queries in enumerate(game["plays"])
         for query in queries
         for answer in query[10]
+        for _ in range(answer[7])  # equal ones are folded
     ]
     played = [r for r in rows if r["answer"] is not None]
     assert sorted(answers) == sorted(
@@ -64,6 +66,11 @@ def test_the_page_holds_every_row_of_a_pocket_run(small_run):
 def test_a_run_ends_with_its_report(small_run):
     folder, _ = small_run
     page = (folder / "report.html").read_text()
+    examples = read_examples(folder)
+    assert len(examples) == 3 and "Prompts that it was not trained on" in page
+    for example in examples:
+        assert PocketWorld().right_answer(example.prompt) == example.right_answer
+        assert f'<th scope="row" dir="auto">{example.prompt}</th>' in page
     assert "Finished: 3 steps" in page and "its base: win rate" in page
     assert json.loads((folder / "run.json").read_text())["git_commit"] in page
     # Settings that were given are listed beside their defaults.
@@ -125,6 +132,27 @@ def test_json_in_the_page_reads_back_and_ends_nothing(text):
     written = page_json([text])
     assert json.loads(written) == [text]
     assert not set("<>&\u2028\u2029") & set(written)
+
+
+def test_rules_of_an_answer_are_ticks_and_crosses(run, add_step, edit_settings, edit_json):
+    edit_json(run / "run.json", world="instructions")
+    edit_settings(run, world={"_target_": "lsp.instructions.world.InstructionsWorld"})
+    query = "Greet me. Do not use any commas. Use fewer than 10 words."
+    (run / EXAMPLES).write_text(
+        json.dumps([{"prompt": query, "right_answer": None, "base": "A, b", "trained": "Hello"}])
+    )
+    add_step(run, 4, [dict(query_id="q0", query=query, answer="Hello, you")] * 3)
+    page = render([read_record(run)])
+    assert "✗ no comma  ✓ number words" in data_of(page)["texts"]
+    assert "A, b<br><small>✗ no comma  ✓ number words</small>" in page
+    assert "Hello<br><small>✓ no comma  ✓ number words</small>" in page
+    assert "right answer</th>" not in page
+
+
+def test_damaged_examples_are_one_word(run):
+    (run / EXAMPLES).write_text('[{"prompt": 3}]')
+    with pytest.raises(RunError, match="examples.json cannot be read"):
+        read_record(run)
 
 
 def test_free_text_is_shown_by_words_and_openings(run, add_step, edit_settings):

@@ -307,6 +307,7 @@ def run_settings(small, folder, server):
     ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_run_on_verifier_and_server(
     server, small, tmp_path, quick, monkeypatch, without_pictures
 ):

@@ -25,7 +25,7 @@ NEEDED = {
         "reward.opponent.api_key_env=null",
     ],
     "pool": ["checkpoint.keep=3"],
-    "instructions": ["world=instructions"],
+    "instructions": ["world=instructions", "model=smollm2_135m"],
 }
 METHODS = ["lsp", "lsp_zero", "grpo", "untrained_challenger", "frozen_challenger"]
 RULES = {
@@ -66,7 +66,11 @@ def choices(group):
 @pytest.mark.parametrize(
     "overrides",
     [
-        *[[f"world={world}", f"method={m}"] for world in choices("world") for m in METHODS],
+        *[
+            [f"world={world}", *NEEDED.get(world, []), f"method={method}"]
+            for world in choices("world")
+            for method in METHODS
+        ],
         *[[f"method={name}", *NEEDED.get(name, [])] for name in choices("method")],
         *[[f"init={init}", "init.run=x"] for init in ("grpo", "checkpoint")],
         *[[f"tracker={tracker}"] for tracker in choices("tracker")],
@@ -126,7 +130,7 @@ def test_what_a_world_file_sets_is_what_runs(world):
     """With ``_self_`` in the wrong place Hydra would silently keep the root's value."""
     tree = yaml.safe_load((CONF / "world" / f"{world}.yaml").read_text())
     tree.pop("defaults")
-    composed = flat(compose([f"world={world}"]))
+    composed = flat(compose([f"world={world}", *NEEDED.get(world, [])]))
 
     def leaves(node, prefix=""):
         for key, value in node.items():

@@ -105,6 +105,7 @@ def test_everything_of_a_run_arrives_and_one_that_grows_sends_each_step_once(
     assert [row["train/step"] for row in run.history] == [0, 1, 2, 3, 4, 5]
 
 
+@pytest.mark.slow
 def test_lineage_goes_from_base_to_grpo_to_lsp(small, tmp_path, wandb_stub):
     shape = [*small[1:3], *ONLINE, f"runs_root={tmp_path}", "num_steps=1", "eval=none"]
     result = run_py(wandb_stub, *shape, "init=grpo")
@@ -115,6 +116,7 @@ def test_lineage_goes_from_base_to_grpo_to_lsp(small, tmp_path, wandb_stub):
     assert lsp.uses == [f"model-{grpo.name}:v0"]
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_in_the_same_wandb_run(small, tmp_path, wandb_stub):
     folder = tmp_path / "run"
     shape = [*small, *ONLINE, f"run_dir={folder}", "num_steps=8", "eval.every=0"]
@@ -137,6 +139,7 @@ def test_a_killed_run_goes_on_in_the_same_wandb_run(small, tmp_path, wandb_stub)
     assert set(sent) >= {f"step-{step:06d}.parquet" for step in trace_steps(folder)}
 
 
+@pytest.mark.slow
 def test_a_server_that_goes_away_ends_nothing(small, tmp_path, wandb_stub):
     """Down from the second step on: the run finishes, says once that W&B lacks the rest, and the
     folder is complete."""
