@@ -60,6 +60,7 @@ def test_an_init_that_is_not_named_whole(finished, place):
         assert start([*SHAPE, *kept, fix])["init"].startswith("run lsp")
 
 
+@pytest.mark.slow
 @pytest.mark.advice("lsp/loop/earlier_run.py:command_line", "lsp/run/commands.py:_command")
 def test_the_earlier_run_that_is_missing_is_made_by_the_command_that_is_named(
     place, llama_folder, classifier_folder, capsys

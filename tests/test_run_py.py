@@ -158,7 +158,14 @@ def rows_of(folder):
     return [{**row, "run_id": ""} for row in read_trace(folder)]
 
 
-@pytest.mark.parametrize(("where", "step"), [("shard", 3), ("checkpoint", 3), ("after", 6)])
+@pytest.mark.parametrize(
+    ("where", "step"),
+    [
+        ("shard", 3),
+        pytest.param("checkpoint", 3, marks=pytest.mark.slow),
+        pytest.param("after", 6, marks=pytest.mark.slow),
+    ],
+)
 def test_killed_in_the_middle_of_writing_nothing_is_lost(
     uninterrupted, tmp_path, capsys, where, step
 ):
@@ -212,6 +219,7 @@ def run_py_main(arguments):
         train_command.train(arguments)
 
 
+@pytest.mark.slow
 def test_a_multirun_goes_through_the_files_of_a_group(tmp_path):
     words = ["method=glob(lsp*)", "seed=range(1,3)", "dry_run=true", "tracker=none"]
     result = run_py("-m", *words, f"runs_root={tmp_path}")

@@ -214,7 +214,10 @@ def test_errors_come_before_anything_loads(run, tmp_path):
     subprocess.run([sys.executable, "-c", REFUSED], cwd=ROOT, check=True, timeout=900)
 
 
-@pytest.mark.parametrize("leave", [b"\x04", b"\x03", b"/quit\r"])
+@pytest.mark.parametrize(
+    "leave",
+    [b"\x04", *(pytest.param(keys, marks=pytest.mark.slow) for keys in (b"\x03", b"/quit\r"))],
+)
 def test_a_terminal_has_a_prompt_and_is_left_cleanly(run, leave):
     """A real pseudo-terminal; \\x04 is Ctrl-D, \\x03 Ctrl-C."""
     master, slave = pty.openpty()

@@ -129,6 +129,7 @@ def test_a_server_that_fails_is_one_line(bad_wandb):
     assert KEY not in result.stderr and "\x1b[2J" not in result.stderr
 
 
+@pytest.mark.slow
 def test_at_the_deadline_it_ends_and_says_how_to_go_on(bad_wandb, monkeypatch):
     folder, _ = bad_wandb(silence())
     monkeypatch.setattr("lsp.sync.MOMENT", 0.0)

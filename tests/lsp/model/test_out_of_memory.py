@@ -90,6 +90,7 @@ def test_a_phase_that_runs_out_of_memory_is_named(shape, tmp_path, monkeypatch, 
     assert (folder / "checkpoints" / "step-000002").is_dir()
 
 
+@pytest.mark.slow
 def test_the_way_out_goes_on_with_smaller_parts_of_the_same_game(shape, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(Learner, "_backward", failing(Learner._backward, MemoryError(), 3))

@@ -90,6 +90,7 @@ def test_a_budget_ends_a_run_which_goes_on_with_a_higher_one(
     assert len(read_metrics(tmp_path / "run")) == 3
 
 
+@pytest.mark.slow
 def test_a_judge_as_a_part_of_a_sum_is_named_by_its_place(judge_server, given, tmp_path):
     server = judge_server("Grading")
     place = "reward.parts.judged.reward"

@@ -78,6 +78,7 @@ def test_rows_asked_ahead_are_of_the_weights_before_the_last_update(vllm_stub, t
     assert rows_of(cut) == rows_of(folder)
 
 
+@pytest.mark.slow
 def test_the_challengers_rows_too_are_asked_ahead_and_evaluations_wait(vllm_stub, tmp_path):
     server, folder = vllm_stub(), tmp_path / "run"
     small = ["eval.every=1", "eval.dev_per_cell=1", "eval.test_per_cell=1", "eval.exact=false"]
