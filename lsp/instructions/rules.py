@@ -106,7 +106,7 @@ TRAIN = (
         "detectable_format:number_highlighted_sections",
         "Highlight at least {count} parts with asterisks, like *this*.",
         {"num_highlights": "{count}"},
-        {"count": number(2, 20, 2, 3, 4)},
+        {"count": number(1, 20, 2, 3, 4)},
     ),
     Rule(
         "length_constraints:number_words",
@@ -160,7 +160,7 @@ HELD_OUT = (
         "detectable_content:number_placeholders",
         "Use at least {count} placeholders in square brackets, such as [name].",
         {"num_placeholders": "{count}"},
-        {"count": number(2, 20, 2, 3, 4)},
+        {"count": number(1, 20, 2, 3, 4)},
     ),
     Rule(
         "length_constraints:number_paragraphs",

@@ -4,6 +4,7 @@ import itertools
 from pathlib import Path
 
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -97,3 +98,10 @@ def test_no_two_rules_that_no_answer_can_follow_stand_together():
 def test_the_challengers_seeds_are_those_of_the_train_kinds():
     written = (CONF / "data" / "instruction_rules.txt").read_text().splitlines()
     assert written == seeds(TRAIN, 6)
+
+
+def test_the_examples_in_the_challengers_turn_are_legal():
+    tree = yaml.safe_load((CONF / "prompts" / "instructions.yaml").read_text())
+    for example in tree["challenger_examples"]:
+        rule, task = example.removeprefix("Rule: ").split(" Task: ")
+        assert parse(f"{task} {rule}").task == task
