@@ -45,4 +45,5 @@ LABELS = {
     "collapse/near_duplicate_frac": Label("near duplicates", 3, "challenger"),
     "collapse/largest_kind_frac": Label("queries of one kind", 3, "challenger"),
     "collapse/unasked_code_frac": Label("unasked code", 3, "solver"),
+    "collapse/answer_repetition": Label("repetition within answers", 3, "solver"),
 }

@@ -11,6 +11,7 @@ from lsp.report import facts
 from lsp.report.page import render
 from lsp.report.record import read_record
 from lsp.run.folder import update_run
+from lsp.tracking.labels import LABELS
 
 
 def test_win_rate_interval_by_hand():
@@ -107,3 +108,8 @@ def test_the_command_that_runs_it_again(run):
     update_run(run, command="python run.py method=lsp 'run_dir=a b' num_steps=2 seed=4")
     again = "python run.py method=lsp seed=4 num_steps=3"
     assert facts.command_again(read_record(run)) == again
+
+
+def test_every_light_has_a_number_and_words():
+    """Reward hacking alone is seen in another number, the quality."""
+    assert {name for name in facts.WATCHED if name not in LABELS} == {"reward hacking"}
