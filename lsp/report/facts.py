@@ -134,6 +134,27 @@ class Light(NamedTuple):
     step: int | None
 
 
+def conditions(record: Record) -> list[str]:
+    """What the verdict holds under, in sentences; and, where the reward fell while the model got
+    better, why that is no contradiction."""
+    summary, reward = record.summary, windows(record, REWARD)
+    if "final/wins" not in summary:
+        return []
+    notes = [
+        "The interval is over the test's prompts, of this one run: another seed or another base may"
+        " come out otherwise; lsp compare makes several of each."
+    ]
+    better = summary["final/wins"] > summary["final/losses"]
+    asks = record.settings["method.queries"] == "challenger"
+    if asks and better and reward and reward.change < 0:
+        notes.append(
+            f"R fell in training ({reward.start:.3f} → {reward.end:.3f}) while the model got better:"
+            " R is of what the Challenger asks at that step, and it asks for what fails; the test's"
+            " prompts stay the same."
+        )
+    return notes
+
+
 def lights(record: Record) -> list[Light]:
     """The alarms on collapse, those that never rang included."""
     window, asks = record.settings["collapse.window"], record.settings["method.queries"]

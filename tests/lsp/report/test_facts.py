@@ -60,6 +60,18 @@ def test_verdicts(run, edit_json, write_metrics):
         assert f"R {word}" in facts.verdict(read_record(run))
 
 
+def test_what_a_verdict_holds_under(run, edit_json, write_metrics):
+    write_metrics(run, facts.REWARD, [0.9, 0.8, 0.4, 0.3])
+    edit_json(run / "summary.json", **{"final/wins": 5, "final/ties": 1, "final/losses": 2})
+    of_the_interval, of_the_reward = facts.conditions(read_record(run))
+    assert "of this one run" in of_the_interval
+    assert "R fell in training (0.850 → 0.350) while the model got better" in of_the_reward
+    edit_json(run / "summary.json", **{"final/losses": 9})
+    assert facts.conditions(read_record(run)) == [of_the_interval]
+    update_run(run, status="interrupted")  # whose summary is not its own
+    assert facts.conditions(read_record(run)) == []
+
+
 def test_without_wins_the_evaluations_first_number_is_the_verdict(run, edit_json):
     """As of an evaluator of the user's own, which counts no wins."""
     update_run(run, evaluation={"name": "mine", "labels": {"score": "my score", "size": "size"}})
