@@ -148,9 +148,9 @@ def conditions(record: Record) -> list[str]:
     asks = record.settings["method.queries"] == "challenger"
     if asks and better and reward and reward.change < 0:
         notes.append(
-            f"R fell in training ({reward.start:.3f} → {reward.end:.3f}) while the model got better:"
-            " R is of what the Challenger asks at that step, and it asks for what fails; the test's"
-            " prompts stay the same."
+            f"R fell in training ({reward.start:.3f} → {reward.end:.3f}) while the model got"
+            " better: R is of what the Challenger asks at that step, and it asks for what fails;"
+            " the test's prompts stay the same."
         )
     return notes
 
