@@ -3,22 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
-
-from lsp.contracts import QueryKinds, World
+from lsp.contracts import QueryKinds
 from lsp.instructions.rules import MOST, RULES, kinds, parse
 from lsp.instructions.verifier import package_problems, verdicts
-from lsp.paper.known_pairs import KNOWN_PAIRS
-from lsp.paper.world import frequent_openings
+from lsp.paper.world import PaperWorld, frequent_openings
 from lsp.settings.schema import settings
-
-if TYPE_CHECKING:
-    from lsp.settings.config import Config
 
 
 @settings
-class InstructionsWorld(World):
-    """Natural instructions with one to three rules that a program checks (rules.py)."""
+class InstructionsWorld(PaperWorld):
+    """Free text with one to three rules at its end that a program checks (rules.py)."""
 
     name = "instructions"
 
@@ -31,9 +25,6 @@ class InstructionsWorld(World):
             return ()
         names = [short(constraint.kind) for constraint in instruction.constraints]
         return list(zip(names, verdicts(instruction, query, answer), strict=True))
-
-    def known_pairs(self) -> Sequence[tuple[str, str]]:
-        return KNOWN_PAIRS
 
     def kinds(self, queries: Sequence[str]) -> Sequence[QueryKinds]:
         numbers = [str(number) for number in range(1, MOST + 1)]
@@ -49,12 +40,6 @@ class InstructionsWorld(World):
             QueryKinds("number of rules", numbers, rules, ordered=True),
             frequent_openings(queries),
         )
-
-    def problems(self, config: Config) -> Sequence[tuple[str, str, str]]:
-        if config.model.name != "pocket":
-            return ()
-        reason = "the pocket model was pretrained on the pocket world's prompts alone"
-        return (("model.name", reason, "choose another model, or world=pocket"),)
 
 
 def short(kind: str) -> str:
