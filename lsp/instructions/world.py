@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+
 from lsp.contracts import QueryKinds
 from lsp.instructions.rules import MOST, RULES, kinds, parse
 from lsp.instructions.verifier import package_problems, verdicts

@@ -255,3 +255,28 @@ def test_other_worlds_need_no_bases(tmp_path):
     tree = {key: value for key, value in GOOD.items() if key != "bases"}
     (tmp_path / "mine.yaml").write_text(yaml.safe_dump(tree | {"world": "instructions"}))
     assert read_contrasts(tmp_path / "mine.yaml").bases == (0,)
+
+
+@pytest.mark.parametrize(
+    ("world", "own"),
+    [
+        ("pocket", ["model.name=", "eval.every=0"]),
+        ("instructions", ["world=instructions", "eval.every=30"]),
+    ],
+)
+def test_the_command_line_of_a_run(tmp_path, monkeypatch, world, own):
+    """Of a base that is there already; what holds for all runs stands behind a variant's own."""
+    (tmp_path / "base-1" / "model").mkdir(parents=True)
+    (tmp_path / "base-1" / "model" / "pretrain.json").touch()
+    made = []
+    monkeypatch.setattr(
+        "sweeps.compare.require_all", lambda commands, workers: made.extend(commands)
+    )
+    monkeypatch.setattr("sweeps.compare.read_summary", lambda folder: {})
+    contrasts = Contrasts((1,), 1, 7, {"lsp": ["method=lsp"]}, {}, world=world)
+    with pytest.raises(KeyError, match="seconds|final/"):  # nothing was run
+        train_all(all_runs(contrasts), tmp_path, contrasts, 1, {}, ["data.path=mine.jsonl"])
+    (words,) = made
+    assert words[0] == "run.py" and {"num_steps=7", "seed=0", "resume=auto"} <= set(words)
+    assert all(any(word.startswith(text) for word in words) for text in own)
+    assert words.index("data.path=mine.jsonl") > words.index("method=lsp")

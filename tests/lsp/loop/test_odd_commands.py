@@ -28,11 +28,11 @@ def tree(folder):
     return {path: path.lstat().st_mtime_ns for path in (folder, *folder.rglob("*"))}
 
 
-FEW = 25
+FEW = 32
 
 
 @pytest.mark.parametrize(
-    "seed", [0, 2, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(3, 12))]
+    "seed", [0, 1, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(2, 12))]
 )
 def test_odd_command_lines_end_in_a_plan_or_in_one_error(
     seed, tmp_path, bounded, monkeypatch, capsys
