@@ -6,7 +6,7 @@ too well.
     python -m lsp.pocket.pretrain size=1M out=outputs/pocket-base-1m   # a quarter of an hour
 
 Said again with the same settings it goes on after the last 250 steps that it kept; the base is the
-same to the bit.
+same to the bit. On a GPU (``device=cuda``) sums round otherwise, so the base is another one.
 
 The corpus has three parts, one for each role, and no query of the dev and test splits:
 
@@ -122,6 +122,9 @@ class PretrainSettings:
     judge_share: float = setting("of the corpus", default=0.35, ge=0, le=1)
     challenger_share: float = setting("of the corpus", default=0.12, ge=0, le=1)
     judge_weight: float = setting("of its digit in the loss", default=4.0, ge=0, le=1e6)
+    device: Literal["cpu", "cuda", "auto"] = setting(
+        "auto: a GPU where there is one", default="cpu"
+    )
     out: str | None = setting("folder; null: the shipped base's place", default=None)
 
     @property
@@ -130,7 +133,8 @@ class PretrainSettings:
 
     def record(self) -> dict:
         """What the base is made of."""
-        record = {key: value for key, value in vars(self).items() if key != "out"}
+        where = ("device", "out")
+        record = {key: value for key, value in vars(self).items() if key not in where}
         return record | {"lr": self.highest_lr}
 
 
@@ -251,7 +255,9 @@ def pretrain(
     from transformers import LlamaConfig, LlamaForCausalLM
 
     from lsp.model.chat import ChatFormat
+    from lsp.model.device import choose_device
 
+    device = choose_device(settings.device)
     torch.set_num_threads(1)
     torch.manual_seed(settings.seed)
     tokenizer = build_tokenizer()
@@ -266,10 +272,11 @@ def pretrain(
     }
     config = LlamaConfig(vocab_size=len(tokenizer), **shape, **ARCHITECTURE, **ends)
     model, chat, corpus = LlamaForCausalLM(config).float(), ChatFormat(tokenizer), Corpus(settings)
+    model.to(device)
     optimizer = torch.optim.AdamW(model.parameters(), betas=(0.9, 0.98), weight_decay=0.01)
     kept, learned, before = folder / KEPT, settings.record(), 0
     if kept.is_file():
-        state = torch.load(kept, weights_only=True)
+        state = torch.load(kept, weights_only=True, map_location=device)
         if state["settings"] != learned:
             raise RunError(f"{kept} is of another schooling: go on with its settings, or remove it")
         model.load_state_dict(state["model"])
@@ -279,7 +286,7 @@ def pretrain(
         print(f"goes on after step {before}")
     started = time.perf_counter()
     for step in range(before, settings.steps):
-        ids, weights = corpus.batch(chat)
+        ids, weights = (part.to(device) for part in corpus.batch(chat))
         logits = model(input_ids=ids, use_cache=False).logits[:, :-1].flatten(0, 1)
         targets, weights = ids[:, 1:].flatten(), weights[:, 1:].flatten()
         losses = cross_entropy(logits, targets, reduction="none")
@@ -300,7 +307,7 @@ def pretrain(
             folder.mkdir(parents=True, exist_ok=True)
             with replacing(kept) as path:
                 torch.save(state, path)
-    return model.eval(), tokenizer
+    return model.cpu().eval(), tokenizer
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -313,7 +320,7 @@ def main(arguments: Sequence[str]) -> None:
     out = Path(settings.out or BASE_FOLDER)
     try:
         model, tokenizer = pretrain(settings, out)
-    except RunError as error:
+    except (RunError, ValueError) as error:  # ValueError: there is no GPU
         sys.exit(f"error: {error}")
     model.save_pretrained(out)
     tokenizer.save_pretrained(out)

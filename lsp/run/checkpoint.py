@@ -199,7 +199,7 @@ def load_training_state(
             master = tensors[f"master/{name}"].to(parameter.device)
             parameter.data.copy_(like(master, named[name]))
         if moments:
-            moments["step"] = tensors[f"step/{name}"].cpu()
+            moments["step"] = tensors[f"step/{name}"].to(parameter.device)  # the fused AdamW's
             optimizer.state[named[name]] = moments
     state = checkpoint_state(folder)
     state["collapse"]["signatures"] = tensors[SIGNATURES].numpy()

@@ -8,7 +8,8 @@
 N = 32 queries of 256 tokens, G = 8 answers of 1,024 to each (random weights end neither), judged in
 one pass, no reward model. Printed by phase: seconds, peak memory, tokens a second; decoding against
 the time that reading weights and cache takes at the measured copy bandwidth; training against the
-measured speed of a large product (MFU). The first step warms up, the second one counts. TRL's step
+measured speed of a large product (MFU). A first step with completions of 16 tokens
+warms up, the second one counts. TRL's step
 (HF generate, bfloat16 on a GPU, gradient checkpointing, 8 rows in a micro-batch) writes as many
 answers, and has no Challenger and no judge.
 """
@@ -128,11 +129,13 @@ def measure(overrides: list[str]) -> Config:
     players.engine.generate = generate
     phases.wrap(players.self_judge, "score", "judge")
     phases.wrap(learner, "update", "update")
-    for number in (1, 2):
-        # A random model's queries do not end: they are played all the same.
-        queries = [replace(query, status="stop") for query in players.step_queries(number)]
-        play = play_queries(players, config, queries, number, Clock())
-        rollout = config.rollout
+    short = replace(config.rollout, max_query_tokens=16, max_new_tokens=16)
+    for number, rollout in ((1, short), (2, config.rollout)):
+        players = replace(players, config=replace(config, rollout=rollout))
+        with learner.whole_policy():
+            # A random model's queries do not end: they are played all the same.
+            queries = [replace(query, status="stop") for query in players.step_queries(number)]
+            play = play_queries(players, players.config, queries, number, Clock())
         rows = training_rows(play, config.method, config.num_queries, rollout.max_query_tokens,
                              rollout.max_new_tokens)  # fmt: skip
         learner.update(rows, number)

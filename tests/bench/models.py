@@ -37,10 +37,14 @@ def build_model(folder: Path, size: str, ragged: bool) -> None:
     ours = ("prompt", "limit", "steps", "rows", "checkpointing")
     shape = {name: value for name, value in SIZES[size].items() if name not in ours}
     torch.manual_seed(0)
-    model = LlamaForCausalLM(
-        LlamaConfig(**shape, tie_word_embeddings=True, max_position_embeddings=1024,
-                    bos_token_id=None, eos_token_id=1, pad_token_id=None)
-    )  # fmt: skip
+    gpu = size == "gpu" and torch.cuda.is_available()  # billions of random numbers
+    with torch.device("cuda" if gpu else "cpu"):
+        model = LlamaForCausalLM(
+            LlamaConfig(**shape, tie_word_embeddings=True, max_position_embeddings=1024,
+                        bos_token_id=None, eos_token_id=1, pad_token_id=None)
+        )  # fmt: skip
+    if gpu:
+        model.to(torch.bfloat16)
     vocabulary = shape["vocab_size"]
     ends = [1]
     if ragged:  # mean of min(geometric, limit) = limit / 3 where the chance is 2.75 / limit

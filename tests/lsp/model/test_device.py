@@ -103,7 +103,9 @@ def test_the_pocket_world_on_a_gpu(small, tmp_path, name):
     settings = [*small, "tracker=none", "num_steps=2", *CASES[name]]
     for device in ("cuda", "cpu"):
         start([*settings, f"runtime.device={device}", f"run_dir={tmp_path / device}"])
+    start([f"resume={tmp_path / 'cuda'}", "num_steps=3"])
+    assert read_metrics(tmp_path / "cuda")[-1]["step"] == 3
     there, here = (read_metrics(tmp_path / device) for device in ("cuda", "cpu"))
-    assert [line["step"] for line in there] == [0, 1, 2]
+    assert [line["step"] for line in there] == [0, 1, 2, 3]
     for key in ("eval/pocket/accuracy", "eval/pocket/greedy_accuracy"):
         assert there[0][key] == pytest.approx(here[0][key], abs=0.01)

@@ -81,6 +81,20 @@ def test_a_learner_goes_on_from_a_checkpoint_bit_for_bit(players, tmp_path, dtyp
             assert torch.equal(value, moments[kind]), (name, kind)
 
 
+def test_moments_and_steps_lie_where_the_weights_are(players, tmp_path):
+    """A fused AdamW on a GPU takes no step count from elsewhere."""
+    first, second = learner_of(players), learner_of(players)
+    first.update(ROWS, 1)
+    folder = save(tmp_path, 1, first)
+    model = second.players.policy.to("meta")
+    named = {name: parameter for name, parameter in model.named_parameters()}
+    load_training_state(folder, model, named, second.optimizer)
+    kept = second.optimizer.state[next(iter(named.values()))]
+    assert {name: value.device.type for name, value in kept.items()} == {
+        "step": "meta", "exp_avg": "meta", "exp_avg_sq": "meta",
+    }  # fmt: skip
+
+
 def test_the_newest_and_some_beside_them_are_kept(players, tmp_path):
     learner = learner_of(players)
     for step in (1, 2, 3, 4, 5):
