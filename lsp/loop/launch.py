@@ -30,6 +30,7 @@ from lsp.run.spec import RunSpec
 from lsp.settings.compose import compose
 from lsp.settings.config import Config
 from lsp.settings.rules import warnings
+from lsp.tools.heartbeat import Heartbeat, at
 from lsp.tracking.reader import read_summary
 
 if TYPE_CHECKING:
@@ -61,16 +62,17 @@ def _start(config: Config, overrides: Sequence[str], stop: StopRequests) -> dict
         return None
     thread_environment()
     with stop:
-        resumed = find_resumed(config, overrides) if config.resume else None
-        dry_run, config = config.dry_run, resumed.spec.config if resumed else config
-        if dry_run:
-            print(plan(config), flush=True)
-            if resumed:
-                print(f"  goes on   with {resumed.folder} from step {resumed.spec.step}")
-        if resumed is None:
-            check_beginning(config, overrides)
-        elif not resumed.finished:
-            check_start(config, resumed.spec.init, resumed)
+        with Heartbeat("checking that the run can start"):
+            resumed = find_resumed(config, overrides) if config.resume else None
+            dry_run, config = config.dry_run, resumed.spec.config if resumed else config
+            if dry_run:
+                print(plan(config), flush=True)
+                if resumed:
+                    print(f"  goes on   with {resumed.folder} from step {resumed.spec.step}")
+            if resumed is None:
+                check_beginning(config, overrides)
+            elif not resumed.finished:
+                check_start(config, resumed.spec.init, resumed)
         if dry_run:
             return None
         try:
@@ -121,7 +123,9 @@ def load(spec: RunSpec, processes: Processes) -> tuple[Players, Learner, dict[st
     if config.runtime.threads:
         torch.set_num_threads(config.runtime.threads)
     torch.manual_seed(config.seed)
+    at("the models")
     players = load_players(config, spec.init, spec.checkpoint, processes, spec.folder)
+    at("the optimizer")
     learner = Learner(players, config)
     state = None
     if spec.checkpoint is not None:
@@ -224,6 +228,7 @@ def run(
         processes.start()
         processes.broadcast(spec)
         with memory_guard("loading"):  # the tracker first, which may be refused within seconds
+            at("the tracker")
             tracker = build_part(config.tracker, BuildContext(config, run=identity))
             players, learner, state = load(spec, processes)
             recorder = RunRecorder(spec, folder, progress, players, learner, tracker, state, stop)

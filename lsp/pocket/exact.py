@@ -40,6 +40,7 @@ from lsp.pocket.tables import (
 )
 from lsp.pocket.verifier import PocketVerifier
 from lsp.rewards.self_reward import RubricJudge
+from lsp.tools.heartbeat import at
 from lsp.types import DrawKey, TrainingRow
 
 if TYPE_CHECKING:
@@ -142,6 +143,7 @@ class ExactPlay:
         name = self._name(model)
         if name not in self._kept:
             temperature, solver = self.temperatures
+            at("the exact game")
             asked = asked_table(model, self.script, temperature)
             played = self.game.played(asked, answered_table(model, self.script, solver))
             if model is self.players.policy:
@@ -193,6 +195,7 @@ class ExactPlay:
         """The reference's, to a file under its name."""
         from safetensors.torch import save_file
 
+        at("the exact game's table of the reference")
         # Qualities or not: every echo is looked at, since a trained Solver may come to give it.
         table = answered_table(model, self.script, self.temperatures[1], judges=True)
         columns = {key: getattr(table, key) for key in COLUMNS}
