@@ -36,6 +36,7 @@ from lsp.tools.text import markdown_table
 from lsp.tracking.reader import read_summary
 from sweeps.claims import Differences, estimate, holm, verdict
 from sweeps.parallel import require_all
+from sweeps.progress import Stage
 from sweeps.rows import KINDS, PocketRow, Row
 
 
@@ -184,7 +185,6 @@ def train_all(
         for base, folder in folders.items()
         if pocket and not (folder / "pretrain.json").is_file()
     ]
-    require_all(schooled, workers)
     commands = []
     for run in new:
         own_steps = any(text.startswith("num_steps=") for text in run.overrides)
@@ -194,7 +194,7 @@ def train_all(
         where = [f"run_dir={run.folder(root)}", f"runs_root={root}"]
         always = [f"seed={run.seed}", "tracker=none", "resume=auto"]
         commands.append(["run.py", *world, *what, *where, *overrides, *always])
-    require_all(commands, workers)
+    require_all(Stage(schooled, workers), Stage(commands, workers))
     root.mkdir(parents=True, exist_ok=True)  # where no run was new, nothing made it
     made = {run.key: contrasts.row.of(*run.key, read_summary(run.folder(root))) for run in new}
     return [(known | made)[run.key] for run in runs]

@@ -32,6 +32,7 @@ from lsp.settings.schema import LARGEST_WEIGHT, setting, settings
 from lsp.tools.text import markdown_table
 from lsp.tracking.reader import read_alerts
 from sweeps.parallel import require_all
+from sweeps.progress import Stage
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -206,7 +207,7 @@ def play(settings: PhaseSettings, root: Path, predictions: Sequence[Prediction])
         run = [f"num_steps={settings.steps}", f"seed={seed}", f"run_dir={place}", "resume=auto"]
         same = [text for text in game_settings(settings) if not text.startswith("method=")]
         commands.append(["run.py", method, *same, "eval=none", *stakes, *run])
-    require_all(commands, settings.workers)
+    require_all(Stage(commands, settings.workers))
     config, players = load(settings)
     exact = ExactPlay(players)
     cells = []

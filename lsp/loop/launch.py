@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     from lsp.learner import Learner
     from lsp.players import Players
 
+NOTHING_TO_DO = "nothing to do"
+
 
 def start(overrides: Sequence[str], stop: StopRequests | None = None) -> dict[str, Any] | None:
     """Run what a command line asks for; the summary, or None for a dry run. Raises ConfigError or
@@ -191,7 +193,7 @@ def begin(config: Config, overrides: Sequence[str], stop: StopRequests) -> dict[
 def go_on(resumed: Resumed, stop: StopRequests) -> dict[str, Any]:
     folder, spec = resumed.folder, resumed.spec
     if resumed.finished:
-        print(f"the run {folder} is finished ({spec.step} steps); nothing to do")
+        print(f"the run {folder} is finished ({spec.step} steps); {NOTHING_TO_DO}")
         return read_summary(folder)
     lock = lock_run(folder)
     if checkpoint_folders(folder)[-1:] != [spec.checkpoint] * (spec.checkpoint is not None):
