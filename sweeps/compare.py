@@ -31,6 +31,7 @@ from lsp.report.game import read_index
 from lsp.report.river import draw_river
 from lsp.settings.command import read_settings
 from lsp.settings.schema import setting, settings
+from lsp.tools.heartbeat import Heartbeat
 from lsp.tools.places import shipped
 from lsp.tools.text import markdown_table
 from lsp.tracking.reader import read_summary
@@ -111,7 +112,9 @@ def main(arguments: Sequence[str]) -> None:
     text = f"{variants_table(rows)}\n{claims_text(rows, contrasts.families)}"
     write_text(root / f"{name}.md", text)
     print(text)
-    if picture := draw_queries(runs, root, contrasts.world):
+    with Heartbeat("drawing the queries"):
+        picture = draw_queries(runs, root, contrasts.world)
+    if picture:
         print(f"picture: {picture}")
     print(f"table: {root / name}.md")
 

@@ -6,8 +6,7 @@ silence.
 
 import time
 
-from lsp.tools.heartbeat import Heartbeat
-from lsp.tools.text import duration
+from lsp.tools.heartbeat import Heartbeat, step_words
 from lsp.tracking.labels import LABELS
 
 
@@ -42,12 +41,7 @@ class Progress(Heartbeat):
 
     def line(self, step: int, metrics: dict[str, float], elapsed: float, idle: str = "") -> str:
         """The line of one step; ``elapsed`` seconds since the first one was done."""
-        parts = [f"step {step}/{self.num_steps}"]
-        since = step - self.done - 1
-        if since > 0 and elapsed > 0:
-            rate = since / elapsed
-            speed = f"{rate:.2f} steps/s" if rate >= 1 else f"{1 / rate:.1f} s a step"
-            parts += [speed, f"{duration((self.num_steps - step) / rate)} left"]
+        parts = step_words(step, self.num_steps, step - self.done - 1, elapsed)
         parts += [idle] if idle else []
         for key, label in LABELS.items():
             if label.short and key in metrics:

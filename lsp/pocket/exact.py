@@ -40,7 +40,7 @@ from lsp.pocket.tables import (
 )
 from lsp.pocket.verifier import PocketVerifier
 from lsp.rewards.self_reward import RubricJudge
-from lsp.tools.heartbeat import at
+from lsp.tools.heartbeat import Heartbeat, at, enter
 from lsp.types import DrawKey, TrainingRow
 
 if TYPE_CHECKING:
@@ -249,8 +249,10 @@ def main(arguments: Sequence[str]) -> None:
 
     with tempfile.TemporaryDirectory() as folder:
         config = compose(["tracker=none", "runtime.device=cpu", f"runs_root={folder}"])
-        players = load_players(config, resolve_init(config))
-        ExactPlay(players).save_table(players.reference, SHIPPED)
+        with Heartbeat("loading"):
+            players = load_players(config, resolve_init(config))
+            enter("the shipped table")
+            ExactPlay(players).save_table(players.reference, SHIPPED)
     print(f"saved {SHIPPED}")
 
 

@@ -94,7 +94,8 @@ class InProcessEngine(Engine):
         written: list[Completion] = []
         with decoding_weights(model, min(len(rows), at_once)):
             for start in range(0, len(rows), at_once):
-                at(f"{start} of {len(rows)} rows written")
+                if len(rows) > at_once:
+                    at(f"{start} of {len(rows)} rows written")
                 chunk = rows[start : start + at_once]
                 written += self._decode(model, chunk, start, max_new_tokens, temperature, key)
         return [written[i : i + samples] for i in range(0, len(written), samples)]

@@ -23,6 +23,31 @@ def at(words: str) -> None:
         _inside = words
 
 
+def enter(words: str) -> None:
+    """A phase of the heartbeat that speaks now begins; nothing where there is none."""
+    for heartbeat in Heartbeat._beating[-1:]:
+        heartbeat.phase(words)
+
+
+def say(text: str) -> None:
+    """A line on stderr, which is not silent then, and above a live line, if there is one."""
+    if Heartbeat._beating:
+        Heartbeat._beating[-1].note(text)
+    else:
+        print(text, file=sys.stderr, flush=True)
+
+
+def step_words(step: int, total: int, since: int, elapsed: float) -> list[str]:
+    """Which step of how many is done, and, by the ``since`` steps of the last ``elapsed`` seconds,
+    their pace and the time left."""
+    words = [f"step {step}/{total}"]
+    if since > 0 and elapsed > 0:
+        rate = since / elapsed
+        words.append(f"{rate:.2f} steps/s" if rate >= 1 else f"{1 / rate:.1f} s a step")
+        words.append(f"{duration((total - step) / rate)} left")
+    return words
+
+
 class Heartbeat:
     """Says what goes on: where the output is a terminal and ``live`` one line that is drawn anew
     each second, else a plain line after some seconds without one. Of several at a time the newest
