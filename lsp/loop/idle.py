@@ -61,7 +61,7 @@ class IdleSteps:
     """Counts steps in a row that taught nothing."""
 
     FIRST = 3
-    """In a row of which the first warning comes; the next after ten times as many."""
+    """In a row of which the first warning of a run comes; the next with ten times as many."""
 
     def __init__(self) -> None:
         self.in_a_row = 0
@@ -78,7 +78,7 @@ class IdleSteps:
         """A warning with the way out, when one is due. ``prompts``: those that findings take;
         ``words`` of ``idle_words``."""
         if not words:
-            self.in_a_row, self._warns_at = 0, self.FIRST
+            self.in_a_row = 0
             return ""
         self.in_a_row += 1
         if self.in_a_row < self._warns_at:

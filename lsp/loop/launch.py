@@ -299,10 +299,9 @@ def _make_earlier_run(config: Config, first: Sequence[str], stop: StopRequests) 
     return resolve_init(config)
 
 
-def objective_of(overrides: Sequence[str], stop: StopRequests) -> float | None:
-    """``start``, and of its summary the metric that a sweeper wants."""
+def objective_of(overrides: Sequence[str], stop: StopRequests) -> tuple[float | None, float]:
+    """``start``, and of its summary the metric that a sweeper wants, and the seconds that it took,
+    those of earlier starts among them."""
     config = _read(overrides)
-    summary = _start(config, overrides, stop)
-    if summary is None or config.objective is None:
-        return None
-    return summary.get(f"last/{config.objective}")
+    summary = _start(config, overrides, stop) or {}
+    return summary.get(f"last/{config.objective}"), summary.get("seconds", 0.0)

@@ -19,7 +19,7 @@ class Progress(Heartbeat):
     def __init__(self, num_steps: int, done: int):
         self.num_steps, self.done = num_steps, done
         self.first_done = time.monotonic()
-        self._idle = False
+        self._idled = False
         super().__init__("loading", live=True)
 
     def phase(self, words: str, step: int | None = None) -> None:
@@ -27,15 +27,15 @@ class Progress(Heartbeat):
 
     def step(self, step: int, metrics: dict[str, float], idle: str = "") -> None:
         """The line of a step that is done. ``idle``: why it taught nothing, or not all that learn;
-        the first of several such steps in a row has a line of its own."""
+        the first such step of a run has a line of its own."""
         now, first, last = time.monotonic(), step == self.done + 1, step == self.num_steps
         if first:
             self.first_done = now
         self.newest = self.line(step, metrics, now - self.first_done, idle)
-        changed, self._idle = bool(idle) != self._idle, bool(idle)
-        if self.live and not (last or (changed and idle)):
+        idles, self._idled = bool(idle) and not self._idled, self._idled or bool(idle)
+        if self.live and not (last or idles):
             self.redraw()
-        elif first or last or changed or now - self.last_line >= self.LOG_SECONDS:
+        elif first or last or idles or now - self.last_line >= self.LOG_SECONDS:
             self.note(self.newest)
             self.live = self.live and not last
 

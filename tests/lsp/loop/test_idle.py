@@ -81,13 +81,15 @@ def test_the_third_in_a_row_is_warned_of_with_the_way_out_and_then_the_thirtieth
     def warned(words):
         return steps.step(LSP, play.queries, lambda: ["Write"] * 2, play, words)
 
-    assert [bool(warned(words)) for _ in range(31)] == [n in (3, 30) for n in range(1, 32)]
-    assert warned("") == "" and [warned(words), warned(words)] == ["", ""]
+    assert [warned(words), warned(""), warned(words), warned(words)] == ["", "", "", ""]
     assert warned(words) == (
         f"3 steps in a row, nothing learned: {EQUAL}; in 2 of 2 groups all 2 answers have the same"
         " R, which teach nothing; a reward that tells answers apart, a larger group_size, or"
         " easier queries"
     )
+    assert [bool(warned(words)) for _ in range(4, 32)] == [n == 30 for n in range(4, 32)]
+    warned("")
+    assert not any(warned(words) for _ in range(31))  # said already
 
 
 def test_the_way_out_of_queries_that_are_not_played():
