@@ -131,8 +131,8 @@ def interrupted_run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs") / "interrupted"
     shown = Progress.step
 
-    def show_and_signal(progress, step, metrics, idle):
-        shown(progress, step, metrics, idle)
+    def show_and_signal(progress, step, metrics):
+        shown(progress, step, metrics)
         if step == 2:
             signal.raise_signal(signal.SIGTERM)
 

@@ -106,7 +106,7 @@ def my_rewards(place, monkeypatch):
 def test_a_run_whose_command_line_names_code_goes_on_by_what_its_error_says(
     place, my_rewards, monkeypatch, named
 ):
-    def break_after_a_step(progress, step, metrics, idle):
+    def break_after_a_step(progress, step, metrics):
         if step == 1:
             my_rewards.touch()
 

@@ -11,7 +11,8 @@ from lsp.tracking.labels import LABELS
 
 
 class Progress(Heartbeat):
-    """Rate, time left, and every metric that has a short name."""
+    """Rate, time left, and every metric that has a short name. ``idle``: why the step that is told
+    next taught nothing, or not all that learn; the first of a run has a line of its own."""
 
     LOG_SECONDS = 10.0
     """Between lines of steps where the output is no terminal."""
@@ -19,30 +20,29 @@ class Progress(Heartbeat):
     def __init__(self, num_steps: int, done: int):
         self.num_steps, self.done = num_steps, done
         self.first_done = time.monotonic()
-        self._idled = False
+        self.idle, self._idled = "", False
         super().__init__("loading", live=True)
 
     def phase(self, words: str, step: int | None = None) -> None:
         super().phase(words if step is None else f"step {step}/{self.num_steps}, {words}")
 
-    def step(self, step: int, metrics: dict[str, float], idle: str = "") -> None:
-        """The line of a step that is done. ``idle``: why it taught nothing, or not all that learn;
-        the first such step of a run has a line of its own."""
+    def step(self, step: int, metrics: dict[str, float]) -> None:
+        """The line of a step that is done."""
         now, first, last = time.monotonic(), step == self.done + 1, step == self.num_steps
         if first:
             self.first_done = now
-        self.newest = self.line(step, metrics, now - self.first_done, idle)
-        idles, self._idled = bool(idle) and not self._idled, self._idled or bool(idle)
+        self.newest = self.line(step, metrics, now - self.first_done)
+        idles, self._idled = bool(self.idle) and not self._idled, self._idled or bool(self.idle)
         if self.live and not (last or idles):
             self.redraw()
         elif first or last or idles or now - self.last_line >= self.LOG_SECONDS:
             self.note(self.newest)
             self.live = self.live and not last
 
-    def line(self, step: int, metrics: dict[str, float], elapsed: float, idle: str = "") -> str:
+    def line(self, step: int, metrics: dict[str, float], elapsed: float) -> str:
         """The line of one step; ``elapsed`` seconds since the first one was done."""
         parts = step_words(step, self.num_steps, step - self.done - 1, elapsed)
-        parts += [idle] if idle else []
+        parts += [self.idle] if self.idle else []
         for key, label in LABELS.items():
             if label.short and key in metrics:
                 parts.append(f"{label.short} {metrics[key]:.{label.digits}f}")

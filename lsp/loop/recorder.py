@@ -151,8 +151,8 @@ class RunRecorder(Recorder):
             self._require(unknown_objective(config, self._last_metrics))
         best = self._note_best(step, metrics)
         self.trackers.log(step, metrics, make_rows)
-        idle = idle_words(config, queries, play)
-        self.progress.step(step, metrics, idle)
+        self.progress.idle = idle = idle_words(config, queries, play)
+        self.progress.step(step, metrics)
         prompts = partial(self._prompts, queries)
         if warning := self.idle.step(config, queries, prompts, play, idle):
             self.progress.note(f"warning: step {step}: {warning}")

@@ -81,7 +81,8 @@ def test_a_slow_step_is_told_by_its_seconds(progress):
 def test_a_step_that_taught_nothing_says_why_and_the_first_of_a_run_has_its_line(progress, capsys):
     why = "nothing played: 100% illegal"
     for step, idle in enumerate(["", "", why, why, "", why], 1):
-        progress.step(step, {}, idle)
+        progress.idle = idle
+        progress.step(step, {})
     lines = capsys.readouterr().err.splitlines()
     assert [line.split("  ")[0] for line in lines] == ["step 1/10", "step 3/10"]
     assert [why in line for line in lines] == [False, True] and why in progress.newest

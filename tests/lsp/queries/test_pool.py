@@ -102,8 +102,8 @@ def runs(tmp_path_factory):
     with method=pool."""
     root, shown = tmp_path_factory.mktemp("pool"), Progress.step
 
-    def show_and_signal(progress, step, metrics, idle):
-        shown(progress, step, metrics, idle)
+    def show_and_signal(progress, step, metrics):
+        shown(progress, step, metrics)
         if step == 3:
             signal.raise_signal(signal.SIGTERM)
 
