@@ -192,6 +192,7 @@ def load_players(
             reference,
             lambda path: _load(config, path, device)[0].requires_grad_(False),
         )
+    at("")
     return Players(config, device, policy, reference, *parts, processes, earlier)
 
 

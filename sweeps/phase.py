@@ -150,6 +150,7 @@ def predict(settings: PhaseSettings) -> list[Prediction]:
 
     torch.set_num_threads(1)
     config, players = load(settings)
+    at("the exact game")
     game = ExactPlay(players).game
     predictions = []
     for beta, weight in itertools.product(settings.betas, settings.weights):

@@ -28,7 +28,7 @@ STEP = re.compile(r"step (\d+)/(\d+)(,?)")
 COUNT = re.compile(r"(\d+)/(\d+) ")
 """How the lines of another launcher and of a judge's verdicts begin."""
 PLACES = ("run_dir=", "out=", "run=")
-LONGEST_WORDS = 60
+LONGEST_WORDS = 120
 
 
 class Stage(NamedTuple):
@@ -62,7 +62,9 @@ class Heard:
         share = share_of(text)
         if share is None and not text.endswith(" so far"):
             return self
-        shown = visible(" ".join(text.split("  ")[: 1 if STEP.match(text) else 2]))
+        first, *others = text.split("  ")
+        # Of a run its metrics are left out, of a launcher the counts beside its share.
+        shown = visible(first if STEP.match(text) else ", ".join([first, *others[1:]]))
         words = shown if len(shown) <= LONGEST_WORDS else f"{shown[:LONGEST_WORDS]}…"
         if share is None:
             return replace(self, words=words)

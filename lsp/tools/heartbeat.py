@@ -53,8 +53,9 @@ class Heartbeat:
     each second, else a plain line after some seconds without one. Of several at a time the newest
     speaks, and the others wait for its end."""
 
-    SILENT_SECONDS = 50.0
-    """After so long without a line, one says what is going on."""
+    SILENT_SECONDS = 30.0
+    """After so long without a line, one says what is going on: libraries may have been loading for
+    as long before."""
     TERMINAL_SECONDS = 10.0
     """The same on a terminal, where somebody looks on."""
     _beating: ClassVar[list["Heartbeat"]] = []

@@ -63,7 +63,18 @@ def test_of_other_lines_only_a_heartbeat_is_shown():
         assert heard((heartbeat.activity(), 9)).words == "loading: 0 s so far"
     assert heard(("run: outputs/x", 1), ("warning: \x1b[2J", 2)).words == "starting"
     assert heard(("\x1b[2J so far", 1)).words == "␛[2J so far"
-    assert len(heard((f"{'x' * 500} so far", 1)).words) == 61
+    assert len(heard((f"{'x' * 500} so far", 1)).words) == 121
+
+
+def test_a_launcher_in_a_launcher_shows_what_its_own_are_at():
+    line = (
+        "3/12  3 done, 0 failed, 2 running, 7 waiting  50 s so far, about 2 min 00 s left"
+        "  lsp: step 7/60  grpo: step 9/60"
+    )
+    words = "3/12, 50 s so far, about 2 min 00 s left, lsp: step 7/60, grpo: step 9/60"
+    assert heard((line, 50)).words == words
+    verdicts = "400/1600 verdicts  3.1/s  6 min 27 s left  $0.04"
+    assert heard((verdicts, 50)).words == "400/1600 verdicts, 6 min 27 s left, $0.04"
 
 
 def test_a_run_by_its_own_pace():
@@ -200,6 +211,7 @@ def test_a_log_gets_the_line_each_thirty_seconds_and_a_terminal_one_that_is_redr
 SHORT = ["num_queries=2", "group_size=2", "eval=none", "tracker=none", "objective=null"]
 
 
+@pytest.mark.slow
 def test_the_smallest_sweep_says_what_its_runs_are_at(tmp_path, capfd):
     """A base that is schooled first, then two runs, one of which had been made already."""
     school = ["-m", "lsp.pocket.pretrain", "steps=2", "batch=2", f"out={tmp_path / 'base'}"]

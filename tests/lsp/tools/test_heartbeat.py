@@ -72,7 +72,7 @@ def test_somebody_who_looks_on_is_told_sooner(monkeypatch):
         assert heartbeat.silent_seconds == 10 and not heartbeat.live
     monkeypatch.setattr(sys.stderr, "isatty", lambda: False)
     with Heartbeat("loading", live=True) as heartbeat:
-        assert heartbeat.silent_seconds == 50 and not heartbeat.live
+        assert heartbeat.silent_seconds == 30 and not heartbeat.live
 
 
 @pytest.mark.parametrize(
