@@ -47,8 +47,8 @@ class Told(NamedTuple):
 
 @dataclass(frozen=True)
 class Heard:
-    """What a command has said. ``first`` and ``last``: the first and the newest share that it told.
-    ``nothing``: all of it had been done before."""
+    """What a command has said. ``first`` and ``last``: the first and the newest share that it told,
+    and when it did so first. ``nothing``: all of it had been done before."""
 
     words: str = "starting"
     first: Told | None = None
@@ -68,7 +68,8 @@ class Heard:
         words = shown if len(shown) <= LONGEST_WORDS else f"{shown[:LONGEST_WORDS]}…"
         if share is None:
             return replace(self, words=words)
-        told = Told(share, seconds)
+        again = self.last is not None and self.last.share == share
+        told = self.last if again else Told(share, seconds)
         return replace(self, words=words, first=self.first or told, last=told)
 
     def pace(self) -> float | None:
@@ -136,7 +137,7 @@ def left_words(seconds: Sequence[tuple[float | None, int]]) -> str:
     if not known or seconds[0][0] is None:
         return "time left unknown yet"
     more = f" and {unknown} more of unknown time" if unknown else ""
-    return f"about {duration(sum(known))} left{more}"
+    return f"about {duration(sum(known))} left{more}" if sum(known) >= 1 else f"about to end{more}"
 
 
 def kind_of(command: Command) -> str:

@@ -86,6 +86,8 @@ def test_a_run_by_its_own_pace():
     # 30 of 41 steps are left, of 2 s each; 4 s have gone by since the last of them was told.
     assert run.left(34.0, typical=None) == pytest.approx(56)
     assert run.left(500.0, typical=None) == 0
+    # That the next one takes its time changes nothing of the pace so far.
+    assert run.line("step 12/41, answers: 50 s so far", 80.0).pace() == run.pace()
 
 
 def test_a_run_that_tells_nothing_is_taken_as_those_before_it():
@@ -127,6 +129,7 @@ def test_the_time_left_of_a_stage(running, waiting, typical, workers, left):
         ([(None, 3)], "time left unknown yet"),
         ([(None, 1), (60.0, 4)], "time left unknown yet"),
         ([(65.0, 3)], "about 1 min 05 s left"),
+        ([(0.4, 1)], "about to end"),
         ([(65.0, 3), (None, 60)], "about 1 min 05 s left and 60 more of unknown time"),
         ([(65.0, 3), (None, 60), (5.0, 2)], "about 1 min 10 s left and 60 more of unknown time"),
     ],
