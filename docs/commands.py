@@ -26,6 +26,13 @@ it needs, or by a typo, for which the nearest name is said.
 * **Order**: words, then settings, then what is not there (a run, a file), then a key that is
   missing, then servers: W&B and the Hub are tried once, for five seconds at most, before their
   own clients are.
+* **Nothing is silent for a minute**: what goes on is said on stderr, with a growing time and how
+  far it is (`evaluating on the test split, 1 of 2: the base, 128 of 2064 rows written: 40 s so
+  far`), as one live line of a run on a terminal, as plain lines elsewhere. `sweep`, `compare`,
+  `rank`, `phase` and `make reproduce` have a line of the whole each half minute and at each end:
+  what is done, failed, running and waiting, which step each run is at, and the time left by what
+  runs like these took; bases that are schooled first are in it. `lsp train -m` says which job
+  begins and how long the rest will take.
 * **From Python**: `lsp.train([...])` and `lsp.load(run)`, in [a
   notebook](notebooks/first_run.ipynb).
 * **Completion**: `lsp completion bash`, `zsh` or `fish` prints a script; `lsp completion --help`

@@ -36,13 +36,15 @@ from lsp.judging.cache import VerdictCache
 from lsp.judging.spending import dollars, prices, shutdown_warning
 from lsp.model.out_of_memory import OutOfMemory, memory_guard
 from lsp.run.folder import lock_run
+from lsp.tools.heartbeat import Heartbeat, enter, say
 from lsp.tools.text import duration, visible
 
 
 def main(arguments: Sequence[str]) -> None:
     try:
         config = read_settings(arguments)
-        results = evaluate(config)
+        with Heartbeat("looking at what is evaluated"):
+            results = evaluate(config)
     except (ConfigError, RunError) as error:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:
@@ -78,9 +80,11 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any] | None:
     pairs = plan.pairs(*all_outputs(config, (plan.model, plan.base), plan.instructions))
     with evaluation_folder(plan.folder):
         judged = ask_judge(config, pairs, key)
+        enter("rates and their intervals")
         results = summarise(config, plan, judged)
         save(plan.folder, results, judged)
     if plan.model.side.run is not None:
+        enter("sending the results to W&B")
         track_evaluation(plan.model.side.run, config, results, judged.call_rows())
     return results
 
@@ -125,12 +129,14 @@ def check_answers(config: EvaluateConfig) -> dict[str, Any] | None:
         return None
     texts = all_outputs(config, plan.sides, plan.tasks)
     with evaluation_folder(plan.folder):
+        enter("checking the answers")
         found = [benchmark.check(plan.tasks, answers) for answers in texts]
         checked = Checked(plan.tasks, found[0], found[1] if plan.base else None)
         results = summarise_checked(config, plan, checked, texts)
         rows = checked.rows(*texts) if plan.base else checked.rows(*texts, None)
         save_checked(plan.folder, results, rows)
     if plan.model.side.run is not None:
+        enter("sending the results to W&B")
         track_evaluation(plan.model.side.run, config, results, rows)
     return results
 
@@ -167,13 +173,15 @@ def outputs(
         for asked, taken in ready.nearest.items():
             print(f"no answer to {asked!r:.90}; taken: that to {taken!r:.90}", file=sys.stderr)
         return ready.outputs
-    print(f"answers of {answers.side.name}: {answers.file}", file=sys.stderr, flush=True)
+    say(f"answers of {answers.side.name}: {answers.file}")
+    enter(f"answers of {answers.side.name}")
     return write_answers(answers.side, instructions, answers.sampling, answers.file)
 
 
 def ask_judge(config: EvaluateConfig, pairs: Sequence[Pair], key: str) -> Judged:
     """Verdicts of every pair whose answers differ, in the orders asked for."""
     orders = [(pair, orders_of(config.judge, pair)) for pair in pairs]
+    enter("asking the judge")
     questions = [(pair, o) for pair, both in orders if not pair.identical for o in both]
     with closing(VerdictCache(Path(config.runs_root) / "verdicts.sqlite")) as cache:
         context = EvaluationContext(config, key, cache, prices(config.judge.model))
@@ -193,7 +201,7 @@ def progress(judge: Judge, total: int) -> Callable[[Verdict], None]:
         if now - last_line >= 2 or done == total:
             last_line, rate = now, done / max(now - started, 1e-9)
             text = f"{done}/{total} verdicts  {rate:.1f}/s  {duration((total - done) / rate)} left"
-            print(f"{text}  {dollars(judge.usd, judge.at_most)}", file=sys.stderr, flush=True)
+            say(f"{text}  {dollars(judge.usd, judge.at_most)}")
 
     return count
 

@@ -23,6 +23,7 @@ from lsp.rollout.settings import Vllm
 from lsp.run.checkpoint import newest_checkpoint
 from lsp.run.folder import places_of_runs, read_run, run_named, weights_identity
 from lsp.settings.config import local_model_folder
+from lsp.tools.heartbeat import at
 from lsp.tools.reach import hub_options
 from lsp.tools.rows import (
     is_file_of_rows,
@@ -310,6 +311,7 @@ def _generated(
 
     if side.artifact is not None:
         find_artifact(side.artifact).download(root=side.model)
+    at("loading the model")
     dtype, device = sampling.dtype, choose_device(sampling.device)
     model, tokenizer = load_model(side.model, dtype, device, side.revision, side.trust_remote_code)
     chat = ChatFormat(tokenizer, sampling.date_string, sampling.template_kwargs)
@@ -320,6 +322,7 @@ def _generated(
         engine.sync(model, 0, ALONE)
     limit = sampling.max_new_tokens
     for start in range(0, len(instructions), sampling.max_rows):
+        at(f"{start} of {len(instructions)} written")
         chunk = instructions[start : start + sampling.max_rows]
         prompts = chat.encode([[("user", instruction.text)] for instruction in chunk])
         key = DrawKey(sampling.seed, chunk[0].index, "evaluation")

@@ -39,6 +39,7 @@ from lsp.run.resume import saved_config
 from lsp.settings.command import consent, read_command
 from lsp.settings.config import Config
 from lsp.settings.schema import flat, setting, settings
+from lsp.tools.heartbeat import Heartbeat, enter, say
 from lsp.tracking.reader import DamagedFile, read_json
 
 BASE, DATA = "base", "data"
@@ -106,7 +107,7 @@ def cross_play(names: Sequence[str], settings: CrossPlaySettings) -> str:
             (folder / place).mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise RunError(f"folder={folder} cannot be made: {error}; name another folder") from error
-    with lock_run(folder):
+    with lock_run(folder), Heartbeat("cross-play"):
         try:
             write_csv(table, CrossPlay(config, players, settings, folder).cells())
         except ValueError as error:
@@ -181,6 +182,7 @@ class CrossPlay:
         data = [Player(DATA, None, DATA)] if self.settings.data else []
         queries = {}
         for asker in (*self.players, *data):
+            enter(f"queries of {asker.name}")
             key = (asker.identity, self.settings.queries, seed)
             queries[asker.name] = self.kept("queries", asker.name, key, partial(self.ask, asker))
         cells: dict[tuple[str, str], Cell] = {}
@@ -188,6 +190,8 @@ class CrossPlay:
             load = cache(partial(load_player, solver, self.config))
             for challenger, lines in queries.items():
                 texts = [query["text"] for query in lines if query["legal"]]
+                number = f"{len(cells) + 1} of {len(self.players) * len(queries)}"
+                enter(f"cell {number}: {challenger} asks {solver.name}")
                 pair, key = (challenger, solver.name), (solver.identity, samples, seed, texts)
                 rows = self.kept("cells", "__".join(pair), key, partial(self.answer, load, texts))
                 rewards = mean_and_error([mean(row["rewards"]) for row in rows])
@@ -277,7 +281,7 @@ def load_player(player: Player, config: Config) -> tuple:
     from lsp.model.language_model import end_token_ids, load_model
     from lsp.rollout.settings import challenger_engine
 
-    print(f"loading {player.name}", file=sys.stderr, flush=True)
+    say(f"loading {player.name}")
     gc.collect()  # the model before this one may be a part of a cycle
     if config.runtime.threads:
         torch.set_num_threads(config.runtime.threads)

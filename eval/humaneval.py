@@ -17,6 +17,7 @@ from eval.tasks import tasks_of, template_problems
 from eval.types import Task
 from lsp.errors import RunError
 from lsp.settings.schema import Consent, setting, settings
+from lsp.tools.heartbeat import at
 from lsp.tools.rows import read_rows
 
 FENCED = re.compile(r"```[^\n]*\n(.*?)(?:```|\Z)", re.DOTALL)
@@ -60,8 +61,11 @@ class HumanEval(CheckedSettings):
             memory_megabytes=self.memory_megabytes,
         )
         programs = [program(*task.key, answer) for task, answer in zip(tasks, answers, strict=True)]
+        outcomes = []
         with ThreadPoolExecutor(self.processes) as pool:
-            outcomes = list(pool.map(lambda text: run_program(text, limits), programs))
+            for outcome in pool.map(lambda text: run_program(text, limits), programs):
+                outcomes.append(outcome)
+                at(f"{len(outcomes)} of {len(programs)} programs run")
         return [{"passed": [outcome.passed], "problem": outcome.problem} for outcome in outcomes]
 
 

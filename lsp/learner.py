@@ -19,6 +19,7 @@ from lsp.players import Players
 from lsp.policy_loss import LossParts, PolicyLoss, rollout_logprobs, row_totals
 from lsp.run.checkpoint import TrainingTensors, training_tensors
 from lsp.settings.config import EXACT_KL_VOCABULARY, Config
+from lsp.tools.heartbeat import at
 from lsp.types import MicroBatch, Role, TrainingRow
 
 ROLES: tuple[Role, ...] = ("challenger", "solver")
@@ -172,8 +173,12 @@ class Learner:
         before: list[torch.Tensor] | None = None
         batches = self._batches(rows)
         with self.players.reference_at_work():  # one visit for all of them
-            scored = [(batch, self._reference(batch)) for batch in batches]
+            scored = []
+            for batch in batches:
+                at(f"{len(scored)} of {len(batches)} micro-batches read by the reference")
+                scored.append((batch, self._reference(batch)))
         for number, (batch, ref) in enumerate(scored, start=1):
+            at(f"{number - 1} of {len(scored)} micro-batches learnt from")
             last, role = number == len(scored), batch.rows[0].role
             self._backward(batch, ref, stats, last)
             if every and step % every == 0 and (last or batches[number].rows[0].role != role):

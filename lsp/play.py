@@ -27,6 +27,7 @@ from lsp.run.init import Init
 from lsp.run.resume import saved_config
 from lsp.settings.command import consent, read_command
 from lsp.settings.schema import setting, settings, with_value
+from lsp.tools.heartbeat import Heartbeat
 from lsp.tools.text import folded, visible
 
 if TYPE_CHECKING:
@@ -124,7 +125,7 @@ def main(arguments: Sequence[str]) -> None:
     try:
         folder = find_run(names[0], chosen.runs_root)
         checkpoint = named_checkpoint(folder, chosen.checkpoint)
-        with memory_guard("loading"):
+        with memory_guard("loading"), Heartbeat("loading"):
             trusted = consent(chosen.trust)
             table = set_table(folder, checkpoint, chosen.seed, chosen.greedy, trusted)
         base, init = table.players.config.model.name, read_run(folder)["init"]["text"]

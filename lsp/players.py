@@ -23,6 +23,7 @@ from lsp.rollout.settings import challenger_engine
 from lsp.run.init import Init
 from lsp.settings.config import Config
 from lsp.settings.prompts import Prompts
+from lsp.tools.heartbeat import at
 from lsp.types import Completion, DrawKey, Query
 
 TokenRows = Sequence[Sequence[int]]
@@ -154,6 +155,7 @@ def load_players(
     offload, rank = config.hardware.offload, config.model.lora.rank
     if offload:
         check_offload(device)
+    at("the policy and its reference")
     policy, tokenizer = _load(config, config.model.name if init.is_adapter else init.source, device)
     if init.is_adapter:
         merge_adapter(policy, Path(init.source))
@@ -170,11 +172,14 @@ def load_players(
     chat = ChatFormat(tokenizer, config.model.date_string, config.model.template_kwargs)
     end_ids = end_token_ids(policy, chat)
     context = BuildContext(config, device, chat=chat, end_ids=end_ids, reference=reference)
+    at("the rollout engine")
     engine = build_part(config.rollout.engine, context)
     asking = challenger_engine(context, engine)
     self_judge = build_part(config.self_reward, replace(context, engine=engine))
+    at("the data")
     queries = build_part(config.data, context) if config.method.queries == "dataset" else ()
     dataset, left_out = check_context(policy, chat, config, queries)
+    at("the reward")
     reward = build_part(config.reward, context)
     if offload:
         reward.offload()
@@ -187,6 +192,7 @@ def load_players(
             reference,
             lambda path: _load(config, path, device)[0].requires_grad_(False),
         )
+    at("")
     return Players(config, device, policy, reference, *parts, processes, earlier)
 
 

@@ -26,6 +26,7 @@ from lsp.run.init import NoEarlierRun, resolve_init
 from lsp.run.spec import RunSpec
 from lsp.settings.compose import compose
 from lsp.settings.config import Config
+from lsp.tools.heartbeat import Heartbeat, enter
 from lsp.tools.text import duration, folded, visible
 
 if TYPE_CHECKING:
@@ -68,7 +69,8 @@ def main(arguments: Sequence[str]) -> int:
         config = compose(arguments)
         if config.resume:
             raise RunError("preflight is for a run that is to begin; leave resume out")
-        findings = list(preflight(config))
+        with Heartbeat("loading"):
+            findings = list(preflight(config))
     except OutOfMemory as error:
         print(f"error: {error.advice(config)}", file=sys.stderr)
         return 1
@@ -98,7 +100,7 @@ def preflight(config: Config) -> Iterator[Finding]:
     started = time.perf_counter()
     players, learner, _ = load(RunSpec(small, "preflight", init), ALONE)
     print(f"loaded in {duration(time.perf_counter() - started)}: {config.model.name}", flush=True)
-    clock = Clock()
+    clock = Clock(enter)
     with clock.phase("queries"):
         players.sync(0)
         queries = players.step_queries(1)
@@ -176,6 +178,7 @@ def judge_known(players: Players, pairs: Sequence[tuple[str, str]]) -> KnownPair
     bad = {"off-topic": [*good[1:], good[0]], "empty": [""] * len(good)}
     bad["gibberish"] = [shuffled(answer) for answer in good]
     answers = [*good, *(text for kind in BAD for text in bad[kind])]
+    enter("the self-judge on known pairs")
     scores, _ = players.qualities(queries * (1 + len(BAD)), answers, 1)
     parts = [scores[i : i + len(good)] for i in range(0, len(scores), len(good))]
     return KnownPairs(parts[0], dict(zip(BAD, parts[1:], strict=True)))

@@ -32,6 +32,7 @@ from lsp.run.checkpoint import checkpoint_folders, checkpoint_step
 from lsp.run.folder import find_run, read_run, saved_tracker, saved_tree
 from lsp.settings.command import read_command
 from lsp.settings.schema import setting, settings
+from lsp.tools.heartbeat import Heartbeat
 from lsp.tools.http import safe
 from lsp.tools.text import duration
 from lsp.tracking.continuity import scan
@@ -91,7 +92,9 @@ def sync(folder: Path) -> list[str]:
     process.start()
     sender.close()
     try:
-        if not receiver.poll(seconds):
+        with Heartbeat(f"sending {folder.name} to W&B, {duration(seconds)} at most"):
+            answered = receiver.poll(seconds)
+        if not answered:
             raise RunError(
                 f"{folder}: W&B did not take it in {duration(seconds)}; what arrived stays, and the"
                 " same command goes on"

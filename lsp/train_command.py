@@ -6,8 +6,11 @@ Flags are Hydra's: ``-m`` for a multirun, ``--cfg job``.
 import math
 import signal
 import sys
+import time
 import traceback
 from collections.abc import Sequence
+from dataclasses import dataclass, field
+from statistics import mean
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -18,10 +21,33 @@ from lsp.errors import ConfigError, Interrupted, RunError
 from lsp.loop.launch import objective_of
 from lsp.loop.signals import StopRequests
 from lsp.model.processes import Processes, end_process
-from lsp.settings.compose import CONF, compose
+from lsp.settings.compose import CONF, compose, number_of_jobs
+from lsp.tools.heartbeat import Heartbeat, say
 from lsp.tools.secrets import scrub
+from lsp.tools.text import duration
+
+
+@dataclass
+class Jobs:
+    """Of a multirun whose jobs are this process's; ``total`` is 0 where there is none. ``begun``
+    since ``start``; ``seconds``: what each took that ended well."""
+
+    total: int = 0
+    start: float = 0.0
+    begun: int = 0
+    seconds: list[float] = field(default_factory=list)
+
+    def line(self, now: float) -> str:
+        """When another one has begun: which one, and how long all will take."""
+        rest = self.total - self.begun + 1
+        left = "time left unknown yet"
+        if self.seconds:
+            left = f"about {duration(rest * mean(self.seconds))} left"
+        return f"job {self.begun}/{self.total}  {duration(now - self.start)} so far, {left}"
+
 
 FAILED: list[str] = []
+JOBS = Jobs()
 STOP = StopRequests()
 """A request belongs to the process: no job of a multirun begins after it."""
 
@@ -38,8 +64,14 @@ def one_job(overrides: list[str]) -> float | None:
     job that cannot run is reported, and the others go on."""
     if STOP.reason:
         sys.exit(f"asked to stop ({STOP.reason}): no further job begins")
+    began = time.monotonic()
+    JOBS.begun += 1
+    if JOBS.total:
+        say(JOBS.line(began))
     try:
-        return objective_of(overrides, STOP)
+        objective, seconds = objective_of(overrides, STOP)
+        JOBS.seconds.append(max(seconds, time.monotonic() - began))  # made now, or before
+        return objective
     except (ConfigError, RunError, OSError) as error:
         job = scrub(" ".join(overrides))
         print(f"error: job {job}: {error}", file=sys.stderr, flush=True)
@@ -68,6 +100,15 @@ def refuse_secrets(arguments: list[str]) -> None:
         raise RunError(f"{', '.join(hidden)}: {reason}, never from settings")
 
 
+def jobs_of(arguments: Sequence[str]) -> int:
+    """How many jobs a command line with Hydra's flags begins in this process, one after the other;
+    0 where that is not known: another sweeper draws them, or it begins none."""
+    plug_in = any(word.startswith(("hydra/sweeper=", "hydra/launcher=")) for word in arguments)
+    if plug_in or not {"-m", "--multirun"} & set(arguments):
+        return 0
+    return number_of_jobs([w for w in arguments if "=" in w and not w.startswith("-")])
+
+
 def main(arguments: Sequence[str]) -> None:
     several = Processes.from_environment().size > 1
     (train_as_one_of_several if several else train)(list(arguments))
@@ -88,7 +129,9 @@ def train(arguments: list[str]) -> None:
         refuse_secrets(arguments)
         compose([t for t in arguments if "=" in t and not t.startswith("-")], multirun=True)
         sys.argv = [sys.argv[0], *arguments]  # which Hydra reads
-        hydra_main()
+        JOBS.total, JOBS.start = jobs_of(arguments), time.monotonic()
+        with Heartbeat(f"multirun of {JOBS.total} jobs" if JOBS.total else "multirun"):
+            hydra_main()
         if FAILED:
             raise RunError(f"{len(FAILED)} jobs failed: {'; '.join(FAILED)}")
     except (ConfigError, RunError, OSError) as error:

@@ -31,11 +31,13 @@ from lsp.report.game import read_index
 from lsp.report.river import draw_river
 from lsp.settings.command import read_settings
 from lsp.settings.schema import setting, settings
+from lsp.tools.heartbeat import Heartbeat
 from lsp.tools.places import shipped
 from lsp.tools.text import markdown_table
 from lsp.tracking.reader import read_summary
 from sweeps.claims import Differences, estimate, holm, verdict
 from sweeps.parallel import require_all
+from sweeps.progress import Stage
 from sweeps.rows import KINDS, PocketRow, Row
 
 
@@ -110,7 +112,9 @@ def main(arguments: Sequence[str]) -> None:
     text = f"{variants_table(rows)}\n{claims_text(rows, contrasts.families)}"
     write_text(root / f"{name}.md", text)
     print(text)
-    if picture := draw_queries(runs, root, contrasts.world):
+    with Heartbeat("drawing the queries"):
+        picture = draw_queries(runs, root, contrasts.world)
+    if picture:
         print(f"picture: {picture}")
     print(f"table: {root / name}.md")
 
@@ -184,7 +188,6 @@ def train_all(
         for base, folder in folders.items()
         if pocket and not (folder / "pretrain.json").is_file()
     ]
-    require_all(schooled, workers)
     commands = []
     for run in new:
         own_steps = any(text.startswith("num_steps=") for text in run.overrides)
@@ -194,7 +197,7 @@ def train_all(
         where = [f"run_dir={run.folder(root)}", f"runs_root={root}"]
         always = [f"seed={run.seed}", "tracker=none", "resume=auto"]
         commands.append(["run.py", *world, *what, *where, *overrides, *always])
-    require_all(commands, workers)
+    require_all(Stage(schooled, workers), Stage(commands, workers))
     root.mkdir(parents=True, exist_ok=True)  # where no run was new, nothing made it
     made = {run.key: contrasts.row.of(*run.key, read_summary(run.folder(root))) for run in new}
     return [(known | made)[run.key] for run in runs]

@@ -27,6 +27,7 @@ from lsp.files import write_json, write_text
 from lsp.settings.command import read_command, split_settings
 from lsp.settings.compose import compose
 from lsp.settings.schema import setting, settings
+from lsp.tools.heartbeat import Heartbeat, at
 from lsp.tools.places import shipped
 from lsp.tools.text import markdown_table
 from lsp.tracking.reader import read_summary
@@ -99,11 +100,13 @@ def command_lines(
         lines.append([*words_of(point), *sweep.words, *overrides, *ours])
     print(f"checking {len(lines)} points", file=sys.stderr, flush=True)
     wrong = []
-    for line in lines:
-        try:
-            compose(line)
-        except ConfigError as error:
-            wrong.append(f"{' '.join(line)}\n{error}")
+    with Heartbeat("checking the points"):
+        for number, line in enumerate(lines):
+            at(f"{number} of {len(lines)}")
+            try:
+                compose(line)
+            except ConfigError as error:
+                wrong.append(f"{' '.join(line)}\n{error}")
     if wrong:
         count = f"{len(wrong)} of {len(lines)} points cannot run, so none was started"
         raise RunError(f"{count}; the first: {wrong[0]}")

@@ -24,6 +24,7 @@ from lsp.settings.command import read_settings, split_settings
 from lsp.settings.compose import CONF
 from lsp.settings.schema import setting, settings
 from sweeps.parallel import require_all
+from sweeps.progress import Stage
 
 OURS = ("seed", "run_dir", "runs_root", "resume", "experiment", "method", "init", "init.run")
 
@@ -62,18 +63,23 @@ def run_figure(settings: PaperSettings, overrides: Sequence[str]) -> str:
         for bar in bars_needed(settings.figure)
         for seed in range(settings.seeds)
     }
-    for later_stage in (False, True):
-        stage = [key for key in places if ("_from_" in key[0]) == later_stage]
-        shared = folder, settings.world, trained
-        commands = [run_command(*key, places[key], *shared) for key in stage]
-        require_all(commands, settings.workers)
+    shared = folder, settings.world, trained
+    later = {key: "_from_" in key[0] for key in places}
+    first, after = (
+        [run_command(*key, places[key], *shared) for key in places if later[key] == is_later]
+        for is_later in (False, True)
+    )
     drawn = [place for (bar, _), place in places.items() if bar in FIGURES[settings.figure]]
     evaluate = ["-m", "eval", f"benchmark={settings.benchmark}", f"runs_root={folder}", *judged]
-    # The control first: it writes the base's answers, which the others then find.
-    require_all([[*evaluate, f"run={drawn[0]}", "control=true"]], 1)
     # A judge on a network has one rate and one budget: one evaluation at a time.
     at_once = settings.workers if settings.benchmark == "pocket" else 1
-    require_all([[*evaluate, f"run={place}"] for place in drawn], at_once)
+    require_all(
+        Stage(first, settings.workers),
+        Stage(after, settings.workers),
+        # The control first: it writes the base's answers, which the others then find.
+        Stage([[*evaluate, f"run={drawn[0]}", "control=true"]], 1),
+        Stage([[*evaluate, f"run={place}"] for place in drawn], at_once),
+    )
     same = {key: getattr(settings, key) for key in ("figure", "paper", "benchmark")}
     return make_figures(list(map(str, drawn)), FigureSettings(**same, out=str(folder)))
 

@@ -29,9 +29,11 @@ from lsp.files import write_csv, write_text
 from lsp.run.checkpoint import newest_checkpoint
 from lsp.settings.command import read_settings
 from lsp.settings.schema import LARGEST_WEIGHT, setting, settings
+from lsp.tools.heartbeat import Heartbeat, at
 from lsp.tools.text import markdown_table
 from lsp.tracking.reader import read_alerts
 from sweeps.parallel import require_all
+from sweeps.progress import Stage
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -124,7 +126,8 @@ def main(arguments: Sequence[str]) -> None:
         settings = read_settings(PhaseSettings, arguments)
         root = Path(settings.folder).resolve()
         root.mkdir(parents=True, exist_ok=True)
-        predictions = predict(settings)
+        with Heartbeat("the prediction"):
+            predictions = predict(settings)
         write_csv(root / "predicted.csv", predictions)
         print(predicted_table(predictions))
         if settings.predict:
@@ -147,6 +150,7 @@ def predict(settings: PhaseSettings) -> list[Prediction]:
 
     torch.set_num_threads(1)
     config, players = load(settings)
+    at("the exact game")
     game = ExactPlay(players).game
     predictions = []
     for beta, weight in itertools.product(settings.betas, settings.weights):
@@ -184,10 +188,6 @@ def game_settings(settings: PhaseSettings) -> list[str]:
 
 def play(settings: PhaseSettings, root: Path, predictions: Sequence[Prediction]) -> list[Cell]:
     """Run what is not there yet, then read each run's Challenger off its last checkpoint."""
-    from lsp.pocket.equilibrium import asked_A, described, kl
-    from lsp.pocket.exact import ExactPlay
-    from lsp.pocket.tables import asked_table
-
     seeds = range(settings.seeds)
     places = {
         (prediction, alpha, seed): root
@@ -206,11 +206,24 @@ def play(settings: PhaseSettings, root: Path, predictions: Sequence[Prediction])
         run = [f"num_steps={settings.steps}", f"seed={seed}", f"run_dir={place}", "resume=auto"]
         same = [text for text in game_settings(settings) if not text.startswith("method=")]
         commands.append(["run.py", method, *same, "eval=none", *stakes, *run])
-    require_all(commands, settings.workers)
+    require_all(Stage(commands, settings.workers))
+    with Heartbeat("reading what was played"):
+        return read_cells(settings, places)
+
+
+def read_cells(
+    settings: PhaseSettings, places: Mapping[tuple[Prediction, float, int], Path]
+) -> list[Cell]:
+    """``places``: (stakes, alpha, seed) of a run -> its folder."""
+    from lsp.pocket.equilibrium import asked_A, described, kl
+    from lsp.pocket.exact import ExactPlay
+    from lsp.pocket.tables import asked_table
+
     config, players = load(settings)
     exact = ExactPlay(players)
     cells = []
     for (prediction, alpha, seed), place in places.items():
+        at(f"{len(cells)} of {len(places)} cells")
         policy = load_policy(newest_checkpoint(place))
         own_A = asked_A(asked_table(policy, exact.script))
         own_kl = kl(own_A, exact.game.reference_A).item()

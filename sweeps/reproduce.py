@@ -21,6 +21,7 @@ from lsp.run.provenance import provenance
 from lsp.tools.text import markdown_table
 from lsp.tracking.reader import read_json
 from sweeps.parallel import require_all
+from sweeps.progress import Stage
 
 
 @dataclass(frozen=True)
@@ -106,8 +107,7 @@ def main(arguments: Sequence[str]) -> None:
         return
     if arguments:
         sys.exit("error: python -m sweeps.reproduce [table]")
-    for command in STEPS:
-        require_all([command.split()], 1)
+    require_all(*(Stage([command.split()], 1) for command in STEPS))
     root = Path(PLACE)
     lines = [claim.verdict(root) for claim in CLAIMS]
     print("\n".join(lines))

@@ -208,6 +208,7 @@ def test_a_failing_job_of_a_multirun_does_not_stop_the_others(tmp_path):
     result = run_py("-m", "seed=0,-1,1", "num_steps=1", "eval=none", "tracker=none",
                     f"runs_root={tmp_path}")  # fmt: skip
     assert result.returncode == 1 and "Traceback" not in result.stderr
+    assert "job 1/3  " in result.stderr and "job 3/3  " in result.stderr
     assert "error: job seed=-1" in result.stderr and "error: 1 jobs failed" in result.stderr
     assert len(list(tmp_path.glob("lsp-s*/summary.json"))) == 2
 

@@ -1,6 +1,6 @@
 """Evaluation on the way and at the end: an evaluator and models go in, metrics by path come out."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from lsp.contracts import BuildContext, Evaluator, Example, build_part
@@ -9,6 +9,9 @@ from lsp.model.out_of_memory import memory_guard
 from lsp.model.processes import ALONE, Command
 from lsp.players import Players, load_base
 from lsp.run.spec import RunSpec
+from lsp.tools.heartbeat import at
+
+WORDS = {"base": "the base", "init": "the init", "final": "the trained model"}
 
 
 class Evaluation:
@@ -19,6 +22,7 @@ class Evaluation:
         self.players, self.learner = players, learner
         self.evaluator: Evaluator | None = None
         if self.settings is not None:
+            at("the base, for the evaluation")
             self.base = load_base(spec.config, spec.init, players.reference)
             context = BuildContext(
                 spec.config, players.device, chat=players.chat, players=players, base=self.base
@@ -37,20 +41,21 @@ class Evaluation:
             metrics = self.evaluator.metrics(self.players.policy, "dev")
         return {f"eval/{self.settings.name}/{key}": value for key, value in metrics.items()}
 
-    def at_the_end(self) -> dict[str, float]:
+    def at_the_end(self, enter: Callable[[str], None]) -> dict[str, float]:
         """``base/…`` and ``final/…`` on the test split; ``init/…`` where the run started elsewhere
-        than at the base. Nothing without an evaluator."""
+        than at the base. Nothing without an evaluator. ``enter`` is told of each that begins."""
         if self.evaluator is None:
             return {}
         models = {"base": self.base, "init": self.players.reference, "final": self.players.policy}
         if self.base is self.players.reference:
             del models["init"]
+        values = {}
         with self._whole_policy(self.num_steps):
-            return {
-                f"{name}/{key}": value
-                for name, model in models.items()
-                for key, value in self.evaluator.metrics(model, "test").items()
-            }
+            for number, (name, model) in enumerate(models.items(), 1):
+                enter(f"evaluating on the test split, {number} of {len(models)}: {WORDS[name]}")
+                metrics = self.evaluator.metrics(model, "test")
+                values |= {f"{name}/{key}": value for key, value in metrics.items()}
+        return values
 
     def examples(self) -> Sequence[Example]:
         """Answers of the base and of the policy, once ``at_the_end`` has measured them."""

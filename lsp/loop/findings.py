@@ -13,6 +13,7 @@ from lsp.settings.config import Config
 from lsp.types import Play, Query
 
 FEW_SHOT = "prompts=few_shot, or prompts of your own (docs/prompts.md)"
+TELL_APART = "a reward that tells answers apart, a larger group_size, or easier queries"
 LEAKED_WORDS = 4
 """Words in a row of a query that its prompt has too, if half of them are the prompt's."""
 
@@ -90,9 +91,8 @@ def _of_rewards(config: Config, play: Play) -> Iterator[Finding]:
         text = (
             f"in {flat} of {groups} groups all {size} answers have the same R, which teach nothing"
         )
-        mend = "a reward that tells answers apart, a larger group_size, or easier queries"
         alike = bool(play.reward_QG.amax() - play.reward_QG.amin() < 1e-6)
-        yield Finding(text, mend, stops=alike)
+        yield Finding(text, TELL_APART, stops=alike)
     answers = [answer for group in play.answers for answer in group]
     cut = sum(answer.finish_reason == "length" for answer in answers)
     if cut > 0.5 * len(answers):

@@ -30,11 +30,14 @@ from lsp.run.spec import RunSpec
 from lsp.settings.compose import compose
 from lsp.settings.config import Config
 from lsp.settings.rules import warnings
+from lsp.tools.heartbeat import Heartbeat, at
 from lsp.tracking.reader import read_summary
 
 if TYPE_CHECKING:
     from lsp.learner import Learner
     from lsp.players import Players
+
+NOTHING_TO_DO = "nothing to do"
 
 
 def start(overrides: Sequence[str], stop: StopRequests | None = None) -> dict[str, Any] | None:
@@ -61,16 +64,17 @@ def _start(config: Config, overrides: Sequence[str], stop: StopRequests) -> dict
         return None
     thread_environment()
     with stop:
-        resumed = find_resumed(config, overrides) if config.resume else None
-        dry_run, config = config.dry_run, resumed.spec.config if resumed else config
-        if dry_run:
-            print(plan(config), flush=True)
-            if resumed:
-                print(f"  goes on   with {resumed.folder} from step {resumed.spec.step}")
-        if resumed is None:
-            check_beginning(config, overrides)
-        elif not resumed.finished:
-            check_start(config, resumed.spec.init, resumed)
+        with Heartbeat("checking that the run can start"):
+            resumed = find_resumed(config, overrides) if config.resume else None
+            dry_run, config = config.dry_run, resumed.spec.config if resumed else config
+            if dry_run:
+                print(plan(config), flush=True)
+                if resumed:
+                    print(f"  goes on   with {resumed.folder} from step {resumed.spec.step}")
+            if resumed is None:
+                check_beginning(config, overrides)
+            elif not resumed.finished:
+                check_start(config, resumed.spec.init, resumed)
         if dry_run:
             return None
         try:
@@ -121,7 +125,9 @@ def load(spec: RunSpec, processes: Processes) -> tuple[Players, Learner, dict[st
     if config.runtime.threads:
         torch.set_num_threads(config.runtime.threads)
     torch.manual_seed(config.seed)
+    at("the models")
     players = load_players(config, spec.init, spec.checkpoint, processes, spec.folder)
+    at("the optimizer")
     learner = Learner(players, config)
     state = None
     if spec.checkpoint is not None:
@@ -187,7 +193,7 @@ def begin(config: Config, overrides: Sequence[str], stop: StopRequests) -> dict[
 def go_on(resumed: Resumed, stop: StopRequests) -> dict[str, Any]:
     folder, spec = resumed.folder, resumed.spec
     if resumed.finished:
-        print(f"the run {folder} is finished ({spec.step} steps); nothing to do")
+        print(f"the run {folder} is finished ({spec.step} steps); {NOTHING_TO_DO}")
         return read_summary(folder)
     lock = lock_run(folder)
     if checkpoint_folders(folder)[-1:] != [spec.checkpoint] * (spec.checkpoint is not None):
@@ -224,6 +230,7 @@ def run(
         processes.start()
         processes.broadcast(spec)
         with memory_guard("loading"):  # the tracker first, which may be refused within seconds
+            at("the tracker")
             tracker = build_part(config.tracker, BuildContext(config, run=identity))
             players, learner, state = load(spec, processes)
             recorder = RunRecorder(spec, folder, progress, players, learner, tracker, state, stop)
@@ -292,10 +299,9 @@ def _make_earlier_run(config: Config, first: Sequence[str], stop: StopRequests) 
     return resolve_init(config)
 
 
-def objective_of(overrides: Sequence[str], stop: StopRequests) -> float | None:
-    """``start``, and of its summary the metric that a sweeper wants."""
+def objective_of(overrides: Sequence[str], stop: StopRequests) -> tuple[float | None, float]:
+    """``start``, and of its summary the metric that a sweeper wants, and the seconds that it took,
+    those of earlier starts among them."""
     config = _read(overrides)
-    summary = _start(config, overrides, stop)
-    if summary is None or config.objective is None:
-        return None
-    return summary.get(f"last/{config.objective}")
+    summary = _start(config, overrides, stop) or {}
+    return summary.get(f"last/{config.objective}"), summary.get("seconds", 0.0)

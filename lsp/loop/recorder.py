@@ -5,6 +5,7 @@ import shlex
 import time
 from collections.abc import Callable
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from lsp.loop.checks import not_the_reference, unknown_objective
 from lsp.loop.collapse import CollapseDetector
 from lsp.loop.evaluation import Evaluation
 from lsp.loop.findings import step_findings
+from lsp.loop.idle import IdleSteps, idle_words
 from lsp.loop.progress import Progress
 from lsp.loop.signals import StopRequests
 from lsp.model.device import device_name, peak_memory_mb
@@ -54,7 +56,7 @@ class RunRecorder(Recorder):
         self.players, self.learner, self.processes = players, learner, players.processes
         self.progress, self.stop = progress, stop
         self.left, self._stopping_alarm = "", ""
-        self.detector = CollapseDetector(config.collapse, config.world)
+        self.detector, self.idle = CollapseDetector(config.collapse, config.world), IdleSteps()
         self.evaluation = Evaluation(spec, players, learner)
         self.trackers = Trackers(LocalTracker(folder), tracker, config.tracker.finish_seconds)
         self.best: dict[str, Any] = {}
@@ -108,7 +110,7 @@ class RunRecorder(Recorder):
         self.stop.defer(self.progress.note)
         if self.evaluation.evaluator and self.spec.step == 0:
             self.progress.note("evaluating the start")
-            self.progress.phase("evaluation")
+            self.progress.phase("evaluating the start")
             self._last_metrics = self.evaluation.on_the_way(0)
             self.trackers.log(0, self._last_metrics, list)
         self.processes.broadcast(Command.CONTINUE)
@@ -149,7 +151,12 @@ class RunRecorder(Recorder):
             self._require(unknown_objective(config, self._last_metrics))
         best = self._note_best(step, metrics)
         self.trackers.log(step, metrics, make_rows)
+        self.progress.idle = idle = idle_words(config, queries, play)
         self.progress.step(step, metrics)
+        prompts = partial(self._prompts, queries)
+        if warning := self.idle.step(config, queries, prompts, play, idle):
+            self.progress.note(f"warning: step {step}: {warning}")
+            self.trackers.tell(step, warning)
         for text in alarms:
             self.progress.note(f"warning: step {step}: {text}")
             self.trackers.alert(step, text)
@@ -165,13 +172,16 @@ class RunRecorder(Recorder):
 
     def _tell_findings(self, queries: list[Query], play: Play) -> None:
         """Whether the game is on, in the log, run.json, the report and every tracker."""
-        tokenizer = self.players.chat.tokenizer
-        prompts = [tokenizer.decode(list(query.prompt_ids)) for query in queries]
-        findings = step_findings(self.config, queries, prompts, play)
+        findings = step_findings(self.config, queries, self._prompts(queries), play)
         update_run(self.folder, findings=[asdict(finding) for finding in findings])
         for finding in findings:
             self.progress.note(f"finding: {finding}")
             self.trackers.tell(1, f"finding: {finding}")
+
+    def _prompts(self, queries: list[Query]) -> list[str]:
+        """The text that each query was written after; empty for a data set's."""
+        tokenizer = self.players.chat.tokenizer
+        return [tokenizer.decode(list(query.prompt_ids)) for query in queries]
 
     def _note_weight(self, step: int, play: Play) -> None:
         """Keep the self-reward's weight that a play has told, for a resumed run."""
@@ -220,6 +230,7 @@ class RunRecorder(Recorder):
         ended = {"status": status, "reason": reason, "seconds": self.seconds}
         if status != "finished":
             update_run(self.folder, **ended)
+        self.progress.phase("finishing the record")
         try:
             self.trackers.finish(summary or {"status": status, "reason": reason})
         except OSError as error:
@@ -306,8 +317,7 @@ class RunRecorder(Recorder):
         }
         if self.evaluation.evaluator:
             self.progress.note("evaluating on the test split")
-            self.progress.phase("evaluation")
-            summary |= self.evaluation.at_the_end()
+            summary |= self.evaluation.at_the_end(self.progress.phase)
             examples = [
                 {name: utf8(text) for name, text in example._asdict().items()}
                 for example in self.evaluation.examples()

@@ -14,6 +14,7 @@ from transformers import PreTrainedModel
 from lsp.batch import pad, padded
 from lsp.model.logprobs import completion_hidden
 from lsp.settings.limits import PREFILL_TOKENS
+from lsp.tools.heartbeat import at
 from lsp.types import TrainingRow
 
 SHARED_FROM = 32
@@ -30,6 +31,7 @@ def last_states(model: PreTrainedModel, prompts: Sequence[Sequence[int]]) -> Ite
     widest = max((len(prompt) - shared for prompt in prompts), default=1)
     size = max(1, PREFILL_TOKENS // widest)
     for start in range(0, len(prompts), size):
+        at(f"{start} of {len(prompts)} prompts read")
         part = prompts[start : start + size]
         yield _after_shared(model, part, shared) if shared else _whole(model, part)
 

@@ -9,6 +9,7 @@ from transformers import PreTrainedModel
 from lsp.batch import pack, pad, row_sums
 from lsp.model.chat import ChatFormat
 from lsp.model.logprobs import completion_scores
+from lsp.tools.heartbeat import at
 from lsp.types import TrainingRow
 
 
@@ -39,8 +40,10 @@ def completion_logprobs(
         TrainingRow("solver", tuple(prompt), tuple(ids), (), 0.0, 0.0, 1)
         for prompt, ids in zip(prompts, completions, strict=True)
     ]
-    logprobs = [0.0] * len(rows)
+    logprobs, done = [0.0] * len(rows), 0
     for chosen in pack(rows, max_tokens):
+        at(f"{done} of {len(rows)} rows scored")
+        done += len(chosen)
         batch = pad([rows[i] for i in chosen]).to(model.device)
         scores = completion_scores(model, batch, temperature=1.0)
         for i, value in zip(chosen, row_sums(batch, scores.logprobs_C).tolist(), strict=True):

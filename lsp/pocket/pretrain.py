@@ -21,6 +21,7 @@ The corpus has three parts, one for each role, and no query of the dev and test 
 
 from __future__ import annotations
 
+import math
 import random
 import string
 import sys
@@ -38,6 +39,7 @@ from lsp.pocket.language import ALPHABET, FAMILIES, LENGTHS, MAX_LENGTH, Task, f
 from lsp.settings.command import read_settings
 from lsp.settings.compose import compose
 from lsp.settings.schema import setting, settings
+from lsp.tools.heartbeat import Heartbeat, say, step_words
 
 if TYPE_CHECKING:
     import torch
@@ -49,6 +51,8 @@ BASE_FOLDER = Path(__file__).parent / "base"
 KEPT = "unfinished.pt"
 """Beside the base to be: settings, weights, optimizer, state of the corpus; gone at the end."""
 KEPT_EVERY = 250
+LINE_SECONDS = 10.0
+"""Between lines of steps."""
 ARCHITECTURE = {
     "max_position_embeddings": 128,
     "initializer_range": 0.08,
@@ -283,8 +287,8 @@ def pretrain(
         optimizer.load_state_dict(state["optimizer"])
         corpus.random.setstate(state["corpus"])
         before = state["step"]
-        print(f"goes on after step {before}")
-    started = time.perf_counter()
+        say(f"goes on after step {before}")
+    first_done, last_line = 0.0, -math.inf
     for step in range(before, settings.steps):
         ids, weights = (part.to(device) for part in corpus.batch(chat))
         logits = model(input_ids=ids, use_cache=False).logits[:, :-1].flatten(0, 1)
@@ -298,9 +302,12 @@ def pretrain(
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
-        if (step + 1) % 500 == 0:
-            seconds = time.perf_counter() - started
-            print(f"step {step + 1}/{settings.steps}  loss {loss.item():.3f}  {seconds:.0f} s")
+        now, since = time.monotonic(), step - before
+        first_done = first_done if since else now
+        if step + 1 == settings.steps or now - last_line >= LINE_SECONDS:
+            last_line = now
+            words = step_words(step + 1, settings.steps, since, now - first_done)
+            say("  ".join([*words, f"loss {loss.item():.3f}"]))
         if (step + 1) % KEPT_EVERY == 0:
             state = {"settings": learned, "step": step + 1, "corpus": corpus.random.getstate()}
             state |= {"model": model.state_dict(), "optimizer": optimizer.state_dict()}
@@ -319,7 +326,8 @@ def main(arguments: Sequence[str]) -> None:
         sys.exit(f"error: careless needs {MAX_LENGTH} values, one for each length")
     out = Path(settings.out or BASE_FOLDER)
     try:
-        model, tokenizer = pretrain(settings, out)
+        with Heartbeat("loading"):
+            model, tokenizer = pretrain(settings, out)
     except (RunError, ValueError) as error:  # ValueError: there is no GPU
         sys.exit(f"error: {error}")
     model.save_pretrained(out)

@@ -9,6 +9,7 @@ from lsp.errors import RunError
 from lsp.run.folder import find_run
 from lsp.settings.command import consent, read_command
 from lsp.settings.schema import setting, settings
+from lsp.tools.heartbeat import Heartbeat
 
 
 @settings
@@ -30,13 +31,15 @@ def main(arguments: Sequence[str]) -> None:
     from lsp.report.page import REPORT, write_report
     from lsp.report.record import read_records
 
-    records = read_records(folders, consent(chosen.trust))
+    with Heartbeat("reading the record"):
+        records = read_records(folders, consent(chosen.trust))
     home = records[0].folder if len(records) == 1 else Path()
     path = Path(chosen.out or home / REPORT)
     if path.exists() and not path.is_file():
         raise RunError(f"{path} is there and is no file; choose another with out=…")
     try:
-        write_report(records, path)
+        with Heartbeat("writing the report"):
+            write_report(records, path)
     except (ArithmeticError, LookupError, TypeError, AttributeError, ValueError) as error:
         raise RunError(
             f"a run's record cannot be read ({type(error).__name__}: {error}); it is damaged,"

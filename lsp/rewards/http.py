@@ -22,6 +22,7 @@ from lsp.errors import PartFailed
 from lsp.rewards.checked import RANGE, Range, checked, range_problems, refuse_outside
 from lsp.settings.schema import setting, settings
 from lsp.tools import http
+from lsp.tools.heartbeat import at
 from lsp.tools.retry import Quiet, Unanswered, answered
 
 if TYPE_CHECKING:
@@ -95,16 +96,21 @@ class HttpScorer(Reward):
     async def _all(self, pairs: Sequence[Pair]) -> list[Scored]:
         """Of all pairs, in order, ``concurrency`` requests at a time."""
         settings = self.settings
-        gate = asyncio.Semaphore(settings.concurrency)
+        gate, done = asyncio.Semaphore(settings.concurrency), 0
         headers = {"content-type": "application/json"}
         if self._key:
             headers["authorization"] = f"Bearer {self._key}"
 
         async def request(batch: Sequence[Pair]) -> list[Scored]:
+            nonlocal done
             async with gate:
-                return await self._rewards(client, batch)
+                scored = await self._rewards(client, batch)
+            done += len(batch)
+            at(f"{done} of {len(pairs)} rewards from the server")
+            return scored
 
         size = settings.batch_size
+        at(f"0 of {len(pairs)} rewards from the server")
         batches = [pairs[start : start + size] for start in range(0, len(pairs), size)]
         async with http.client(settings.url, settings.timeout_seconds, headers) as client:
             try:

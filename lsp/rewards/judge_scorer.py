@@ -19,6 +19,7 @@ from lsp.judging.client import GIVE_UP, Asked, ChatClient, Messages, Reply, Requ
 from lsp.judging.replies import Labels, NoVerdict, expected, read_from
 from lsp.judging.spending import BudgetReached, Spending, prices
 from lsp.model.processes import Processes
+from lsp.tools.heartbeat import at
 
 if TYPE_CHECKING:
     from lsp.rewards.judge import JudgeReward
@@ -172,7 +173,13 @@ class JudgeScorer(Reward):
         top = TOP_LOGPROBS if labels is not None and self.settings.logprobs else 0
         requests = [client.request_of(one, top) for one in messages]
         replies: dict[int, Reply] = {}
-        await client.ask_all(requests, replies.__setitem__)
+
+        def take(number: int, reply: Reply) -> None:
+            replies[number] = reply
+            at(f"{len(replies)} of {len(requests)} replies of the {name}")
+
+        at(f"0 of {len(requests)} replies of the {name}")
+        await client.ask_all(requests, take)
         silent = {i: r for i, r in replies.items() if isinstance(r.outcome, NoVerdict)}
         failed = [r.outcome.text for r in silent.values() if not r.outcome.of_texts]
         if failed:

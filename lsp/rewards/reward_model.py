@@ -158,6 +158,7 @@ class ClassifierScorer(Reward):
         import torch
 
         from lsp.batch import padded
+        from lsp.tools.heartbeat import at
 
         # A decoder scores the last token that is not its padding id. An id that stands in no row
         # is padding for certain, also where the configured one (or none) can end a row.
@@ -167,6 +168,7 @@ class ClassifierScorer(Reward):
         order = sorted(range(len(rows)), key=lambda i: -len(rows[i]))
         scores = [0.0] * len(rows)
         while order:
+            at(f"{len(rows) - len(order)} of {len(rows)} pairs scored")
             fits = max(1, self.max_tokens // len(rows[order[0]]))
             chosen, order = order[:fits], order[fits:]
             ids, mask = padded([rows[i] for i in chosen])

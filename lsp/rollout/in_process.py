@@ -21,6 +21,7 @@ from lsp.rollout.row_cache import RowCache
 from lsp.rollout.sampling import sample
 from lsp.rollout.texts import check_stop_strings, completion_texts
 from lsp.settings.limits import PREFILL_TOKENS
+from lsp.tools.heartbeat import at
 from lsp.types import Completion, DrawKey
 
 
@@ -93,6 +94,8 @@ class InProcessEngine(Engine):
         written: list[Completion] = []
         with decoding_weights(model, min(len(rows), at_once)):
             for start in range(0, len(rows), at_once):
+                if len(rows) > at_once:
+                    at(f"{start} of {len(rows)} rows written")
                 chunk = rows[start : start + at_once]
                 written += self._decode(model, chunk, start, max_new_tokens, temperature, key)
         return [written[i : i + samples] for i in range(0, len(written), samples)]

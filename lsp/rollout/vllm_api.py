@@ -23,6 +23,7 @@ from pydantic import ConfigDict, FiniteFloat, TypeAdapter, ValidationError
 from typing_extensions import TypedDict
 
 from lsp.tools import http
+from lsp.tools.heartbeat import at
 from lsp.tools.retry import Quiet, Unanswered, answered
 
 if TYPE_CHECKING:
@@ -139,6 +140,7 @@ class Servers:
     async def check(self, model: str, tokens: int) -> None:
         """Raises ValueError where one is not there, does not serve ``model``, or cannot take a row
         of so many tokens."""
+        at("waiting for the vLLM servers")
         await self._each(self._check(url, model, tokens) for url in self.urls)
 
     async def _check(self, url: str, model: str, tokens: int) -> None:
@@ -165,11 +167,17 @@ class Servers:
     ) -> list[SampledRow]:
         """Of all requests, in their order. ``at_once``: of each server."""
         gates = [asyncio.Semaphore(count) for count in at_once]
-        clients = [self._client(url) for url in self.urls]
+        clients, done = [self._client(url) for url in self.urls], 0
 
         async def row(request: RowRequest) -> SampledRow:
+            nonlocal done
             async with gates[request.server]:
-                return await self._row(clients[request.server], request)
+                written = await self._row(clients[request.server], request)
+            done += 1
+            at(f"{done} of {len(requests)} rows from the servers")
+            return written
+
+        at(f"0 of {len(requests)} rows from the servers")
 
         try:
             return await self._each(row(request) for request in requests)
@@ -212,6 +220,7 @@ class Servers:
 
     async def take_weights(self, folder: str, tensors: int, version: str) -> None:
         """Let all servers sample from the ``tensors`` in ``folder``, called ``version`` there."""
+        at("giving the vLLM servers the new weights")
         await self._each(self._take(url, folder, tensors, version) for url in self.urls)
 
     async def _take(self, url: str, folder: str, tensors: int, version: str) -> None:

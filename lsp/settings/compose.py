@@ -1,6 +1,7 @@
 """A command line goes in, settings come out: Hydra composes, every mistake is reported at once."""
 
 import difflib
+import math
 import shlex
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -143,6 +144,19 @@ class _Sweep:
         if len(values) > MOST_JOBS:
             raise ValueError(f"has more than {MOST_JOBS:,} values")
         return values[0]
+
+
+def number_of_jobs(overrides: Sequence[str]) -> int:
+    """Of a multirun by Hydra's own sweeper: one for each combination of what has several values.
+    The command line has been composed already."""
+    counts: dict[str, int] = {}
+    with _hydra(CONF):
+        parser = OverridesParser.create(GlobalHydra.instance().config_loader())
+        for override in parser.parse_overrides(list(overrides)):
+            several = override.is_sweep_override()
+            values = override.sweep_string_iterator() if several else [""]
+            counts[override.get_key_element()] = sum(1 for _ in values)
+    return math.prod(counts.values())
 
 
 def _parse(

@@ -16,6 +16,7 @@ from typing import Any
 
 from lsp.contracts import BuildContext, Rows, Tracker, TrackerSettings
 from lsp.settings.schema import settings
+from lsp.tools.heartbeat import at
 from lsp.tracking.local import LocalTracker
 
 
@@ -97,6 +98,7 @@ class Trackers:
         self._each(lambda tracker: tracker.finish(summary))
         self._local_worker.end()
         self._raise_error()
+        at(f"waiting for {type(self._other).__name__}, {self._patience:g} s at most")
         if self._other_worker and not self._other_worker.end(self._patience):
             self._leave_out(TimeoutError(f"not done {self._patience:g} s after the run"))
 

@@ -270,7 +270,7 @@ def test_the_command_line_of_a_run(tmp_path, monkeypatch, world, own):
     (tmp_path / "base-1" / "model" / "pretrain.json").touch()
     made = []
     monkeypatch.setattr(
-        "sweeps.compare.require_all", lambda commands, workers: made.extend(commands)
+        "sweeps.compare.require_all", lambda *stages: made.extend(c for s in stages for c in s[0])
     )
     monkeypatch.setattr("sweeps.compare.read_summary", lambda folder: {})
     contrasts = Contrasts((1,), 1, 7, {"lsp": ["method=lsp"]}, {}, world=world)

@@ -11,6 +11,7 @@ import pytest
 
 from lsp.tools.places import ROOT
 from sweeps.parallel import require_all, run_all
+from sweeps.progress import Stage
 
 
 def test_a_failure_says_why_and_does_not_stop_the_others(tmp_path, capfd, monkeypatch):
@@ -28,13 +29,15 @@ def test_a_failure_says_why_and_does_not_stop_the_others(tmp_path, capfd, monkey
     assert "No module named sweeps.nothing" in missing
     assert raised.startswith("1\n") and raised.endswith("ZeroDivisionError: division by zero")
     said = capfd.readouterr()
-    assert "FAILED  run.py num_stepz=2" in said.err and "/4  -m sweeps.reproduce table" in said.err
+    assert "FAILED  run.py num_stepz=2" in said.err and "done  -m sweeps.reproduce" in said.err
+    assert said.err.splitlines()[-1].startswith("4/4  1 done, 3 failed, 0 running, 0 waiting  ")
     assert said.out == ""  # what commands say is theirs
     assert os.environ["OMP_NUM_THREADS"] == "7"
     with pytest.raises(
         SystemExit, match=r"(?s)error: python -m sweeps.nothing failed:\n.*No module"
     ):
-        require_all([["-m", "sweeps.nothing"]], 1)
+        require_all(Stage([["-m", "sweeps.nothing"]], 1), Stage([["-m", "sweeps.never"]], 1))
+    assert "never" not in capfd.readouterr().err
 
 
 JOB = """
@@ -99,7 +102,8 @@ def test_a_request_to_stop_is_passed_on_and_nothing_further_begins(driven, tmp_p
     _, stderr = process.communicate(timeout=PATIENCE)
     by_hand = number == signal.SIGINT
     assert process.returncode == (130 if by_hand else 1) and "Traceback" not in stderr
-    assert stderr.splitlines()[0].startswith(f"{number.name}: waiting for 2 to save and end")
+    asked = f"{number.name}: waiting for 2 to save and end; a second Ctrl-C ends them at once"
+    assert asked in stderr.splitlines()
     assert stderr.endswith(
         f"{'interrupted;' if by_hand else f'stopped by {number.name}:'} what had ended is kept,"
         " and the same command goes on\n"

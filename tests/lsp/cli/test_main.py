@@ -86,6 +86,45 @@ def test_a_typo_and_a_run_that_is_not_there_are_one_error(name, here, capsys):
     assert reason.get(name, "nope") in said.err
 
 
+@pytest.fixture
+def processed(tmp_path):
+    """A command line as a process of its own, in an empty folder, without a key, where W&B and the
+    Hub are closed ports: its exit code and what it said. Nothing may have begun."""
+    closed = {"WANDB_BASE_URL": "http://127.0.0.1:9", "HF_ENDPOINT": "http://127.0.0.1:9"}
+    others = {name: text for name, text in os.environ.items() if name != "OPENAI_API_KEY"}
+    environment = {**others, **closed, "PYTHONPATH": str(ROOT)}
+
+    def run(words):
+        command = [sys.executable, "-m", "lsp", *words]
+        result = subprocess.run(
+            command, cwd=tmp_path, env=environment, stdin=subprocess.DEVNULL, capture_output=True,
+            text=True,
+        )  # fmt: skip
+        assert "Traceback" not in result.stdout + result.stderr, result.stderr
+        assert list(tmp_path.iterdir()) == []
+        return result
+
+    return run
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", COMMANDS)
+def test_as_a_real_process_no_command_begins_by_help_nothing_a_typo_or_an_unknown_run(
+    name, processed
+):
+    helped = processed([name, "--help"])
+    assert helped.returncode == 0 and helped.stderr == "" and f"  lsp {name}" in helped.stdout
+    alone = processed([name])
+    if COMMANDS[name].needs:
+        assert alone.returncode == 2 and alone.stdout == ""
+    else:  # there may be runs in the checkout, and none is none
+        assert alone.returncode == (0 if alone.stdout else 1)
+    for words in (["tpyo=1"], ["--tpyo=1"], UNKNOWN_RUN.get(name, ["nope"])):
+        refused = processed([name, *words])
+        assert refused.returncode == (2 if words[0].startswith("--") else 1), words
+        assert refused.stderr.startswith("error: ") and refused.stdout == ""
+
+
 def test_the_start_answers_without_the_libraries_that_take_seconds():
     code = (
         "import sys; from lsp.cli.main import main; from lsp.cli.table import COMMANDS\n"

@@ -47,7 +47,7 @@ def test_it_is_due_every_so_many_steps_and_after_the_last(evaluation_of):
     assert [s for s in range(1, 8) if evaluation_of(3 + 1).is_due(s)] == [3, 6, 7]
     assert [s for s in range(1, 8) if evaluation_of(0 + 1).is_due(s)] == [7]
     none = evaluation_of(None)
-    assert not any(map(none.is_due, range(1, 8))) and none.at_the_end() == {}
+    assert not any(map(none.is_due, range(1, 8))) and none.at_the_end(print) == {}
 
 
 def test_on_the_way_the_policy_is_measured_on_the_dev_split(evaluation_of, players):
@@ -58,13 +58,20 @@ def test_on_the_way_the_policy_is_measured_on_the_dev_split(evaluation_of, playe
 
 def test_at_the_end_base_and_policy_are_measured_on_the_test_split(evaluation_of, players):
     evaluation = evaluation_of(1)
-    assert evaluation.at_the_end() == {"base/size": 1.0, "final/size": 2.0}
+    entered = []
+    assert evaluation.at_the_end(entered.append) == {"base/size": 1.0, "final/size": 2.0}
+    split = "evaluating on the test split"
+    assert entered == [f"{split}, 1 of 2: the base", f"{split}, 2 of 2: the trained model"]
     assert evaluation.evaluator.calls == [(players.reference, "test"), (players.policy, "test")]
 
 
 def test_a_run_that_starts_elsewhere_measures_its_start_too(evaluation_of, players):
     evaluation = evaluation_of(1, init="outputs/run/checkpoints/step-000003")
     assert evaluation.base is not players.reference
-    assert evaluation.at_the_end() == {"base/size": 1.0, "init/size": 2.0, "final/size": 3.0}
+    entered = []
+    assert evaluation.at_the_end(entered.append) == {
+        "base/size": 1.0, "init/size": 2.0, "final/size": 3.0
+    }  # fmt: skip
+    assert entered[1] == "evaluating on the test split, 2 of 3: the init"
     models = [model for model, _ in evaluation.evaluator.calls]
     assert models == [evaluation.base, players.reference, players.policy]

@@ -3,17 +3,22 @@
 import importlib
 import io
 import sys
+import threading
 import time
 
 import pytest
 
 from lsp.learner import Learner
-from lsp.loop.evaluation import Evaluation
 from lsp.loop.launch import start
 from lsp.loop.progress import Progress
+from lsp.model.probability import completion_logprobs
 from lsp.players import Players
+from lsp.pocket.evaluation import PocketEvaluator
 from lsp.pocket.verifier import PocketVerifier
 from lsp.settings.phases import STEP_PHASES
+from lsp.tools.heartbeat import at
+from lsp.tracking.trackers import Trackers
+from lsp.types import DrawKey
 
 METRICS = {
     "reward/external/mean": 0.5,
@@ -68,11 +73,19 @@ def test_the_line_says_rate_time_left_rewards_kl_and_distinct(progress):
     assert progress.line(1, {}, 0.0) == "step 1/10"
 
 
-def test_the_line_says_why_nothing_was_played(progress):
-    nothing = {"rollout/played_query_frac": 0.0, "rollout/query_empty_frac": 0.0}
-    shares = {"rollout/query_length_frac": 0.25, "rollout/query_illegal_frac": 0.75}
-    line = progress.line(1, nothing | shares, 0.0)
-    assert line == "step 1/10  nothing played: 25% cut, 75% illegal"
+def test_a_slow_step_is_told_by_its_seconds(progress):
+    # One step in forty seconds since the first; eight are left.
+    assert progress.line(2, {}, 40.0) == "step 2/10  40.0 s a step  5 min 20 s left"
+
+
+def test_a_step_that_taught_nothing_says_why_and_the_first_of_a_run_has_its_line(progress, capsys):
+    why = "nothing played: 100% illegal"
+    for step, idle in enumerate(["", "", why, why, "", why], 1):
+        progress.idle = idle
+        progress.step(step, {})
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.split("  ")[0] for line in lines] == ["step 1/10", "step 3/10"]
+    assert [why in line for line in lines] == [False, True] and why in progress.newest
 
 
 def test_a_log_gets_a_line_now_and_then_and_the_last_as_plain_text(progress, capsys):
@@ -137,16 +150,18 @@ def test_silence_is_broken_by_the_phase_and_its_time(monkeypatch, capsys):
 
 WORK = {
     "loading": ("lsp.players", "load_players"),
-    "evaluation": (Evaluation, "on_the_way"),
+    "evaluation": (PocketEvaluator, "metrics"),
     "queries": (Players, "step_queries"),
     "answers": (Players, "answers"),
     "reward": (PocketVerifier, "__call__"),
     "quality": (Players, "qualities"),
     "update": (Learner, "update"),
     "saving": ("lsp.loop.recorder", "save_checkpoint"),
+    "finishing the record": (Trackers, "finish"),
     "writing the report": ("lsp.report.curves", "save_curves"),
 }
 """Phase -> what is at work in it."""
+TEST = "evaluating on the test split"
 
 
 def test_whatever_a_run_is_at_a_heartbeat_names_it_with_its_whole_time(
@@ -168,7 +183,7 @@ def test_whatever_a_run_is_at_a_heartbeat_names_it_with_its_whole_time(
         def worked(*arguments, **more):
             for _ in range(2):
                 now[0] += 60
-                beats.append(made[0]._activity())
+                beats.append(made[0].activity())
             now[0] += 30
             return work(*arguments, **more)
 
@@ -179,8 +194,37 @@ def test_whatever_a_run_is_at_a_heartbeat_names_it_with_its_whole_time(
         monkeypatch.setattr(place, name, slow(getattr(place, name)))
     start([*small, "num_steps=1", "tracker=none", "objective=null", "eval.every=1", "method=lsp",
            f"run_dir={tmp_path / 'run'}"])  # fmt: skip
-    phases = ["loading", "evaluation", *(f"step 1/1, {name}" for name in STEP_PHASES)]
-    phases += ["step 1/1, evaluation", "step 1/1, saving"]
+    phases = ["loading, the models", "evaluating the start"]
+    phases += [f"step 1/1, {name}" for name in (*STEP_PHASES, "evaluation", "saving")]
+    phases += [f"{TEST}, 1 of 2: the base", f"{TEST}, 2 of 2: the trained model"]
+    phases += ["finishing the record", "writing the report"]
     said = [f"{phase}: {minutes} min 00 s so far" for phase in phases for minutes in (1, 2)]
-    assert beats[: len(said)] == said
-    assert beats[-2:] == [f"writing the report: {n} min 00 s so far" for n in (1, 2)]
+    assert beats == said
+
+
+def test_what_is_at_work_tells_how_far_it_is(progress):
+    progress.phase("answers", 3)
+    went_on(progress, 60)
+    at("128 of 256 rows written")
+    assert progress.activity() == ("step 3/10, answers, 128 of 256 rows written: 1 min 00 s so far")
+    ahead = threading.Thread(target=at, args=("of the step after this one",))
+    ahead.start()
+    ahead.join()
+    assert "128 of 256" in progress.activity()
+    progress.phase("update", 3)
+    assert progress.activity() == "step 3/10, update: 0 s so far"
+
+
+def test_the_engine_and_the_scoring_count_their_rows(players, monkeypatch):
+    said = []
+    monkeypatch.setattr("lsp.rollout.in_process.at", said.append)
+    monkeypatch.setattr("lsp.model.probability.at", said.append)
+    prompts = players.chat.encode([[("user", "sort cba")]])
+    players.engine.max_rows = 2
+    players.engine.generate(players.policy, prompts, 3, 2, 1.0, DrawKey(0, 0, "solver"))
+    # No two rows fit into a token: each is a pass of its own.
+    completion_logprobs(players.policy, prompts * 2, [(7,), (8,)], 1)
+    assert said == [
+        *("0 of 3 rows written", "2 of 3 rows written"),
+        *("0 of 2 rows scored", "1 of 2 rows scored"),
+    ]
