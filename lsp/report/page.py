@@ -21,7 +21,8 @@ from markupsafe import Markup
 
 from lsp.files import write_text
 from lsp.report import curves as charts
-from lsp.report import facts, game
+from lsp.report import facts, game, lights
+from lsp.report.glossary import Terms
 from lsp.report.record import Record
 from lsp.tools.text import page_json, visible
 from lsp.tracking.labels import LEGAL_QUERIES, TRUE_QUALITY
@@ -53,7 +54,8 @@ def render(records: Sequence[Record]) -> str:
     hashes = [b64encode(sha256(text.encode()).digest()).decode() for text in (script, style)]
     loader = FileSystemLoader(HERE)
     environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined)
-    environment.filters["visible"] = lambda value: visible(str(value))
+    glossary = Terms()
+    environment.filters |= {"visible": lambda value: visible(str(value)), "terms": glossary.mark}
     return environment.get_template("page.html").render(
         title=records[0].run["id"] if len(records) == 1 else f"{len(records)} runs compared",
         policy=f"default-src 'none'; script-src 'sha256-{hashes[0]}';"
@@ -64,7 +66,11 @@ def render(records: Sequence[Record]) -> str:
         written=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         runs=records,
         facts=facts,
+        lights=lights,
         game=game,
+        glossary=glossary,
+        section=glossary.section,
+        smoothing=charts.SMOOTHING,
         seeds={name: len(members) for name, members in groups.items()},
         charts=charts.curve_charts(groups),
         rivers=rivers,
