@@ -27,16 +27,22 @@ def main(arguments: Sequence[str]) -> None:
     if not names:
         raise RunError("which run? lsp report <run folder or id> [more of them]")
     folders = [find_run(name, chosen.runs_root) for name in names]
+    from lsp.report.comparison_page import write_comparison
     from lsp.report.page import REPORT, write_report
     from lsp.report.record import read_records
 
     records = read_records(folders, consent(chosen.trust))
+    if len(records) == 1 < len(names):
+        raise RunError(
+            f"{' and '.join(names)} are one run, {folders[0]}; to compare, name two or more:"
+            " lsp report RUN RUN"
+        )
     home = records[0].folder if len(records) == 1 else Path()
     path = Path(chosen.out or home / REPORT)
     if path.exists() and not path.is_file():
         raise RunError(f"{path} is there and is no file; choose another with out=…")
     try:
-        write_report(records, path)
+        write_report(records, path) if len(records) == 1 else write_comparison(records, path)
     except (ArithmeticError, LookupError, TypeError, AttributeError, ValueError) as error:
         raise RunError(
             f"a run's record cannot be read ({type(error).__name__}: {error}); it is damaged,"

@@ -5,14 +5,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sweeps.claims import Estimate, estimate, holm, verdict
+from lsp.report.claims import Estimate, estimate, holm, verdict
 
 
 def test_an_estimate_by_hand():
     # Means over seeds: .1, .2, .3. Mean .2, standard error .1 / sqrt 3 = .0577;
     # Student's 97.5 % point with 2 degrees of freedom is 4.303: .2 ± .248.
     one = estimate({1: [0.05, 0.15], 2: [0.2, 0.2], 3: [0.3, 0.3]})
-    assert (one.mean, one.positive, one.bases) == (pytest.approx(0.2), 3, 3)
+    assert (one.mean, one.positive, one.units) == (pytest.approx(0.2), 3, 3)
     assert (one.low, one.high) == (
         pytest.approx(-0.0484, abs=1e-4),
         pytest.approx(0.4484, abs=1e-4),
