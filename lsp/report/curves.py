@@ -7,7 +7,7 @@ import itertools
 import math
 import re
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import mean, stdev
 from typing import NamedTuple
@@ -79,36 +79,30 @@ class Key(NamedTuple):
 
 
 class Chart(NamedTuple):
-    """``svg`` is safe to put into a page; ``label`` says in words what it shows; ``keys`` where
-    there is more than one line. ``ends``: what stands below the left and the right end of a drawing
-    that has no axis of its own."""
+    """``svg`` is safe to put into a page; ``label`` says in words what it shows. Of one without
+    words of its own: ``title``; ``keys``, where there is more than one line; ``ends``: what stands
+    below its left and its right end, where it has no axis either."""
 
-    title: str
     label: str
     svg: str
+    title: str = ""
     keys: Sequence[Key] = ()
     ends: tuple[str, str] | None = None
 
 
-def panels(groups: Mapping[str, Sequence[Record]]) -> dict[str, list[Line]]:
-    """Title -> lines. One group: both roles in their colours. Several: a panel a metric, in which
-    each has a colour. What nobody measured is left out."""
+def panels(record: Record) -> dict[str, list[Line]]:
+    """Title -> lines, each role in its colour. What nobody measured is left out."""
     labels_of = {title: {key: LABELS[key] for key in keys} for title, keys in PANELS.items()}
-    records = [record for members in groups.values() for record in members]
-    for record in records:
-        labels_of |= evaluation_panels(record, alone=len(groups) == 1)
-    drawn: dict[str, list[Line]] = {}
+    labels_of |= evaluation_panels(record, alone=True)
+    drawn = {}
     for title, labels in labels_of.items():
-        for (key, label), dashes in zip(labels.items(), DASHES, strict=False):
-            if len(groups) == 1:
-                panel = title
-                lines = [Line(label.text, COLOURS[label.role], dashes, mean_curve(records, key))]
-            else:
-                panel = title if len(labels) == 1 else label.text
-                colours = zip(itertools.cycle(GROUP_COLOURS), groups.items(), strict=False)
-                lines = [Line(name, c, "-", mean_curve(runs, key)) for c, (name, runs) in colours]
-            drawn.setdefault(panel, []).extend(line for line in lines if line.points)
-    return {title: lines for title, lines in drawn.items() if lines}
+        lines = [
+            Line(label.text, COLOURS[label.role], dashes, mean_curve([record], key))
+            for (key, label), dashes in zip(labels.items(), DASHES, strict=False)
+        ]
+        if measured := [line for line in lines if line.points]:
+            drawn[title] = measured
+    return drawn
 
 
 def evaluation_panels(record: Record, alone: bool) -> dict[str, dict[str, Label]]:
@@ -141,6 +135,15 @@ def mean_curve(members: Sequence[Record], key: str) -> Points:
 
 
 def draw_panel(axis: Axes, title: str, lines: Sequence[Line]) -> str:
+    """``draw_lines`` with title and legend."""
+    words = draw_lines(axis, title, lines)
+    axis.set_title(title)
+    if len(lines) > 1:
+        axis.legend()
+    return words
+
+
+def draw_lines(axis: Axes, title: str, lines: Sequence[Line]) -> str:
     """Smoothed means with bands of one standard deviation, the means themselves faint behind; the
     same in words."""
     words = []
@@ -164,27 +167,24 @@ def draw_panel(axis: Axes, title: str, lines: Sequence[Line]) -> str:
 
 
 @for_the_page
-def curve_charts(groups: Mapping[str, Sequence[Record]]) -> list[Chart]:
+def curve_charts(record: Record) -> list[Chart]:
     charts = []
-    for title, lines in panels(groups).items():
+    for title, lines in panels(record).items():
         figure = Figure(figsize=(3.5, 2.1), layout="constrained")
-        words = draw_panel(figure.subplots(), title, lines)
+        words = draw_lines(figure.subplots(), title, lines)
         keys = [Key(label, colour, DASHES[dashes]) for label, colour, dashes, _ in lines]
-        charts.append(Chart(title, words, inline_svg(figure), keys if len(keys) > 1 else ()))
+        charts.append(Chart(words, inline_svg(figure), title, keys if len(keys) > 1 else ()))
     return charts
 
 
 @matplotlib.rc_context(STYLE)
 def save_curves(record: Record, path: Path) -> None:
-    drawn = panels({"": [record]})
+    drawn = panels(record)
     rows = math.ceil(len(drawn) / 3)
     figure = Figure(figsize=(12, 3 * rows), layout="constrained")
     axes = figure.subplots(rows, 3, squeeze=False).flat
     for axis, (title, lines) in zip(axes, drawn.items(), strict=False):
         draw_panel(axis, title, lines)
-        axis.set_title(title)
-        if len(lines) > 1:
-            axis.legend()
     for axis in axes[len(drawn) :]:
         axis.set_axis_off()
     figure.supxlabel(SMOOTHING, fontsize=8)
@@ -212,8 +212,9 @@ def river_charts(queries: Queries, world: World) -> list[Chart]:
         steps = list(queries)
         ends = f"step {steps[0]}", f"step {steps[-1]}"
         title = f"The Challenger's queries by {kind.title}"
-        words = f"{title}, as shares of each step: {'; '.join(f'{key.label} {key.numbers}' for key in keys)}"
-        charts.append(Chart(title, words, svg, keys, ends))
+        numbers = "; ".join(f"{key.label} {key.numbers}" for key in keys)
+        words = f"{title}, as shares of each step: {numbers}"
+        charts.append(Chart(words, svg, title, keys, ends))
     return charts
 
 
@@ -223,7 +224,7 @@ def crossplay_chart(folder: Path) -> Chart:
     played = [row for row in rows if row["reward_mean"] is not None]
     words = [f"{r['challenger']} asks {r['solver']}: {r['reward_mean']:.2f}" for r in played]
     label = f"Cross-play, mean reward R. {'; '.join(words)}"
-    return Chart("Mean reward R", label, inline_svg(draw_matrix(rows)))
+    return Chart(label, inline_svg(draw_matrix(rows)))
 
 
 ELEMENT = (

@@ -11,9 +11,12 @@ from typing import Any, NamedTuple
 from scipy import stats
 
 from lsp.errors import ConfigError
+from lsp.report.claims import paired
 from lsp.report.record import Record
-from lsp.settings.compose import compose
+from lsp.settings.compose import compose_as
+from lsp.settings.config import Config
 from lsp.settings.schema import flat
+from lsp.tools.places import CONF
 from lsp.tracking.labels import LABELS
 
 WINDOW = 20  # steps at each end of a run whose means are compared
@@ -25,7 +28,7 @@ NAMING = ("method.", "init.", "model.", "reward.", "optim.", "num_", "group_")  
 
 class Number(NamedTuple):
     """One line of the table: where a run began and ended, and the change with its 95 % interval
-    (None where the numbers are exact, or too few)."""
+    (None where there is one number each, or too few)."""
 
     label: str
     start: float
@@ -38,6 +41,11 @@ class Number(NamedTuple):
     def change(self) -> float:
         return self.end - self.start
 
+    def shown(self, value: float, sign: str = "") -> str:
+        """One of its values as it is printed; ``sign``: ``+`` for a difference."""
+        largest = max(abs(self.start), abs(self.end))
+        return f"{value:{sign},.{self.digits if largest < 1000 else 0}f}"
+
 
 def verdict(record: Record) -> str:
     """Did it work? By wins over the base on the test split where they were counted, else by the
@@ -49,11 +57,15 @@ def verdict(record: Record) -> str:
             f"{word} its base: greedy win rate {rate:.1%} over {sum(counts):,} held-out prompts, a"
             f" tie as half (95 % interval over prompts: {low:.1%} to {high:.1%})."
         )
-    if numbers := evaluated_numbers(record):
-        first = numbers[0]
+    if found := main_number(record):
+        where, first = found
         word = "higher" if first.change > 0 else "lower" if first.change < 0 else "the same"
-        change = f"{first.label} {first.start:.3f} → {first.end:.3f}"
-        return f"On the test split, from its base to the end: {change}, {word}; one number each."
+        change = f"{first.label} {first.shown(first.start)} → {first.shown(first.end)}, {word}"
+        held = "one number each"
+        if first.low is not None:
+            low, high = (first.shown(value, "+") for value in (first.low, first.high))
+            held = f"95 % interval of the change over prompts: {low} to {high}"
+        return f"On the {where}: {change}; {held}."
     window = windows(record, REWARD)
     if window is None or window.low is None:
         return "Too few steps to say whether it worked."
@@ -86,25 +98,31 @@ def win_rate_interval(wins: int, ties: int, losses: int) -> tuple[float, float, 
 
 
 def evaluated_numbers(record: Record) -> list[Number]:
-    """The evaluation's numbers of base and trained model, by its labels."""
-    return [
+    """The evaluation's numbers of base and trained model, by its labels; the first with an interval
+    over prompts, where the score of each was kept."""
+    numbers = [
         Number(label, record.summary[f"base/{key}"], record.summary[f"final/{key}"])
         for key, label in record.labels.items()
         if f"base/{key}" in record.summary and f"final/{key}" in record.summary
     ]
+    if numbers and len(record.held_out) > 1:
+        differences = [one.trained_score - one.base_score for one in record.held_out]
+        found = paired(differences, [one.weight for one in record.held_out])
+        numbers[0] = numbers[0]._replace(low=found.low, high=found.high)
+    return numbers
 
 
 def main_number(record: Record) -> tuple[str, Number] | None:
-    """(where, the evaluation's first number): of the test split at a run's end; before that from
-    the first to the last time that the dev split was measured."""
+    """(where, the evaluation's first number): of the test split at a run's end; before that of the
+    first and the last time that the dev split was measured."""
     if numbers := evaluated_numbers(record):
-        return "test split", numbers[0]
+        return "test split, from its base to the end", numbers[0]
     key, label = next(iter(record.labels.items()), ("", ""))
     values = record.series(f"eval/{record.evaluation}/{key}")
-    if not values:
+    if len(values) < 2:
         return None
     (first, start), (last, end) = values[0], values[-1]
-    return f"dev split, steps {first} and {last}", Number(label, start, end)
+    return f"dev split, from step {first} to step {last}", Number(label, start, end)
 
 
 def training_numbers(record: Record) -> list[Number]:
@@ -174,9 +192,10 @@ def differences(record: Record) -> list[tuple[str, Any, Any]]:
 
 @cache
 def defaults_of(world: str) -> dict[str, Any]:
-    """Dotted setting -> its default in a world; none for a world that this checkout lacks."""
+    """Dotted setting -> its default in a world, also where that could not run here for want of a
+    model; none for a world that this checkout lacks."""
     try:
-        return flat(compose([f"world={world}"]))
+        return flat(compose_as(Config, CONF, [f"world={world}"], lambda _: ()))
     except ConfigError:
         return {}
 

@@ -21,8 +21,8 @@ GLOSSARY = {
     "V_Q": "The mean R_Q of the answers to one query.",
     "advantage": "How much more a query or an answer earned than those it is compared with in its"
     " step: what lies above zero becomes likelier.",
-    "KL": "How far the trained model has moved from the reference: 0 where both write every token"
-    " with the same probability (k2 is one way to estimate it).",
+    "KL": "How far the trained model has moved from the reference: 0 where both write alike (k2 is"
+    " one way to estimate it).",
     "beta": "The weight of KL against reward: the higher, the closer the model stays to the"
     " reference.",
     "entropy": "How open the choice of a token is, in nats: 0 where the model always writes the"

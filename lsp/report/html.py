@@ -2,7 +2,8 @@
 
 The policy in the page allows its one script and its one style sheet, by their hashes, and no
 connection. What is put into the template is escaped, characters that cannot be seen are named
-(filter ``visible``), and data for the script is JSON that ends no element.
+(filter ``visible``), terms are explained (filter ``terms``; ``glossary``), and data for the script
+is JSON that ends no element.
 """
 
 from base64 import b64encode
@@ -14,19 +15,22 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from lsp.report.glossary import Terms
 from lsp.tools.text import page_json, visible
 
 BASE_STYLE = Path(__file__).with_name("page.css")
 
 
-def page(template: Path, script: Path, style: Path, data: Any, **values: Any) -> str:
+def page(template: Path, script: Path, style: Path | None, data: Any, **values: Any) -> str:
     """``style``: what is added to the style of all pages; ``data``: what the script reads."""
     source = script.read_text(encoding="utf-8")
-    sheet = "".join(path.read_text(encoding="utf-8") for path in (BASE_STYLE, style))
+    sheet = "".join(path.read_text(encoding="utf-8") for path in (BASE_STYLE, style) if path)
     environment = Environment(
         loader=FileSystemLoader(template.parent), autoescape=True, undefined=StrictUndefined
     )
+    glossary = Terms()
     environment.filters["visible"] = lambda value: visible(str(value))
+    environment.filters["terms"] = glossary.mark
     environment.filters["number"] = lambda value, digits=3: (
         "—" if value is None else f"{value:.{digits}f}"
     )
@@ -37,6 +41,7 @@ def page(template: Path, script: Path, style: Path, data: Any, **values: Any) ->
         style=Markup(sheet),
         data=Markup(page_json(data)),
         written=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        glossary=glossary,
         Markup=Markup,
         **values,
     )

@@ -4,8 +4,8 @@
 // Plays of one step as cards. Model text goes in as text nodes alone.
 const data = JSON.parse(document.getElementById("data").textContent);
 const byId = (id) => document.getElementById(id);
-const [runs, slider, filter, beside] = ["run", "step", "filter", "beside"].map(byId);
-let game, scale;
+const [slider, filter, beside] = ["step", "filter", "beside"].map(byId);
+const game = data.game, scale = scales(game.plays);
 
 function element(tag, className, text) {
   const made = document.createElement(tag);
@@ -118,41 +118,35 @@ function draw() {
   byId("count").textContent = shown + " queries shown.";
 }
 
-function choose() {
-  game = data.games[Number(runs.value)];
-  scale = scales(game.plays);
-  slider.max = game.steps.length - 1;
-  slider.value = game.steps.length - 1;
-  byId("sample-note").textContent = game.note;
-  draw();
-}
-
 // The sentence of a term beside it, while the pointer is on either or the term has the focus.
 const tip = byId("tip");
-function explain(event) {
-  if (tip.contains(event.target)) return;
-  const term = event.target.closest(".term");
-  tip.hidden = !term;
-  if (!term) return;
-  tip.textContent = byId(term.getAttribute("aria-describedby")).textContent;
-  const at = term.getBoundingClientRect(), width = document.documentElement.clientWidth;
+let explained, dismissed;
+function place() {
+  if (tip.hidden) return;
+  const at = explained.getBoundingClientRect(), width = document.documentElement.clientWidth;
   const fits = at.bottom + tip.offsetHeight <= innerHeight;
   tip.style.left = Math.max(8, Math.min(at.left, width - tip.offsetWidth - 8)) + "px";
   tip.style.top = (fits ? at.bottom : at.top - tip.offsetHeight) + "px";
 }
+function explain(event) {
+  if (tip.contains(event.target)) return;
+  explained = event.target.closest(".term") || document.activeElement.closest(".term");
+  if (explained !== dismissed) dismissed = null;
+  tip.hidden = !explained || explained === dismissed;
+  if (explained) tip.textContent = byId(explained.getAttribute("aria-describedby")).textContent;
+  place();
+}
 for (const type of ["pointerover", "focusin"]) document.addEventListener(type, explain);
-document.addEventListener("scroll", () => { tip.hidden = true; });
-document.addEventListener("keydown", (event) => { if (event.key === "Escape") tip.hidden = true; });
+for (const type of ["scroll", "resize"]) addEventListener(type, place);
+document.addEventListener("keydown", (event) => {
+  if (event.key === "Escape" && !tip.hidden) { dismissed = explained; tip.hidden = true; }
+});
 document.addEventListener("click", (event) => {  // a finger has no pointer that hovers
   if (event.target.closest(".term") && matchMedia("(hover: none)").matches) event.preventDefault();
 });
 
-data.games.forEach((g, i) => {
-  const option = element("option", "", g.id);
-  option.value = i;
-  runs.append(option);
-});
-runs.addEventListener("change", choose);
+slider.max = slider.value = game.steps.length - 1;
+byId("sample-note").textContent = game.note;
 for (const control of [slider, filter, beside]) control.addEventListener("input", draw);
 byId("controls").addEventListener("submit", (event) => event.preventDefault());
-choose();
+draw();

@@ -51,7 +51,8 @@ def draw_river(axis: Axes, queries: Queries, kinds: QueryKinds, window: int = 5)
     if kinds.ordered:
         palette = [colormaps["viridis_r"](i / max(1, count - 1)) for i in range(count)]
     else:
-        coloured = [c for i, c in enumerate(colormaps["tab10"].colors) if i != 7]  # 7 is grey
+        name, greys = ("tab10", (7,)) if count < 10 else ("tab20", (14, 15))
+        coloured = [c for i, c in enumerate(colormaps[name].colors) if i not in greys]
         palette = list(islice(cycle(coloured), count))
     areas = [
         Area(visible(name), to_hex(colour), smoothed(series, window))
