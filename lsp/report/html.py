@@ -12,7 +12,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, pass_context
 from markupsafe import Markup
 
 from lsp.report.glossary import Terms
@@ -30,7 +30,8 @@ def page(template: Path, script: Path, style: Path | None, data: Any, **values: 
     )
     glossary = Terms()
     environment.filters["visible"] = lambda value: visible(str(value))
-    environment.filters["terms"] = glossary.mark
+    # With the context, or jinja2 would mark the template's own texts before all others.
+    environment.filters["terms"] = pass_context(lambda _, text: glossary.mark(text))
     environment.filters["number"] = lambda value, digits=3: (
         "—" if value is None else f"{value:.{digits}f}"
     )

@@ -82,6 +82,9 @@ def test_a_page_explains_what_it_uses_and_a_glossary_has_nothing_else(run, edit_
     used = set(re.findall(r'class="term" href="#([^"]*)"', page))
     entries = dict(re.findall(r'<dt>([^<]*)</dt><dd id="(term-[^"]*)">', page))
     assert set(entries.values()) == used
+    for section in page.split("<section")[1:]:
+        links = re.findall(r'class="term" href="#([^"]*)"', section)
+        assert len(links) == len({*links})
     assert [term for term in GLOSSARY if term not in entries] == []
 
 
