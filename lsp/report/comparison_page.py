@@ -1,22 +1,20 @@
 """The page of several runs: records go in, one self-contained HTML file comes out."""
 
-import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
-from urllib.parse import quote
 
 from matplotlib.figure import Figure
 
 from lsp.files import write_text
 from lsp.report import curves, game, html, sides
 from lsp.report.comparison import compare, conditions, outcome
-from lsp.report.page import REPORT, world_series
+from lsp.report.page import world_series
 from lsp.report.record import Record
 from lsp.report.sides import Side, not_common
 from lsp.tools.text import visible
-from lsp.tracking.labels import LABELS
+from lsp.tracking.labels import LABELS, Label
 
 HERE = Path(__file__).parent
 BUDGET = 7_000_000  # bytes of plays in one page
@@ -58,14 +56,8 @@ def render(records: Sequence[Record], home: Path) -> str:
         panels=panels(found.sides),
         colours=COLOURS,
         game=game,
-        link=lambda record: report_link(record.folder, home),
+        link=lambda record: html.report_link(record.folder, home),
     )
-
-
-def report_link(run: Path, home: Path) -> str | None:
-    """From a page's folder to the report of a run; None where it has none."""
-    report = run / REPORT
-    return quote(os.path.relpath(report, home)) if report.is_file() else None
 
 
 def _with_world_series(record: Record) -> Record:
@@ -76,9 +68,10 @@ def _with_world_series(record: Record) -> Record:
 @curves.for_the_page
 def panels(compared: Sequence[Side]) -> list[Panel]:
     """A panel a metric that any run has: a line a side on common axes where it is one quantity."""
-    labels = {key: LABELS[key] for keys in curves.PANELS.values() for key in keys}
+    labels: dict[str, Label] = {}
     for words in curves.evaluation_panels(compared[0].runs[0], alone=False).values():
         labels |= words
+    labels |= {key: LABELS[key] for keys in curves.PANELS.values() for key in keys}
     drawn = []
     for key, label in labels.items():
         lines = [line for i, side in enumerate(compared) if (line := _line(i, side, key)).points]
@@ -87,7 +80,7 @@ def panels(compared: Sequence[Side]) -> list[Panel]:
         title = f"{label.text[:1].upper()}{label.text[1:]}"
         reasons = not_common(compared, key) if len(lines) > 1 else []
         together = [[line] for line in lines] if reasons else [lines]
-        why = f"Not on common axes: {'; '.join(reasons)} make it another quantity in each."
+        why = f"Not on common axes: another quantity in each, by {'; '.join(reasons)}."
         drawn.append(
             Panel(title, [_chart(title, each) for each in together], why if reasons else "")
         )
