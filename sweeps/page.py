@@ -13,6 +13,7 @@ from matplotlib.ticker import MaxNLocator
 
 from lsp.files import write_text
 from lsp.report import html
+from lsp.report.comparison_page import report_link
 from sweeps import outcome
 from sweeps.outcome import Cell, Ended
 from sweeps.space import Sweep
@@ -88,7 +89,7 @@ def render(sweep: Sweep, runs: Sequence[Ended], home: Path) -> str:
         low=low,
         high=high,
         text_of=outcome.text_of,
-        link=lambda run: html.report_link(run.folder, home),
+        link=lambda run: report_link(run.folder, home),
     )
 
 

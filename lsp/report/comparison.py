@@ -84,6 +84,8 @@ def obstacle(one: Side, other: Side) -> str:
         common = len({text for text, _ in one.prompts} & {text for text, _ in other.prompts})
         counts = f"{len(one.rows):,} and {len(other.rows):,}, {common:,} of them the same"
         return f"they answered different held-out prompts ({counts})"
+    if len(one.rows) < 2:
+        return "one held-out prompt gives no interval"
     return ""
 
 

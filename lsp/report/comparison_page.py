@@ -1,23 +1,27 @@
 """The page of several runs: records go in, one self-contained HTML file comes out."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.parse import quote
 
 from matplotlib.figure import Figure
 
 from lsp.files import write_text
 from lsp.report import curves, game, html, sides
 from lsp.report.comparison import compare, conditions, outcome
-from lsp.report.page import world_series
+from lsp.report.page import REPORT, world_series
 from lsp.report.record import Record
 from lsp.report.sides import Side, not_common
 from lsp.tools.text import visible
 from lsp.tracking.labels import LABELS, Label
 
 HERE = Path(__file__).parent
+COMPARISON = "comparison.html"
 BUDGET = 7_000_000  # bytes of plays in one page
+LONGEST_TITLE = 60  # characters, of a chart
 COLOURS = len(curves.GROUP_COLOURS)
 
 
@@ -56,8 +60,15 @@ def render(records: Sequence[Record], home: Path) -> str:
         panels=panels(found.sides),
         colours=COLOURS,
         game=game,
-        link=lambda record: html.report_link(record.folder, home),
+        link=lambda record: report_link(record.folder, home),
     )
+
+
+def report_link(run: Path, home: Path) -> str | None:
+    """From a page's folder to the report of a run, for as long as they are moved together; None
+    where the run has none."""
+    report = run / REPORT
+    return quote(os.path.relpath(report, home)) if report.is_file() else None
 
 
 def _with_world_series(record: Record) -> Record:
@@ -77,7 +88,7 @@ def panels(compared: Sequence[Side]) -> list[Panel]:
         lines = [line for i, side in enumerate(compared) if (line := _line(i, side, key)).points]
         if not lines:
             continue
-        title = f"{label.text[:1].upper()}{label.text[1:]}"
+        title = visible(f"{label.text[:1].upper()}{label.text[1:]}", LONGEST_TITLE)
         reasons = not_common(compared, key) if len(lines) > 1 else []
         together = [[line] for line in lines] if reasons else [lines]
         why = f"Not on common axes: another quantity in each, by {'; '.join(reasons)}."
@@ -119,7 +130,7 @@ def _games(compared: Sequence[Side]) -> dict[str, Any]:
     for (side, run), found in zip(runs, plays, strict=False):
         packed.append(
             {
-                "name": f"{side.letter}: {run.run['id']}",
+                "name": visible(f"{side.letter}: {run.run['id']}"),
                 "plays": [[_query(query, texts) for query in found[step]] for step in steps],
             }
         )
@@ -129,7 +140,9 @@ def _games(compared: Sequence[Side]) -> dict[str, Any]:
 def _query(query: game.PlayedQuery, texts: dict[str, int]) -> dict[str, Any]:
     return {
         "text": _number_of(query.query, texts),
-        "right": None if query.right_answer is None else _number_of(query.right_answer, texts),
+        "right": None
+        if query.right_answer is None
+        else _number_of(visible(query.right_answer), texts),
         "value": _finite(query.query_value),
         "end": "legal" if query.legal else _why_not(query),
         "answers": [

@@ -5,18 +5,15 @@ connection. What is put into the template is escaped, characters that cannot be 
 (filter ``visible``), and data for the script is JSON that ends no element.
 """
 
-import os
 from base64 import b64encode
 from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from lsp.report.page import REPORT
 from lsp.tools.text import page_json, visible
 
 BASE_STYLE = Path(__file__).with_name("page.css")
@@ -43,13 +40,6 @@ def page(template: Path, script: Path, style: Path, data: Any, **values: Any) ->
         Markup=Markup,
         **values,
     )
-
-
-def report_link(run: Path, home: Path) -> str | None:
-    """From a page's folder to the report of a run, for as long as they are moved together; None
-    where the run has none."""
-    report = run / REPORT
-    return quote(os.path.relpath(report, home)) if report.is_file() else None
 
 
 def _digest(text: str) -> str:
