@@ -50,3 +50,31 @@ def visit(chromium):
     for context in contexts:
         context.close()
     assert said == [] and asked == []
+
+
+def poor_contrast(page):
+    """Texts that stand out from their ground by less than WCAG 2 asks, 4.5 to 1."""
+    return page.evaluate("""() => {
+        const rgb = (text) => text.match(/[\\d.]+/g).map(Number);
+        const light = (c) => c.slice(0, 3).map((v) => v / 255)
+            .map((v) => v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4)
+            .reduce((sum, v, i) => sum + v * [0.2126, 0.7152, 0.0722][i], 0);
+        const ground = (e) => {
+            for (; e; e = e.parentElement) {
+                const c = rgb(getComputedStyle(e).backgroundColor);
+                if (c.length === 3 || c[3] > 0) return c;
+            }
+            return [255, 255, 255];
+        };
+        const found = [];
+        for (const e of document.querySelectorAll("main *, header *")) {
+            const own = [...e.childNodes].some((n) => n.nodeType === 3 && n.data.trim());
+            if (!own || !e.getClientRects().length) continue;
+            const style = getComputedStyle(e);
+            const ink = rgb(e.closest("svg") ? style.fill : style.color);
+            const [a, b] = [light(ink), light(ground(e))].sort((x, y) => y - x);
+            const ratio = (a + 0.05) / (b + 0.05);
+            if (ratio < 4.5) found.push(`${e.tagName} ${e.textContent.slice(0, 30)} ${ratio}`);
+        }
+        return found;
+    }""")

@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 from urllib.parse import unquote
 
+import browser
 import pytest
 
 from lsp.report.page import REPORT
@@ -132,6 +133,7 @@ def test_in_a_browser(kind, width, request, visit, tmp_path):
     page = visit(path, viewport={"width": width, "height": 844})
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     assert page.evaluate("window.hacked") is None
+    assert browser.poor_contrast(page) == []
     picture = page.locator(".grid, .chart").first.bounding_box()
     assert picture["y"] < 844
     metric = page.locator("#table th", has_text="win_rate")

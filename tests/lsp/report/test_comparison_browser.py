@@ -1,5 +1,6 @@
 """The page of several runs in a real browser; ``visit`` wants a clean console and no fetches."""
 
+import browser
 import pytest
 
 from lsp.report.comparison_page import write_comparison
@@ -33,6 +34,7 @@ def test_outcome_and_its_interval_are_on_the_first_screen(visit, page_of_two, wi
     for shown in (".verdict", ".claims .picture svg"):
         box = page.locator(shown).first.bounding_box()
         assert box["width"] > 100 and box["y"] + box["height"] < 844
+    assert browser.poor_contrast(page) == []
     assert page.evaluate("window.hacked") is None
     boards = [page.locator(f"#board-{side}").bounding_box() for side in ("left", "right")]
     beside = boards[0]["y"] == boards[1]["y"]
