@@ -128,6 +128,15 @@ def test_the_policy_names_the_one_script_and_the_one_style(two, tmp_path):
     assert "style=" not in page and len(re.findall("<style>", page)) == 1
 
 
+def test_a_benchmark_that_all_were_evaluated_on_is_named_with_the_command(two, tmp_path):
+    for folder, names in zip(two, (("ifeval", "pocket"), ("pocket",)), strict=True):
+        for name in names:
+            (folder / "eval" / name).mkdir(parents=True)
+            (folder / "eval" / name / "results.json").write_text("{}")
+    page = render(read_records(two), tmp_path)
+    assert "python -m eval.compare RUN RUN benchmark=pocket" in page and "ifeval" not in page
+
+
 def test_the_command_writes_a_comparison_here(two, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     main(["a", "b", f"runs_root={tmp_path}"])
