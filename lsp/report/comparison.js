@@ -41,7 +41,7 @@ function cardOf(query, alsoAsked, other) {
   facts.append(element("span", "", "V " + number(query.value)));
   facts.append(element("span", query.end === "legal" ? "mark" : "mark bad", query.end));
   if (query.right !== null) facts.append(element("span", "", "right answer: " + data.texts[query.right]));
-  if (alsoAsked) facts.append(element("span", "mark", "asked of " + other + " too"));
+  if (alsoAsked) facts.append(element("span", "mark", "in " + other + " too"));
   summary.append(textOf(query.text, "span"), facts);
   card.append(summary);
   card.addEventListener("toggle", () => {

@@ -84,6 +84,8 @@ def obstacle(one: Side, other: Side) -> str:
         common = len({text for text, _ in one.prompts} & {text for text, _ in other.prompts})
         counts = f"{len(one.rows):,} and {len(other.rows):,}, {common:,} of them the same"
         return f"they answered different held-out prompts ({counts})"
+    if len(one.rows) < 2:
+        return "one held-out prompt gives no interval"
     return ""
 
 
@@ -134,12 +136,14 @@ def outcome(comparison: Comparison) -> str:
     against = [claim for claim in claims if claim.one.letter == best.letter]
     beaten = [claim.other.letter for claim in against if claim.says == "better"]
     rest = [claim.other.letter for claim in against if claim.says != "better"]
-    says = f"better than {_listed(beaten)} is shown" if beaten else "which is not shown of any pair"
-    if beaten and rest:
-        says += f", than {_listed(rest)} is not"
+    shown = f"that it is better than {_listed(beaten)} is shown, " if beaten else ""
+    if rest:
+        shown += (
+            f"{'that' if beaten else 'but that'} it is better than {_listed(rest)} is not shown, "
+        )
     return (
-        f"{best.letter} ends highest of {len(compared)} ({comparison.number} {best.trained:.3f});"
-        f" {says} (corrected by Holm for {len(claims)} pairs)."
+        f"{best.letter} ends highest of {len(compared)} with {comparison.number}"
+        f" {best.trained:.3f}; {shown}by Holm's correction for {len(claims)} pairs."
     )
 
 
@@ -170,10 +174,13 @@ def conditions(comparison: Comparison) -> list[str]:
             " runs, not between their methods. Another seed may turn it round; name runs of the"
             " same settings and the same two seeds or more, and the interval is over seeds."
         )
-    if all(key == "seed" for key, _ in different_settings(comparison.sides)):
+    if len(claims) > 1:
+        notes.append(
+            "Intervals are of each pair by itself and p is corrected for all of them, so that an"
+            " interval may leave zero out where nothing is shown."
+        )
+    if [key for key, _ in different_settings(comparison.sides)] == ["seed"]:
         notes.append("Nothing but the seed differs: what is seen here is chance.")
     if len({side.base for side in comparison.sides if side.rows}) > 1:
         notes.append("They started from different bases, whose own numbers are in the table.")
-    if len(claims) > 1:
-        notes.append(f"p-values are corrected by Holm for {len(claims)} pairs.")
     return notes

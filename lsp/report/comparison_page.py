@@ -16,10 +16,12 @@ from lsp.report.page import REPORT, world_series
 from lsp.report.record import Record
 from lsp.report.sides import Side, not_common
 from lsp.tools.text import visible
-from lsp.tracking.labels import LABELS
+from lsp.tracking.labels import LABELS, Label
 
 HERE = Path(__file__).parent
+COMPARISON = "comparison.html"
 BUDGET = 7_000_000  # bytes of plays in one page
+LONGEST_TITLE = 60  # characters, of a chart
 COLOURS = len(curves.GROUP_COLOURS)
 
 
@@ -55,6 +57,7 @@ def render(records: Sequence[Record], home: Path) -> str:
         settings=sides.different_settings(found.sides),
         answered=sides.answered(found.sides, not found.apart),
         evaluated=sides.evaluated(found.sides),
+        benchmarks=sides.benchmarks(records),
         panels=panels(found.sides),
         colours=COLOURS,
         game=game,
@@ -63,7 +66,8 @@ def render(records: Sequence[Record], home: Path) -> str:
 
 
 def report_link(run: Path, home: Path) -> str | None:
-    """From a page's folder to the report of a run; None where it has none."""
+    """From a page's folder to the report of a run, for as long as they are moved together; None
+    where the run has none."""
     report = run / REPORT
     return quote(os.path.relpath(report, home)) if report.is_file() else None
 
@@ -76,18 +80,19 @@ def _with_world_series(record: Record) -> Record:
 @curves.for_the_page
 def panels(compared: Sequence[Side]) -> list[Panel]:
     """A panel a metric that any run has: a line a side on common axes where it is one quantity."""
-    labels = {key: LABELS[key] for keys in curves.PANELS.values() for key in keys}
+    labels: dict[str, Label] = {}
     for words in curves.evaluation_panels(compared[0].runs[0], alone=False).values():
         labels |= words
+    labels |= {key: LABELS[key] for keys in curves.PANELS.values() for key in keys}
     drawn = []
     for key, label in labels.items():
         lines = [line for i, side in enumerate(compared) if (line := _line(i, side, key)).points]
         if not lines:
             continue
-        title = f"{label.text[:1].upper()}{label.text[1:]}"
+        title = visible(f"{label.text[:1].upper()}{label.text[1:]}", LONGEST_TITLE)
         reasons = not_common(compared, key) if len(lines) > 1 else []
         together = [[line] for line in lines] if reasons else [lines]
-        why = f"Not on common axes: {'; '.join(reasons)} make it another quantity in each."
+        why = f"Not on common axes: another quantity in each, by {'; '.join(reasons)}."
         drawn.append(
             Panel(title, [_chart(title, each) for each in together], why if reasons else "")
         )
@@ -126,7 +131,7 @@ def _games(compared: Sequence[Side]) -> dict[str, Any]:
     for (side, run), found in zip(runs, plays, strict=False):
         packed.append(
             {
-                "name": f"{side.letter}: {run.run['id']}",
+                "name": visible(f"{side.letter}: {run.run['id']}"),
                 "plays": [[_query(query, texts) for query in found[step]] for step in steps],
             }
         )
@@ -136,7 +141,9 @@ def _games(compared: Sequence[Side]) -> dict[str, Any]:
 def _query(query: game.PlayedQuery, texts: dict[str, int]) -> dict[str, Any]:
     return {
         "text": _number_of(query.query, texts),
-        "right": None if query.right_answer is None else _number_of(query.right_answer, texts),
+        "right": None
+        if query.right_answer is None
+        else _number_of(visible(query.right_answer), texts),
         "value": _finite(query.query_value),
         "end": "legal" if query.legal else _why_not(query),
         "answers": [

@@ -209,3 +209,12 @@ def evaluated(sides: Sequence[Side]) -> list[tuple[str, float | None, list[float
 def _mean_of(side: Side, key: str) -> float | None:
     values = [run.summary[key] for run in side.runs if run.summary.get(key) is not None]
     return mean(values) if values else None
+
+
+def benchmarks(records: Sequence[Record]) -> list[str]:
+    """On which ``lsp eval`` has evaluated every one of them (``<run>/eval/<benchmark>``)."""
+    found = [
+        {path.parent.name for path in record.folder.glob("eval/*/results.json")}
+        for record in records
+    ]
+    return sorted(set.intersection(*found))
