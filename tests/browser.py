@@ -53,7 +53,8 @@ def visit(chromium):
 
 
 def poor_contrast(page):
-    """Texts that stand out from their ground by less than WCAG 2 asks, 4.5 to 1."""
+    """Texts and hints of fields that stand out from their ground by less than WCAG 2 asks, 4.5 to
+    1; where there is nothing to be read, that."""
     return page.evaluate("""() => {
         const rgb = (text) => text.match(/[\\d.]+/g).map(Number);
         const light = (c) => c.slice(0, 3).map((v) => v / 255)
@@ -67,14 +68,16 @@ def poor_contrast(page):
             return [255, 255, 255];
         };
         const found = [];
-        for (const e of document.querySelectorAll("main *, header *")) {
+        let texts = 0;
+        for (const e of document.querySelectorAll("body *:not(script)")) {
             const own = [...e.childNodes].some((n) => n.nodeType === 3 && n.data.trim());
-            if (!own || !e.getClientRects().length) continue;
-            const style = getComputedStyle(e);
+            if (!(own || e.placeholder) || !e.getClientRects().length) continue;
+            texts += 1;
+            const style = getComputedStyle(e, e.placeholder ? "::placeholder" : null);
             const ink = rgb(e.closest("svg") ? style.fill : style.color);
             const [a, b] = [light(ink), light(ground(e))].sort((x, y) => y - x);
             const ratio = (a + 0.05) / (b + 0.05);
             if (ratio < 4.5) found.push(`${e.tagName} ${e.textContent.slice(0, 30)} ${ratio}`);
         }
-        return found;
+        return texts ? found : ["no text is there"];
     }""")

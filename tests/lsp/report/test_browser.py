@@ -5,6 +5,7 @@ import shutil
 from itertools import pairwise
 from pathlib import Path
 
+import browser
 import pytest
 
 from lsp.report.page import write_report
@@ -230,33 +231,7 @@ def test_contrast(visit, hostile_run, scheme, width):
     page.get_by_label("beside the first step").check()
     page.locator(".verdict .term").first.focus()
     assert page.get_by_role("tooltip").is_visible()
-    poor = page.evaluate("""() => {
-        const rgb = (text) => text.match(/[\\d.]+/g).map(Number);
-        const light = (c) => c.slice(0, 3).map((v) => v / 255)
-            .map((v) => v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4)
-            .reduce((sum, v, i) => sum + v * [0.2126, 0.7152, 0.0722][i], 0);
-        const ground = (e) => {
-            for (; e; e = e.parentElement) {
-                const c = rgb(getComputedStyle(e).backgroundColor);
-                if (c.length === 3 || c[3] > 0) return c;
-            }
-            return [255, 255, 255];
-        };
-        const found = [];
-        let texts = 0;
-        for (const e of document.querySelectorAll("body *:not(script)")) {
-            const own = [...e.childNodes].some((n) => n.nodeType === 3 && n.data.trim());
-            if (!(own || e.placeholder) || !e.getClientRects().length) continue;
-            const style = getComputedStyle(e, e.placeholder ? "::placeholder" : null);
-            const ink = rgb(e.closest("svg") ? style.fill : style.color);
-            const [a, b] = [light(ink), light(ground(e))].sort((x, y) => y - x);
-            const ratio = (a + 0.05) / (b + 0.05);
-            texts += 1;
-            if (ratio < 4.5) found.push(`${e.tagName} ${e.textContent.slice(0, 30)} ${ratio}`);
-        }
-        return texts > 300 ? found : [`${texts} texts alone were looked at`];
-    }""")
-    assert poor == []
+    assert browser.poor_contrast(page) == []
 
 
 def test_everything_has_a_name_and_focus_is_seen(visit, small_run):
