@@ -296,12 +296,31 @@ class Evaluator(ABC):
         of the last model that was measured on it: for a reader."""
         return ()
 
+    def held_out(self) -> Sequence[HeldOut]:
+        """All prompts of the test split in an order of their own, with the scores of the base and
+        of the last model that was measured on it: what two runs are compared by, prompt by prompt.
+        The first of ``labels`` is the weighted mean of the scores."""
+        return ()
+
 
 class Example(NamedTuple):
     """``right_answer``: where there is one and it is known."""
 
     prompt: str
     right_answer: str | None
+    base: str
+    trained: str
+
+
+class HeldOut(NamedTuple):
+    """One prompt with the likeliest answers to it and what they scored, more being better.
+    ``weight``: its share in the mean; all weights sum to 1."""
+
+    prompt: str
+    right_answer: str | None
+    weight: float
+    base_score: float
+    trained_score: float
     base: str
     trained: str
 

@@ -27,6 +27,7 @@ from lsp.files import read_csv, write_csv, write_text
 from lsp.instructions.world import InstructionsWorld
 from lsp.pocket.pretrain import SIZES
 from lsp.pocket.world import PocketWorld
+from lsp.report.claims import Differences, estimate, holm, verdict
 from lsp.report.game import read_index
 from lsp.report.river import draw_river
 from lsp.settings.command import read_settings
@@ -35,7 +36,6 @@ from lsp.tools.heartbeat import Heartbeat
 from lsp.tools.places import shipped
 from lsp.tools.text import markdown_table
 from lsp.tracking.reader import read_summary
-from sweeps.claims import Differences, estimate, holm, verdict
 from sweeps.parallel import require_all
 from sweeps.progress import Stage
 from sweeps.rows import KINDS, PocketRow, Row
@@ -273,7 +273,7 @@ def claims_text(rows: Sequence[Row], families: Mapping[str, Sequence[Sequence[st
                 " − ".join(pair),
                 f"{one.mean:+.3f}",
                 f"{one.low:+.3f} to {one.high:+.3f}",
-                f"{one.positive} of {one.bases}",
+                f"{one.positive} of {one.units}",
                 f"{one.p:.2g}",
                 f"{p:.2g}",
                 verdict(one, p),

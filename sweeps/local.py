@@ -1,4 +1,4 @@
-"""A W&B sweep file goes in, its points run here without a server, a table and a plot come out.
+"""A W&B sweep file goes in, its points run here without a server, page, table and plot come out.
 
     lsp sweep sweeps/beta.yaml workers=2
     lsp sweep sweeps/beta.yaml num_steps=50 folder=outputs/quick
@@ -30,13 +30,15 @@ from lsp.settings.schema import setting, settings
 from lsp.tools.heartbeat import Heartbeat, at
 from lsp.tools.places import shipped
 from lsp.tools.text import markdown_table
-from lsp.tracking.reader import read_summary
+from sweeps.outcome import ended
+from sweeps.page import write_sweep
 from sweeps.parallel import run_all
 from sweeps.space import OURS, Point, Sweep, hydra_value, points, read_sweep, words_of
 
 Outcome = tuple[Point, float]
 """A point of the sweep, and the metric of its run."""
 LONGEST_NAME = 120
+PAGE = "outcome.html"
 
 
 @settings
@@ -67,13 +69,16 @@ def main(arguments: Sequence[str]) -> None:
         lines = command_lines(sweep, drawn, overrides, folders)
     except RunError as error:
         sys.exit(f"error: {error}")
-    ends = run_all([["run.py", *line] for line in lines], settings.workers)
-    outcomes, failures = [], []
-    for point, place, failure in zip(drawn, folders, ends, strict=True):
-        if failure is not None:
-            failures.append(failure)
-        elif (value := read_summary(place).get(f"last/{sweep.metric}")) is not None:
-            outcomes.append((point, value))
+    ends: list[str | None] = [None] * len(lines)
+    try:
+        ends = run_all([["run.py", *line] for line in lines], settings.workers)
+    finally:  # also of a sweep that was stopped, with what had ended
+        parts = zip(drawn, folders, ends, strict=True)
+        runs = [ended(sweep, point, place, failure) for point, place, failure in parts]
+        page = write_sweep(sweep, runs, folder / PAGE)
+        print(f"page: {page}")
+    failures = [failure for failure in ends if failure is not None]
+    outcomes = [(run.point, run.value) for run in runs if run.value is not None]
     if not outcomes:
         sys.exit(f"error: no run gave {sweep.metric}" + "".join(f"\n{text}" for text in failures))
     table = outcome_table(sweep, outcomes)

@@ -19,11 +19,11 @@ import yaml
 from lsp.cli.main import run
 from lsp.errors import ConfigError, RunError
 from lsp.files import write_csv, write_text
+from lsp.report.claims import estimate, holm, verdict
 from lsp.settings.command import read_command
 from lsp.settings.compose import CONF, compose
 from lsp.settings.schema import setting, settings
 from lsp.tools.text import markdown_table
-from sweeps.claims import estimate, holm, verdict
 from sweeps.compare import (
     all_runs,
     by_unit,
@@ -117,7 +117,7 @@ def rank_text(rows: Sequence[Row], learners: Sequence[str], own: Sequence[str]) 
         if name in found:
             one = found[name]
             interval = f"{one.mean:+.3f} ({one.low:+.3f} to {one.high:+.3f})"
-            against = [interval, f"{one.positive} of {one.bases}", verdict(one, corrected[name])]
+            against = [interval, f"{one.positive} of {one.units}", verdict(one, corrected[name])]
         lines.append([str(place), name, *cells, *against])
     headings = ["", "", *(heading for heading, _ in shown.values()),
                 f"less {CONTROL}", "bases above 0", ""]  # fmt: skip

@@ -299,6 +299,9 @@ def _load(name):
 _load("advice")  # which the tests of that name import
 _load("planted")  # which the tests of secrets import
 _load("bad_answers")
+_load("browser")
+from browser import chromium, visit  # noqa: E402, F401, fixtures of tests that look at pages
+
 _load("odd_commands")
 _load("vllm_engines")
 

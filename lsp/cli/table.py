@@ -199,7 +199,7 @@ COMMANDS: Mapping[str, Command] = {
     ),
     "sweep": Command(
         module="sweeps.local",
-        purpose="a sweep in W&B's format, run here without a server; a table and a plot come out",
+        purpose="a sweep in W&B's format, run here without a server; a page and a table come out",
         usage="FILE [KEY=VALUE …]",
         examples=(
             ("sweeps/beta.yaml workers=2", "two runs at a time"),

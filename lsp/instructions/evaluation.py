@@ -10,7 +10,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-from lsp.contracts import BuildContext, Evaluator, EvaluatorSettings, Example
+from lsp.contracts import BuildContext, Evaluator, EvaluatorSettings, Example, HeldOut
 from lsp.errors import RunError
 from lsp.instructions.checkers import follows
 from lsp.instructions.prompts import Prompt, read_prompts, unchecked
@@ -134,6 +134,17 @@ class InstructionsEvaluator(Evaluator):
         base, last = self._base_answers("test").texts, self._last.texts
         chosen = random.Random("examples").sample(list(enumerate(self._last.prompts)), 3)
         return [Example(prompt, None, base[i], last[i]) for i, prompt in chosen]
+
+    def held_out(self) -> list[HeldOut]:
+        """The share of the rules that each answer follows."""
+        if self._last is None:
+            return []
+        base, last = self._base_answers("test"), self._last
+        weight = 1 / len(last.prompts)
+        columns = (last.prompts, base.shares, last.shares, base.texts, last.texts)
+        return [
+            HeldOut(prompt, None, weight, *rest) for prompt, *rest in zip(*columns, strict=True)
+        ]
 
     def answers(self, model: PreTrainedModel, split: str) -> Answers:
         """To the prompts of ``dev``, ``test`` or ``held_out_kinds``, by the likeliest tokens."""

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
-from lsp.contracts import BuildContext, Evaluator, Example, build_part
+from lsp.contracts import BuildContext, Evaluator, Example, HeldOut, build_part
 from lsp.learner import Learner
 from lsp.model.out_of_memory import memory_guard
 from lsp.model.processes import ALONE, Command
@@ -60,6 +60,10 @@ class Evaluation:
     def examples(self) -> Sequence[Example]:
         """Answers of the base and of the policy, once ``at_the_end`` has measured them."""
         return self.evaluator.examples() if self.evaluator else ()
+
+    def held_out(self) -> Sequence[HeldOut]:
+        """All that ``examples`` are drawn from, with their scores."""
+        return self.evaluator.held_out() if self.evaluator else ()
 
     @contextmanager
     def _whole_policy(self, step: int) -> Iterator[None]:

@@ -3,16 +3,16 @@
 import math
 import shlex
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from lsp.algorithm import Recorder
 from lsp.contracts import Rows, Tracker
 from lsp.errors import Interrupted, RunError
-from lsp.files import write_json
+from lsp.files import write_json, write_json_lines
 from lsp.learner import Learner
 from lsp.loop import finish
 from lsp.loop.checks import not_the_reference, unknown_objective
@@ -31,7 +31,7 @@ from lsp.run.conditions import conditions, differing
 from lsp.run.folder import read_run, update_run
 from lsp.run.spec import RunSpec
 from lsp.tracking.local import LocalTracker, utf8
-from lsp.tracking.reader import EXAMPLES, read_metrics, trace_steps
+from lsp.tracking.reader import EXAMPLES, HELD_OUT, read_metrics, trace_steps
 from lsp.tracking.trackers import Trackers
 from lsp.types import Play, Query
 
@@ -318,11 +318,8 @@ class RunRecorder(Recorder):
         if self.evaluation.evaluator:
             self.progress.note("evaluating on the test split")
             summary |= self.evaluation.at_the_end(self.progress.phase)
-            examples = [
-                {name: utf8(text) for name, text in example._asdict().items()}
-                for example in self.evaluation.examples()
-            ]
-            write_json(self.folder / EXAMPLES, examples)
+            write_json(self.folder / EXAMPLES, _plain(self.evaluation.examples()))
+            write_json_lines(self.folder / HELD_OUT, _plain(self.evaluation.held_out()))
         self.processes.broadcast(Command.CONTINUE)
         summary |= {f"last/{key}": value for key, value in sorted(self._last_metrics.items())}
         if best := self.best:
@@ -347,3 +344,8 @@ class RunRecorder(Recorder):
         except Exception as error:
             again = f"python -m lsp.report {shlex.quote(str(self.folder))}"
             return f"not written ({type(error).__name__}: {error}); try again: {again}"
+
+
+def _plain(rows: Sequence[NamedTuple]) -> list[dict[str, Any]]:
+    """As a file has them."""
+    return [{name: utf8(value) for name, value in row._asdict().items()} for row in rows]

@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import difflib
 import random
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, ClassVar
 
-from lsp.contracts import BuildContext, Evaluator, EvaluatorSettings, Example
+from lsp.contracts import BuildContext, Evaluator, EvaluatorSettings, Example, HeldOut
 from lsp.pocket.language import FAMILIES, LENGTHS, Task, evaluation_queries, parse
 from lsp.settings.schema import setting, settings
 
@@ -110,6 +111,13 @@ class Skill:
     def greedy_accuracy(self, family: str | None = None, length: int | None = None) -> float:
         return self._cell_mean(self.greedy_right, family, length)
 
+    @property
+    def weights(self) -> list[float]:
+        """Of each task in ``accuracy()``."""
+        cells = [(task.family, len(task.argument)) for task in self.tasks]
+        sizes = Counter(cells)
+        return [1 / (len(sizes) * sizes[cell]) for cell in cells]
+
     def _cell_mean(self, values: Sequence[float], family: str | None, length: int | None) -> float:
         cells: dict[tuple[str, int], list[float]] = {}
         for task, value in zip(self.tasks, values, strict=True):
@@ -190,6 +198,19 @@ class PocketEvaluator(Evaluator):
             Example(task.query, task.right_answer, base[i], last[i])
             for i, task in random.Random("examples").sample(list(enumerate(self._last.tasks)), 3)
         ]
+
+    def held_out(self) -> list[HeldOut]:
+        """The probability of each right answer."""
+        if self._last is None:
+            return []
+        base, last = self._base_skill["test"], self._last
+        return [
+            HeldOut(task.query, task.right_answer, *rest)
+            for task, *rest in zip(
+                last.tasks, last.weights, base.probability, last.probability, base.greedy,
+                last.greedy, strict=True,
+            )
+        ]  # fmt: skip
 
     def challenger(self, model: PreTrainedModel) -> dict[str, float]:
         """What the model asks when it plays Challenger: shares of ``challenger_samples``."""

@@ -16,7 +16,10 @@ from lsp.tools.heartbeat import Heartbeat
 class ReportSettings:
     """What to write, and where."""
 
-    out: str | None = setting("file; null: in the run's folder, or here", default=None)
+    out: str | None = setting(
+        "file; null: report.html in the run's folder; comparison.html here, of several",
+        default=None,
+    )
     runs_root: str = setting("where run ids are looked up", default="outputs")
     trust: tuple[str, ...] = setting(
         "a world of your own to import: trust=[world._target_=mine.World]", default=()
@@ -28,18 +31,24 @@ def main(arguments: Sequence[str]) -> None:
     if not names:
         raise RunError("which run? lsp report <run folder or id> [more of them]")
     folders = [find_run(name, chosen.runs_root) for name in names]
+    from lsp.report.comparison_page import COMPARISON, write_comparison
     from lsp.report.page import REPORT, write_report
     from lsp.report.record import read_records
 
     with Heartbeat("reading the record"):
         records = read_records(folders, consent(chosen.trust))
-    home = records[0].folder if len(records) == 1 else Path()
-    path = Path(chosen.out or home / REPORT)
+    if len(records) == 1 < len(names):
+        raise RunError(
+            f"{' and '.join(names)} are one run, {folders[0]}; to compare, name two or more:"
+            " lsp report RUN RUN"
+        )
+    alone = len(records) == 1
+    path = Path(chosen.out or (records[0].folder / REPORT if alone else COMPARISON))
     if path.exists() and not path.is_file():
         raise RunError(f"{path} is there and is no file; choose another with out=…")
     try:
         with Heartbeat("writing the report"):
-            write_report(records, path)
+            write_report(records, path) if alone else write_comparison(records, path)
     except (ArithmeticError, LookupError, TypeError, AttributeError, ValueError) as error:
         raise RunError(
             f"a run's record cannot be read ({type(error).__name__}: {error}); it is damaged,"

@@ -7,7 +7,7 @@ import itertools
 import math
 import re
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import mean, stdev
 from typing import NamedTuple
@@ -21,7 +21,7 @@ from lsp.contracts import World
 from lsp.files import replacing
 from lsp.report.matrix import draw_matrix, read_matrix
 from lsp.report.record import Record
-from lsp.report.river import Queries, draw_river
+from lsp.report.river import Queries, draw_river, smoothed
 from lsp.tracking.labels import COLOURS, LABELS, LEGAL_QUERIES, TRUE_QUALITY, Label
 
 INK = "#123456"  # stands for the page's text colour until the SVG is written
@@ -51,7 +51,13 @@ PANELS = {
 
 GAPS = {"challenger_gap": "challenger", "solver_gap": "solver", "nash_conv": None}
 """What an evaluation measures of a solved game -> whose it is."""
-DASHES = ("-", "--", ":")
+DASHES = {"-": "none", "--": "6 3", ":": "2 2"}
+"""matplotlib's -> SVG's."""
+SMOOTHED_PART = 10  # a bold line is the mean of the last tenth of its values
+SMOOTHING = (
+    "Bold: the mean of the last tenth of a line's values up to each step; faint behind it: the"
+    " values. Lines of fewer than 20 values are as measured."
+)
 Points = list[tuple[int, float, float]]  # (step, mean, standard deviation) over seeds
 
 
@@ -62,32 +68,41 @@ class Line(NamedTuple):
     points: Points
 
 
+class Key(NamedTuple):
+    """What a colour of a drawing stands for. ``dashes``: of a line, as SVG has them; None: of an
+    area. ``numbers``: its own, in words."""
+
+    label: str
+    colour: str
+    dashes: str | None = None
+    numbers: str = ""
+
+
 class Chart(NamedTuple):
-    """``svg`` is safe to put into a page; ``label`` says in words what it shows."""
+    """``svg`` is safe to put into a page; ``label`` says in words what it shows. Of one without
+    words of its own: ``title``; ``keys``, where there is more than one line; ``ends``: what stands
+    below its left and its right end, where it has no axis either."""
 
     label: str
     svg: str
+    title: str = ""
+    keys: Sequence[Key] = ()
+    ends: tuple[str, str] | None = None
 
 
-def panels(groups: Mapping[str, Sequence[Record]]) -> dict[str, list[Line]]:
-    """Title -> lines. One group: both roles in their colours. Several: a panel a metric, in which
-    each has a colour. What nobody measured is left out."""
+def panels(record: Record) -> dict[str, list[Line]]:
+    """Title -> lines, each role in its colour. What nobody measured is left out."""
     labels_of = {title: {key: LABELS[key] for key in keys} for title, keys in PANELS.items()}
-    records = [record for members in groups.values() for record in members]
-    for record in records:
-        labels_of |= evaluation_panels(record, alone=len(groups) == 1)
-    drawn: dict[str, list[Line]] = {}
+    labels_of |= evaluation_panels(record, alone=True)
+    drawn = {}
     for title, labels in labels_of.items():
-        for (key, label), dashes in zip(labels.items(), DASHES, strict=False):
-            if len(groups) == 1:
-                panel = title
-                lines = [Line(label.text, COLOURS[label.role], dashes, mean_curve(records, key))]
-            else:
-                panel = title if len(labels) == 1 else label.text
-                colours = zip(itertools.cycle(GROUP_COLOURS), groups.items(), strict=False)
-                lines = [Line(name, c, "-", mean_curve(runs, key)) for c, (name, runs) in colours]
-            drawn.setdefault(panel, []).extend(line for line in lines if line.points)
-    return {title: lines for title, lines in drawn.items() if lines}
+        lines = [
+            Line(label.text, COLOURS[label.role], dashes, mean_curve([record], key))
+            for (key, label), dashes in zip(labels.items(), DASHES, strict=False)
+        ]
+        if measured := [line for line in lines if line.points]:
+            drawn[title] = measured
+    return drawn
 
 
 def evaluation_panels(record: Record, alone: bool) -> dict[str, dict[str, Label]]:
@@ -120,36 +135,51 @@ def mean_curve(members: Sequence[Record], key: str) -> Points:
 
 
 def draw_panel(axis: Axes, title: str, lines: Sequence[Line]) -> str:
-    """Means with bands of one standard deviation; the same in words."""
+    """``draw_lines`` with title and legend."""
+    words = draw_lines(axis, title, lines)
+    axis.set_title(title)
+    if len(lines) > 1:
+        axis.legend()
+    return words
+
+
+def draw_lines(axis: Axes, title: str, lines: Sequence[Line]) -> str:
+    """Smoothed means with bands of one standard deviation, the means themselves faint behind; the
+    same in words."""
     words = []
     for label, colour, dashes, points in lines:
         steps, means, deviations = np.array(points).T
+        window = max(1, len(points) // SMOOTHED_PART)
         marker = "o" if len(steps) < 12 else ""
-        axis.plot(steps, means, dashes, marker=marker, markersize=3, color=colour, label=label)
-        if deviations.any():
-            low, high = means - deviations, means + deviations
-            axis.fill_between(steps, low, high, color=colour, alpha=0.2, linewidth=0)
-        words.append(f"{label} from {means[0]:.3g} to {means[-1]:.3g}")
-    _finish(axis, title)
-    if len(lines) > 1:
-        axis.legend()
+        if window > 1:
+            axis.plot(steps, means, color=colour, alpha=0.3, linewidth=0.8)
+        bold, spread = (np.array(smoothed(values, window)) for values in (means, deviations))
+        axis.plot(steps, bold, dashes, marker=marker, markersize=3, color=colour, label=label)
+        if spread.any():
+            axis.fill_between(
+                steps, bold - spread, bold + spread, color=colour, alpha=0.2, linewidth=0
+            )
+        words.append(f"{label} from {bold[0]:.3g} to {bold[-1]:.3g}")
+    axis.set(xlabel="step")
+    axis.grid(alpha=0.25, linewidth=0.5, color="#808080")
     first, last = lines[0].points[0][0], lines[0].points[-1][0]
     return f"{title} over steps {first} to {last}: {'; '.join(words)}"
 
 
 @for_the_page
-def curve_charts(groups: Mapping[str, Sequence[Record]]) -> list[Chart]:
+def curve_charts(record: Record) -> list[Chart]:
     charts = []
-    for title, lines in panels(groups).items():
-        figure = Figure(figsize=(4.2, 2.5), layout="constrained")
-        words = draw_panel(figure.subplots(), title, lines)
-        charts.append(Chart(words, inline_svg(figure)))
+    for title, lines in panels(record).items():
+        figure = Figure(figsize=(3.5, 2.1), layout="constrained")
+        words = draw_lines(figure.subplots(), title, lines)
+        keys = [Key(label, colour, DASHES[dashes]) for label, colour, dashes, _ in lines]
+        charts.append(Chart(words, inline_svg(figure), title, keys if len(keys) > 1 else ()))
     return charts
 
 
 @matplotlib.rc_context(STYLE)
 def save_curves(record: Record, path: Path) -> None:
-    drawn = panels({"": [record]})
+    drawn = panels(record)
     rows = math.ceil(len(drawn) / 3)
     figure = Figure(figsize=(12, 3 * rows), layout="constrained")
     axes = figure.subplots(rows, 3, squeeze=False).flat
@@ -157,23 +187,34 @@ def save_curves(record: Record, path: Path) -> None:
         draw_panel(axis, title, lines)
     for axis in axes[len(drawn) :]:
         axis.set_axis_off()
+    figure.supxlabel(SMOOTHING, fontsize=8)
     with replacing(path) as temporary:
         figure.savefig(temporary, dpi=110)
 
 
 @for_the_page
 def river_charts(queries: Queries, world: World) -> list[Chart]:
-    """What was asked, sorted in each of the world's ways."""
+    """What was asked, sorted in each of the world's ways: areas without a word, which may be drawn
+    at any width; the page writes the words."""
     charts = []
     legal = [text for step in queries.values() for text, is_legal in step if is_legal]
     for kind in world.kinds(legal):
-        figure = Figure(figsize=(6.4, 2.9), layout="constrained")
-        axis = figure.subplots()
-        draw_river(axis, queries, kind)
+        figure = Figure(figsize=(6, 3))
+        axis = figure.add_axes((0, 0, 1, 1))
+        areas = draw_river(axis, queries, kind)
+        axis.set_axis_off()
+        keys = [
+            Key(name, colour, numbers=f"{shares[0]:.0%} → {shares[-1]:.0%}")
+            for name, colour, shares in reversed(areas)
+            if any(shares)
+        ]
+        svg = inline_svg(figure).replace("<svg ", '<svg preserveAspectRatio="none" ', 1)
+        steps = list(queries)
+        ends = f"step {steps[0]}", f"step {steps[-1]}"
         title = f"The Challenger's queries by {kind.title}"
-        _finish(axis, title, "share of queries")
-        axis.legend(loc="center left", bbox_to_anchor=(1, 0.5), reverse=True)
-        charts.append(Chart(f"{title}, as shares of each step", inline_svg(figure)))
+        numbers = "; ".join(f"{key.label} {key.numbers}" for key in keys)
+        words = f"{title}, as shares of each step: {numbers}"
+        charts.append(Chart(words, svg, title, keys, ends))
     return charts
 
 
@@ -182,13 +223,8 @@ def crossplay_chart(folder: Path) -> Chart:
     rows = read_matrix(folder)
     played = [row for row in rows if row["reward_mean"] is not None]
     words = [f"{r['challenger']} asks {r['solver']}: {r['reward_mean']:.2f}" for r in played]
-    title = f"Cross-play, mean reward R. {'; '.join(words)}"
-    return Chart(title, inline_svg(draw_matrix(rows)))
-
-
-def _finish(axis: Axes, title: str, ylabel: str = "") -> None:
-    axis.set(title=title, xlabel="step", ylabel=ylabel)
-    axis.grid(alpha=0.25, linewidth=0.5, color="#808080")
+    label = f"Cross-play, mean reward R. {'; '.join(words)}"
+    return Chart(label, inline_svg(draw_matrix(rows)))
 
 
 ELEMENT = (

@@ -1,5 +1,6 @@
 """What a report says of a run in words and numbers; pure functions of a ``Record``."""
 
+import math
 import shlex
 import warnings
 from collections.abc import Sequence
@@ -10,37 +11,24 @@ from typing import Any, NamedTuple
 from scipy import stats
 
 from lsp.errors import ConfigError
+from lsp.report.claims import paired
 from lsp.report.record import Record
-from lsp.settings.compose import compose
+from lsp.settings.compose import compose_as
+from lsp.settings.config import Config
 from lsp.settings.schema import flat
+from lsp.tools.places import CONF
 from lsp.tracking.labels import LABELS
 
 WINDOW = 20  # steps at each end of a run whose means are compared
+NORMAL = 1.96  # standard errors to each side of a 95 % interval
 FEWEST = 5  # steps at each end below which an interval would say nothing
 REWARD = "reward/external/mean"
-WATCHED = {
-    "rollout/distinct_query_frac": ("at least", "min_distinct_query_frac"),
-    "rollout/played_query_frac": ("at least", "min_played_query_frac"),
-    "entropy/challenger": ("at least", "min_challenger_entropy"),
-    "collapse/near_duplicate_frac": ("at most", "max_near_duplicate_frac"),
-    "collapse/largest_kind_frac": ("at most", "max_largest_kind_frac"),
-    "quality/unparsed_frac": ("at most", "max_unparsed_frac"),
-    "collapse/unasked_code_frac": ("at most", "max_unasked_code_frac"),
-    "collapse/answer_repetition": ("at most", "max_answer_repetition"),
-    "reward hacking": ("quality falls by at most", "max_quality_drop"),
-}
-"""What the text of an alarm names -> its limit: in words, and the setting under ``collapse``."""
 NAMING = ("method.", "init.", "model.", "reward.", "optim.", "num_", "group_")  # tell groups apart
-OF_ANSWERS = (
-    *("quality/unparsed_frac", "collapse/unasked_code_frac", "collapse/answer_repetition"),
-    "reward hacking",
-)
-"""What is watched where a data set asks."""
 
 
 class Number(NamedTuple):
     """One line of the table: where a run began and ended, and the change with its 95 % interval
-    (None where the numbers are exact, or too few)."""
+    (None where there is one number each, or too few)."""
 
     label: str
     start: float
@@ -53,24 +41,31 @@ class Number(NamedTuple):
     def change(self) -> float:
         return self.end - self.start
 
+    def shown(self, value: float, sign: str = "") -> str:
+        """One of its values as it is printed; ``sign``: ``+`` for a difference."""
+        largest = max(abs(self.start), abs(self.end))
+        return f"{value:{sign},.{self.digits if largest < 1000 else 0}f}"
+
 
 def verdict(record: Record) -> str:
     """Did it work? By wins over the base on the test split where they were counted, else by the
     evaluation's first number, else by the reward at both ends of the training."""
-    summary = record.summary
-    first = next(iter(evaluated_numbers(record)), None)
-    change = f"{first.label} {first.start:.3f} → {first.end:.3f}" if first else ""
-    if "final/wins" in summary:
-        counts = [round(summary[f"final/{outcome}"]) for outcome in ("wins", "ties", "losses")]
+    if counts := outcomes(record):
         rate, low, high = win_rate_interval(*counts)
         word = "Better than" if low > 0.5 else "Worse than" if high < 0.5 else "No different from"
         return (
-            f"{word} its base: win rate {rate:.1%} (95 % interval {low:.1%} to {high:.1%}, ties"
-            f" half){change and ', '}{change} on the test split."
+            f"{word} its base: greedy win rate {rate:.1%} over {sum(counts):,} held-out prompts, a"
+            f" tie as half (95 % interval over prompts: {low:.1%} to {high:.1%})."
         )
-    if first is not None:
+    if found := main_number(record):
+        where, first = found
         word = "higher" if first.change > 0 else "lower" if first.change < 0 else "the same"
-        return f"On the test split, from its base to the end: {change}, {word}; one number each."
+        change = f"{first.label} {first.shown(first.start)} → {first.shown(first.end)}, {word}"
+        held = "one number each"
+        if first.low is not None:
+            low, high = (first.shown(value, "+") for value in (first.low, first.high))
+            held = f"95 % interval of the change over prompts: {low} to {high}"
+        return f"On the {where}: {change}; {held}."
     window = windows(record, REWARD)
     if window is None or window.low is None:
         return "Too few steps to say whether it worked."
@@ -82,25 +77,52 @@ def verdict(record: Record) -> str:
     )
 
 
+def outcomes(record: Record) -> tuple[int, int, int] | None:
+    """Wins, ties and losses of the trained model against its base on the test split."""
+    if "final/wins" not in record.summary:
+        return None
+    wins, ties, losses = (record.summary[f"final/{key}"] for key in ("wins", "ties", "losses"))
+    return round(wins), round(ties), round(losses)
+
+
 def win_rate_interval(wins: int, ties: int, losses: int) -> tuple[float, float, float]:
-    """(rate, low, high), a tie as half. The 95 % interval is the exact one (Clopper and Pearson,
-    Biometrika 1934) of the share of wins among the queries that were decided, which are taken as
-    given: it holds 50 % just where the exact sign test does not reject."""
-    decided, count = wins + losses, wins + ties + losses
-    if not decided:
-        return 0.5, 0.5, 0.5
-    low, high = stats.binomtest(wins, decided).proportion_ci(0.95, "exact")
-    rate, low, high = (0.5 + decided / count * (p - 0.5) for p in (wins / decided, low, high))
-    return rate, low, high
+    """(rate, low, high), a tie as half: the 95 % interval over prompts, where wins, ties and losses
+    are all by chance. Wald's of the paired difference after half a prompt more of each of four
+    kinds, which two ties are (Agresti and Min, Statistics in Medicine 2005)."""
+    count = wins + ties + losses
+    difference = (wins - losses) / (count + 2)
+    variance = ((wins + losses + 1) / (count + 2) - difference**2) / (count + 2)
+    reach = NORMAL * math.sqrt(variance)
+    low, high = (0.5 + (difference + end) / 2 for end in (-reach, reach))
+    return (wins + ties / 2) / count, max(0.0, low), min(1.0, high)
 
 
 def evaluated_numbers(record: Record) -> list[Number]:
-    """The evaluation's numbers of base and trained model, by its labels."""
-    return [
+    """The evaluation's numbers of base and trained model, by its labels; the first with an interval
+    over prompts, where the score of each was kept."""
+    numbers = [
         Number(label, record.summary[f"base/{key}"], record.summary[f"final/{key}"])
         for key, label in record.labels.items()
         if f"base/{key}" in record.summary and f"final/{key}" in record.summary
     ]
+    if numbers and len(record.held_out) > 1:
+        differences = [one.trained_score - one.base_score for one in record.held_out]
+        found = paired(differences, [one.weight for one in record.held_out])
+        numbers[0] = numbers[0]._replace(low=found.low, high=found.high)
+    return numbers
+
+
+def main_number(record: Record) -> tuple[str, Number] | None:
+    """(where, the evaluation's first number): of the test split at a run's end; before that of the
+    first and the last time that the dev split was measured."""
+    if numbers := evaluated_numbers(record):
+        return "test split, from its base to the end", numbers[0]
+    key, label = next(iter(record.labels.items()), ("", ""))
+    values = record.series(f"eval/{record.evaluation}/{key}")
+    if len(values) < 2:
+        return None
+    (first, start), (last, end) = values[0], values[-1]
+    return f"dev split, from step {first} to step {last}", Number(label, start, end)
 
 
 def training_numbers(record: Record) -> list[Number]:
@@ -123,53 +145,24 @@ def windows(record: Record, key: str) -> Number | None:
     return number._replace(low=float(interval.low), high=float(interval.high))
 
 
-class Light(NamedTuple):
-    """One watched number: its moving mean at the end of the run, its limit, and ``state``: ``ok``,
-    ``alarm`` (raised at ``step``), ``too few steps`` for its window, or ``not measured``."""
-
-    label: str
-    value: float | None
-    limit: str
-    state: str
-    step: int | None
-
-
 def conditions(record: Record) -> list[str]:
     """What the verdict holds under, in sentences; and, where the reward fell while the model got
     better, why that is no contradiction."""
-    summary, reward = record.summary, windows(record, REWARD)
-    if "final/wins" not in summary:
+    counts, reward = outcomes(record), windows(record, REWARD)
+    if counts is None:
         return []
     notes = [
-        "The interval is over the test's prompts, of this one run: another seed or another base may"
-        " come out otherwise; lsp compare makes several of each."
+        "That is of this one run: another seed or another base may come out otherwise; lsp compare"
+        " makes several of each."
     ]
-    better = summary["final/wins"] > summary["final/losses"]
     asks = record.settings["method.queries"] == "challenger"
-    if asks and better and reward and reward.change < 0:
+    if asks and counts[0] > counts[2] and reward and reward.change < 0:
         notes.append(
             f"R fell in training ({reward.start:.3f} → {reward.end:.3f}) while the model got"
             " better: R is of what the Challenger asks at that step, and it asks for what fails;"
             " the test's prompts stay the same."
         )
     return notes
-
-
-def lights(record: Record) -> list[Light]:
-    """The alarms on collapse, those that never rang included."""
-    window, asks = record.settings["collapse.window"], record.settings["method.queries"]
-    shown = []
-    for name, (words, setting) in WATCHED.items():
-        label = LABELS.get(name)  # reward hacking has none: it is seen in the quality
-        measured = asks == "challenger" or name in OF_ANSWERS
-        series = record.series(name if label else "quality/mean") if measured else []
-        step = next((step for step, text in record.alerts if name in text), None)
-        few = "too few steps" if series else "not measured"
-        state = "alarm" if step is not None else "ok" if len(series) > window else few
-        value = mean(value for _, value in series[-window:]) if series and label else None
-        limit = f"{words} {record.settings[f'collapse.{setting}']:g}"
-        shown.append(Light(label.text if label else name, value, limit, state, step))
-    return shown
 
 
 def command_again(record: Record) -> str:
@@ -199,9 +192,10 @@ def differences(record: Record) -> list[tuple[str, Any, Any]]:
 
 @cache
 def defaults_of(world: str) -> dict[str, Any]:
-    """Dotted setting -> its default in a world; none for a world that this checkout lacks."""
+    """Dotted setting -> its default in a world, also where that could not run here for want of a
+    model; none for a world that this checkout lacks."""
     try:
-        return flat(compose([f"world={world}"]))
+        return flat(compose_as(Config, CONF, [f"world={world}"], lambda _: ()))
     except ConfigError:
         return {}
 

@@ -4,8 +4,8 @@
 // Plays of one step as cards. Model text goes in as text nodes alone.
 const data = JSON.parse(document.getElementById("data").textContent);
 const byId = (id) => document.getElementById(id);
-const [runs, slider, filter, beside] = ["run", "step", "filter", "beside"].map(byId);
-let game, scale;
+const [slider, filter, beside] = ["step", "filter", "beside"].map(byId);
+const game = data.game, scale = scales(game.plays);
 
 function element(tag, className, text) {
   const made = document.createElement(tag);
@@ -18,10 +18,13 @@ function number(value, digits) {
   return value === null ? "—" : value.toFixed(digits === undefined ? 3 : digits);
 }
 
-// Largest size of each number in a game, so that its bars can be compared over steps.
+// Least and greatest value of each number in a game, zero among them, so that its bars fill their
+// room and can be compared over steps.
 function scales(plays) {
-  const found = { reward: 1e-9, quality: 7, solver: 1e-9, challenger: 1e-9 };
-  const grow = (key, value) => { if (value !== null && Math.abs(value) > found[key]) found[key] = Math.abs(value); };
+  const found = { reward: [0, 1e-9], quality: [0, 7], solver: [0, 1e-9], challenger: [0, 1e-9] };
+  const grow = (key, value) => {
+    found[key] = [Math.min(found[key][0], value || 0), Math.max(found[key][1], value || 0)];
+  };
   for (const queries of plays) for (const q of queries) {
     grow("challenger", q[7]);
     for (const a of q[10]) { grow("reward", a[1]); grow("quality", a[2]); grow("solver", a[3]); }
@@ -32,16 +35,18 @@ function scales(plays) {
 function addBar(parent, label, value, kind) {
   parent.append(element("span", "", label));
   const bar = element("span", "bar" + (kind === "challenger" ? " challenger" : ""));
-  const fill = element("i");
-  const half = 50 * Math.min(1, Math.abs(value || 0) / scale[kind]);
-  fill.style.width = half + "%";
-  fill.style.left = (value < 0 ? 50 - half : 50) + "%";
-  bar.append(fill);
+  const [low, high] = scale[kind];
+  const place = (x) => (100 * (x - low)) / (high - low);
+  const fill = element("i"), zero = element("b");
+  fill.style.left = place(Math.min(0, value)) + "%";
+  fill.style.width = place(Math.abs(value) + low) + "%";
+  zero.style.left = place(0) + "%";
+  bar.append(fill, zero);
   bar.setAttribute("aria-hidden", "true");
   parent.append(bar, element("span", "", number(value)));
 }
 
-function answerOf(a) {
+function answerOf(a, right) {
   const row = element("div", "answer");
   const text = element("div", "text", data.texts[a[0]]);
   text.dir = "auto";
@@ -51,6 +56,7 @@ function answerOf(a) {
   addBar(bars, "advantage", a[3], "solver");
   const facts = element("div", "facts");
   if (data.texts[a[6]]) facts.append(element("span", "checks", data.texts[a[6]]));
+  if (right !== null) facts.append(element("span", "mark", a[0] === right ? "✓ right" : "✗ wrong"));
   if (a[7] > 1) facts.append(element("span", "mark", "× " + a[7]));
   facts.append(element("span", "", a[4] + " tokens"));
   facts.append(element("span", a[5] === "stop" ? "" : "mark bad", a[5] === "stop" ? "ended" : "cut at the limit"));
@@ -83,7 +89,7 @@ function cardOf(q, step) {
     if (!card.open || card.querySelector(".answers")) return;
     const answers = element("div", "answers");
     if (!q[10].length) answers.append(element("p", "note", "It was not played, so nobody answered."));
-    answers.append(...q[10].map(answerOf));
+    answers.append(...q[10].map((a) => answerOf(a, q[13])));
     card.append(answers);
   });
   return card;
@@ -112,21 +118,35 @@ function draw() {
   byId("count").textContent = shown + " queries shown.";
 }
 
-function choose() {
-  game = data.games[Number(runs.value)];
-  scale = scales(game.plays);
-  slider.max = game.steps.length - 1;
-  slider.value = game.steps.length - 1;
-  byId("sample-note").textContent = game.note;
-  draw();
+// The sentence of a term beside it, while the pointer is on either or the term has the focus.
+const tip = byId("tip");
+let explained, dismissed;
+function place() {
+  if (tip.hidden) return;
+  const at = explained.getBoundingClientRect(), width = document.documentElement.clientWidth;
+  const fits = at.bottom + tip.offsetHeight <= innerHeight;
+  tip.style.left = Math.max(8, Math.min(at.left, width - tip.offsetWidth - 8)) + "px";
+  tip.style.top = (fits ? at.bottom : at.top - tip.offsetHeight) + "px";
 }
-
-data.games.forEach((g, i) => {
-  const option = element("option", "", g.id);
-  option.value = i;
-  runs.append(option);
+function explain(event) {
+  if (tip.contains(event.target)) return;
+  explained = event.target.closest(".term") || document.activeElement.closest(".term");
+  if (explained !== dismissed) dismissed = null;
+  tip.hidden = !explained || explained === dismissed;
+  if (explained) tip.textContent = byId(explained.getAttribute("aria-describedby")).textContent;
+  place();
+}
+for (const type of ["pointerover", "focusin"]) document.addEventListener(type, explain);
+for (const type of ["scroll", "resize"]) addEventListener(type, place);
+document.addEventListener("keydown", (event) => {
+  if (event.key === "Escape" && !tip.hidden) { dismissed = explained; tip.hidden = true; }
 });
-runs.addEventListener("change", choose);
+document.addEventListener("click", (event) => {  // a finger has no pointer that hovers
+  if (event.target.closest(".term") && matchMedia("(hover: none)").matches) event.preventDefault();
+});
+
+slider.max = slider.value = game.steps.length - 1;
+byId("sample-note").textContent = game.note;
 for (const control of [slider, filter, beside]) control.addEventListener("input", draw);
 byId("controls").addEventListener("submit", (event) => event.preventDefault());
-choose();
+draw();

@@ -8,7 +8,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Any
 
-from lsp.contracts import Example, World
+from lsp.contracts import Example, HeldOut, World
 from lsp.errors import ConfigError, RunError
 from lsp.paper.world import PaperWorld
 from lsp.pocket.evaluation import PocketEvaluation
@@ -24,6 +24,7 @@ from lsp.tracking.reader import (
     metrics_lines,
     read_alerts,
     read_examples,
+    read_held_out,
     read_summary,
     shard,
     shard_columns,
@@ -59,7 +60,8 @@ class Record:
     own; what of its record is damaged or lost. ``metrics``: one dict a step. ``summary`` is empty
     until the run is finished. ``alerts``: (step, text). ``evaluation``: its name, ``labels``: key
     -> words of its numbers. ``examples``: held-out prompts, as base and trained model answer them.
-    ``derived: key -> points of series that are no metrics."""
+    ``held_out``: all that they were drawn from, with the scores of both. ``derived``: key -> points
+    of series that are no metrics."""
 
     folder: Path
     run: dict[str, Any]
@@ -73,6 +75,7 @@ class Record:
     evaluation: str
     labels: Labels
     examples: list[Example] = field(default_factory=list)
+    held_out: list[HeldOut] = field(default_factory=list)
     derived: Mapping[str, list[tuple[int, float]]] = field(default_factory=dict)
 
     @property
@@ -137,6 +140,7 @@ def read_record(
         finished = run["status"] == "finished"
         summary = read_summary(folder) if finished else {}
         examples = read_examples(folder) if finished else []
+        held_out = read_held_out(folder) if finished else []
         alerts = [(alarm["step"], alarm["text"]) for alarm in read_alerts(folder)]
         if steps:
             columns = shard_columns(folder, steps[0])
@@ -157,8 +161,9 @@ def read_record(
     world, of_world = (world, "") if world else world_of(tree.get("world"), trusted)
     warnings = tuple(filter(None, (of_world, *_damage(found))))
     return Record(
-        folder, run, saved, world, warnings, metrics, summary, alerts, steps, *evaluation, examples
-    )
+        folder, run, saved, world, warnings, metrics, summary, alerts, steps, *evaluation,
+        examples, held_out,
+    )  # fmt: skip
 
 
 def _damage(found: Scan) -> list[str]:

@@ -4,9 +4,11 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from itertools import cycle, islice
 from statistics import fmean
+from typing import NamedTuple
 
 from matplotlib import colormaps
 from matplotlib.axes import Axes
+from matplotlib.colors import to_hex
 
 from lsp.contracts import QueryKinds
 from lsp.tools.text import visible
@@ -33,15 +35,30 @@ def smoothed(values: Sequence[float], window: int) -> list[float]:
     return [fmean(values[max(0, i - window) : i]) for i in range(1, len(values) + 1)]
 
 
-def draw_river(axis: Axes, queries: Queries, kinds: QueryKinds, window: int = 5) -> None:
-    """Stacked areas of ``query_shares``, illegal ones grey on top."""
+class Area(NamedTuple):
+    """One kind of a river as it is drawn, from the lowest up."""
+
+    name: str
+    colour: str
+    shares: list[float]
+
+
+def draw_river(axis: Axes, queries: Queries, kinds: QueryKinds, window: int = 5) -> list[Area]:
+    """Stacked areas of ``query_shares``, each a mean over the last ``window`` steps, illegal ones
+    grey on top."""
     steps, shares = list(queries), query_shares(queries, kinds)
     count = len(shares) - 1
     if kinds.ordered:
         palette = [colormaps["viridis_r"](i / max(1, count - 1)) for i in range(count)]
     else:
-        coloured = [c for i, c in enumerate(colormaps["tab10"].colors) if i != 7]  # 7 is grey
+        name, greys = ("tab10", (7,)) if count < 10 else ("tab20", (14, 15))
+        coloured = [c for i, c in enumerate(colormaps[name].colors) if i not in greys]
         palette = list(islice(cycle(coloured), count))
-    areas = [smoothed(series, window) for series in shares.values()]
-    axis.stackplot(steps, areas, labels=map(visible, shares), colors=[*palette, GREY])
+    areas = [
+        Area(visible(name), to_hex(colour), smoothed(series, window))
+        for (name, series), colour in zip(shares.items(), [*palette, GREY], strict=True)
+    ]
+    names, colours, drawn = zip(*areas, strict=True)
+    axis.stackplot(steps, drawn, labels=names, colors=colours)
     axis.set(xlim=(steps[0], max(steps[-1], steps[0] + 1)), ylim=(0, 1), xlabel="step")
+    return areas

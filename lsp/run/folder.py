@@ -6,6 +6,8 @@
 <run>/trace/           step-NNNNNN.parquet, one row a (query, answer) pair; manifest.json
 <run>/checkpoints/     step-NNNNNN/
 <run>/summary.json     written at the end
+<run>/held_out.jsonl   what base and trained model answered and scored, a held-out prompt a line;
+                       examples.json has three of them
 <run>/curves.png, report.html   written at the end
 <run>/wandb/           everything of W&B
 """

@@ -16,14 +16,14 @@ import yaml
 from pydantic import ConfigDict, Field, FiniteFloat, NonNegativeInt, TypeAdapter, ValidationError
 from typing_extensions import NotRequired, TypedDict  # noqa: UP035 (3.11's own cannot be checked)
 
-from lsp.contracts import Example
+from lsp.contracts import Example, HeldOut
 from lsp.errors import RunError
 from lsp.files import read_bytes
 from lsp.tools.text import visible
 from lsp.tracking.rows import SCHEMA
 
 RUN_FILE, METRICS, ALERTS, SUMMARY = "run.json", "metrics.jsonl", "alerts.jsonl", "summary.json"
-EXAMPLES = "examples.json"
+EXAMPLES, HELD_OUT = "examples.json", "held_out.jsonl"
 MANIFEST = "trace/manifest.json"
 SETTINGS_BYTES, JSON_BYTES, LINES_BYTES, SHARD_BYTES = 2**20, 2**26, 2**32, 2**32
 """Of the largest config.yaml, JSON, metrics.jsonl and shard that are read."""
@@ -160,6 +160,18 @@ class ExampleEntries(TypedDict):
     trained: Text
 
 
+class HeldOutEntries(TypedDict):
+    """A line of held_out.jsonl (lsp.contracts.HeldOut)."""
+
+    prompt: Text
+    right_answer: Text | None
+    weight: Annotated[FiniteFloat, Field(gt=0)]
+    base_score: FiniteFloat
+    trained_score: FiniteFloat
+    base: Text
+    trained: Text
+
+
 T = TypeVar("T")
 _RUN = TypeAdapter(RunEntries)
 _METRICS = TypeAdapter(MetricsEntries)
@@ -167,6 +179,7 @@ _ALERT = TypeAdapter(AlertEntries)
 _SUMMARY = TypeAdapter(dict[str, bool | int | FiniteFloat | Text | None], config=_STRICT)
 _MANIFEST = TypeAdapter(ManifestEntries)
 _EXAMPLES = TypeAdapter(list[ExampleEntries])
+_HELD_OUT = TypeAdapter(HeldOutEntries)
 _CHECKPOINT = TypeAdapter(CheckpointEntries)
 
 
@@ -201,6 +214,12 @@ def read_examples(run: Path) -> list[Example]:
     path = run / EXAMPLES
     entries = read_json(path, _EXAMPLES) if path.exists() else []
     return [Example(**each) for each in entries]
+
+
+def read_held_out(run: Path) -> list[HeldOut]:
+    """None of a run that has not ended, has no evaluation that keeps its scores, or was written by
+    an earlier version."""
+    return [HeldOut(**each) for each in read_json_lines(run / HELD_OUT, _HELD_OUT)]
 
 
 def read_manifest(run: Path) -> ManifestEntries:

@@ -96,6 +96,11 @@ def test_a_sweep_runs_resumes_and_survives_a_failing_point(small, tmp_path, capf
     assert "| 0.1 |" in text and err.count("run.py") == 2 and err.count("FAILED") == 1
     assert err.startswith("checking 2 points\n")
     assert (out / "outcome.png").read_bytes().startswith(b"\x89PNG")
+    page = (out / "outcome.html").read_text()
+    assert 'href="beta-0.1/report.html"' in page and "1 of 2 runs have" in page
+    assert re.search(
+        r'<td class="wrong">failed</td><td>[^<]*beta-0.3 exists and is not empty', page
+    )
     ((point, value),) = json.loads((out / "outcome.json").read_text())
     assert point == {"method.beta": 0.1, "seed": 0} and 0 <= value <= 100
     with pytest.raises(SystemExit):
@@ -104,6 +109,19 @@ def test_a_sweep_runs_resumes_and_survives_a_failing_point(small, tmp_path, capf
     # The same folder with other settings is refused, not reported under them.
     with pytest.raises(SystemExit, match="(?s)started with other settings.*optim.lr"):
         main([*arguments, "optim.lr=0.1"])
+
+
+def test_a_sweep_that_is_stopped_leaves_a_page_of_what_had_ended(tmp_path, monkeypatch, capsys):
+    def stopped(commands, workers):
+        raise KeyboardInterrupt("what had ended is kept")
+
+    monkeypatch.setattr("sweeps.local.run_all", stopped)
+    path = write(tmp_path, parameters={"seed": {"values": [0, 1]}})
+    with pytest.raises(KeyboardInterrupt):
+        main([str(path), f"folder={tmp_path / 'out'}"])
+    page = (tmp_path / "out" / "outcome.html").read_text()
+    assert "No outcome: no run has eval/pocket/win_rate." in page and page.count("not started") >= 2
+    assert "outcome.html" in capsys.readouterr().out
 
 
 @pytest.fixture

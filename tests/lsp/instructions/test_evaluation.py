@@ -56,6 +56,10 @@ def test_it_measures_a_model_and_the_base_once(players, monkeypatch):
     examples = evaluator.examples()
     assert [example.prompt for example in examples] == PROMPTS
     assert all(example.base == example.trained for example in examples)
+    rows = evaluator.held_out()
+    assert [(r.prompt, r.weight, r.base_score, r.trained_score) for r in rows] == [
+        (prompt, 0.5, 1.0, 1.0) for prompt in PROMPTS
+    ]
 
 
 def test_ifevals_number_stands_in_the_summary_where_its_prompts_are_given(

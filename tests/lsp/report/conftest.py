@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 import yaml
 
+from lsp.files import write_json_lines
 from lsp.tracking.local import LocalTracker
-from lsp.tracking.reader import MANIFEST
+from lsp.tracking.reader import HELD_OUT, MANIFEST
 from lsp.tracking.rows import SCHEMA
 
 
@@ -62,3 +63,27 @@ def add_step():
         LocalTracker(run).log(step, {}, [plain | row for row in rows])
 
     return add
+
+
+@pytest.fixture
+def scored_run(small_run, tmp_path, edit_json):
+    """Copies of the small run that scored so on held-out prompts p0, p1, …, where the base scored
+    0.25 on each: ``scored_run("a", [0.5, 0.7], method=dict(beta=0.3), seed=1)``."""
+
+    def made(name, scores, weights=None, prompt="p", **settings):
+        folder = Path(shutil.copytree(small_run[0], tmp_path / name))
+        edit_json(folder / "run.json", id=name)
+        tree = yaml.safe_load((folder / "config.yaml").read_text())
+        for key, value in settings.items():
+            tree[key] = tree[key] | value if isinstance(value, dict) else value
+        (folder / "config.yaml").write_text(yaml.safe_dump(tree, sort_keys=False))
+        shares = weights or [1 / len(scores)] * len(scores)
+        rows = [
+            dict(prompt=f"{prompt}{i}", right_answer="r", weight=share, base_score=0.25,
+                 trained_score=score, base="b", trained=f"{name} says {i}")
+            for i, (score, share) in enumerate(zip(scores, shares, strict=True))
+        ]  # fmt: skip
+        write_json_lines(folder / HELD_OUT, rows)
+        return folder
+
+    return made

@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
+from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -16,11 +17,10 @@ from hypothesis import strategies as st
 from lsp.errors import RunError
 from lsp.loop.launch import start
 from lsp.pocket.world import PocketWorld
-from lsp.report import facts
 from lsp.report.__main__ import main
 from lsp.report.curves import PANELS
 from lsp.report.page import render
-from lsp.report.record import read_record, read_records
+from lsp.report.record import read_record
 from lsp.run.folder import read_run, update_run
 from lsp.tools.text import page_json
 from lsp.tracking.reader import EXAMPLES, MANIFEST, read_examples, read_trace
@@ -36,6 +36,12 @@ HOSTILE = (
 )
 
 
+def words_of(page):
+    """What is read of a page: its text without tags, in one line."""
+    text = re.sub(r"<(script|style)\b.*?</\1>|<[^>]*>", "", page, flags=re.DOTALL)
+    return " ".join(unescape(text).split())
+
+
 def data_of(page):
     return json.loads(re.search(r'id="data">(.*?)</script>', page, re.S).group(1))
 
@@ -44,7 +50,7 @@ def test_the_page_holds_every_row_of_a_pocket_run(small_run):
     folder, _ = small_run
     page = render([read_record(folder)])
     data = data_of(page)
-    (game,) = data["games"]
+    game = data["game"]
     rows = read_trace(folder)
     answers = [
         (game["steps"][i], data["texts"][query[2]], data["texts"][answer[0]], answer[1])
@@ -70,13 +76,13 @@ def test_a_run_ends_with_its_report(small_run):
     assert len(examples) == 3 and "Prompts that it was not trained on" in page
     for example in examples:
         assert PocketWorld().right_answer(example.prompt) == example.right_answer
-        assert f'<th scope="row" dir="auto">{example.prompt}</th>' in page
-    assert "Finished: 3 steps" in page and "its base: win rate" in page
+        assert f'<p class="text" dir="auto">{example.prompt}</p>' in page
+    assert "Finished: 3 steps" in page and "its base: greedy win rate" in words_of(page)
     assert json.loads((folder / "run.json").read_text())["git_commit"] in page
     # Settings that were given are listed beside their defaults.
     assert re.search(r"num_steps</code></th><td><code>150</code></td><td><code>3</code>", page)
     for title in (*PANELS, "Exact accuracy, dev split"):
-        assert f">{title}</text>" in page.replace("\n", ""), title
+        assert f"<figcaption>{title}</figcaption>" in re.sub(r"</?a\b[^>]*>", "", page), title
 
 
 def test_the_policy_names_the_one_script_and_the_one_style(small_run):
@@ -144,9 +150,9 @@ def test_rules_of_an_answer_are_ticks_and_crosses(run, add_step, edit_settings, 
     add_step(run, 4, [dict(query_id="q0", query=query, answer="Hello, you")] * 3)
     page = render([read_record(run)])
     assert "✗ no comma  ✓ number words" in data_of(page)["texts"]
-    assert "A, b<br><small>✗ no comma  ✓ number words</small>" in page
-    assert "Hello<br><small>✓ no comma  ✓ number words</small>" in page
-    assert "right answer</th>" not in page
+    assert "A, b<small>✗ no comma  ✓ number words</small>" in page
+    assert "Hello<small>✓ no comma  ✓ number words</small>" in page
+    assert "right answer</dt>" not in page
 
 
 def test_damaged_examples_are_one_word(run):
@@ -169,23 +175,7 @@ def test_a_diverged_run_has_its_report(run, add_step):
     add_step(run, 4, [dict(query_id="q", query="copy a", answer="a", reward=nan, query_value=nan,
                            challenger_advantage=nan, solver_advantage=nan)])  # fmt: skip
     page = render([read_record(run)])
-    assert data_of(page)["games"][0]["plays"][3][0][5] is None and "NaN" not in page
-
-
-def test_several_runs_are_compared(run, edit_json, edit_settings):
-    other = Path(shutil.copytree(run, run.parent / "other"))
-    edit_json(other / "run.json", id="other")
-    edit_settings(other, seed=1)
-    third = Path(shutil.copytree(run, run.parent / "third"))
-    edit_json(third / "run.json", id="third", method="lsp_zero")
-    records = read_records([run, other, third])
-    groups = facts.grouped(records)
-    assert [len(members) for members in groups.values()] == [2, 1]
-    page = render(records)
-    assert "2 seeds" in page and "3 runs compared" in page
-    assert [game["id"] for game in data_of(page)["games"]][1:] == ["other", "third"]
-    # One drawing a curve, a colour a group.
-    assert ">KL of the Solver (k2)</text>" in page.replace("\n", "")
+    assert data_of(page)["game"]["plays"][3][0][5] is None and "NaN" not in page
 
 
 def test_a_cross_play_is_in_the_report_of_its_run(run):
@@ -268,9 +258,11 @@ def test_a_report_that_fails_loses_no_run(small, tmp_path, monkeypatch, capsys):
 
 
 def test_a_run_that_went_on_and_was_killed_shows_no_old_summary(run):
-    assert "its base: win rate" in render([read_record(run)])
+    assert "its base: greedy win rate" in words_of(render([read_record(run)]))
     update_run(run, status="running")
-    assert "its base: win rate" not in render([read_record(run)])
+    page = words_of(render([read_record(run)]))
+    assert "win rate" not in page and "trained ✗ wrong" not in page
+    assert "On the dev split, from step 0 to step 3: exact accuracy" in page
 
 
 def test_a_report_needs_no_torch(small_run, tmp_path):
@@ -295,4 +287,33 @@ def test_what_step_1_found_stands_before_the_numbers(small_run, tmp_path):
     page = render([read_record(folder)])
     first = '<p class="alarm">Finding at step 1: 6 of 8 queries were cut; prompts=few_shot</p>'
     second = '<p class="finding">Finding at step 1: &lt;/script&gt;&lt;script&gt;window.hacked=1'
-    assert page.index(first) < page.index(second) < page.index("<table>")
+    assert page.index(first) < page.index(second) < page.index('<div class="tiles">')
+
+
+def test_the_order_of_what_is_seen_first(small_run, tmp_path):
+    """Verdict, what it holds under, why the run stopped, alarms, numbers, examples, river, lights;
+    then the game."""
+    folder = shutil.copytree(small_run[0], tmp_path / "run")
+    (folder / "alerts.jsonl").write_text('{"step": 2, "text": "entropy/challenger fell"}\n')
+    page = words_of(render([read_record(folder)]))
+    places = [
+        page.index(words)
+        for words in (
+            "its base: greedy win rate", "That is of this one run", "Alarm at step 2",
+            "exact accuracy0.", "greedy win rate over the base", "Prompts that it was not",
+            "The Challenger's queries by family", "Did the game collapse? 1 of 9", "Filter",
+        )
+    ]  # fmt: skip
+    assert places == sorted(places)
+    update_run(folder, status="stopped", reason="max_usd was reached")
+    page = render([read_record(folder)])
+    reason = '<p class="finding">Stopped after step 3 of 3 (max_usd was reached); go on with'
+    assert 'class="verdict"' in page[: page.index(reason)]
+    assert page.index(reason) < page.index("Alarm at step 2")
+
+
+def test_where_a_data_set_asked_there_is_no_river(run, edit_settings):
+    edit_settings(run, method={"queries": "dataset"})
+    page = render([read_record(run)])
+    assert 'class="river"' not in page and 'id="river"' not in page
+    assert "Did the game collapse?" in page and 'class="examples short"' in page

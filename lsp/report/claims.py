@@ -1,13 +1,13 @@
-"""Differences by base go in, estimates, corrected p-values and what may be said come out, pure.
+"""Differences by base or prompt go in, estimates, corrected p-values and what may be said come out.
 
 Seeds that share a base are not independent: the difference of two methods has a part of its own in
 each base. With the same number of seeds in each, the mean over a base's seeds is all that a base
 tells, so the interval is Student's over the bases' means: that of a random-effects model, exact
-where the parts are normal (tests/sweeps/test_claims.py simulates it, also where they are not).
+where the parts are normal (tests/lsp/report/test_claims.py simulates it, also where they are not).
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import mean
 
 import numpy as np
@@ -18,15 +18,15 @@ Differences = Mapping[int, Sequence[float]]
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean difference over bases, its 95 % interval, the two-sided p-value of Student's test, and
-    in how many of the bases it is positive."""
+    """A mean difference over units (bases, seeds or prompts), its 95 % interval, the two-sided
+    p-value of Student's test, and in how many of the units it is positive."""
 
     mean: float
     low: float
     high: float
     p: float
     positive: int
-    bases: int
+    units: int
 
 
 def estimate(differences: Differences) -> Estimate:
@@ -44,6 +44,17 @@ def estimate(differences: Differences) -> Estimate:
     student = stats.t(len(means) - 1)
     reach, p = float(student.ppf(0.975)) * error, float(2 * student.sf(abs(center) / error))
     return Estimate(center, center - reach, center + reach, p, positive, len(means))
+
+
+def paired(differences: Sequence[float], weights: Sequence[float]) -> Estimate:
+    """Of two models on the same prompts, one difference a prompt; ``weights`` sum to 1. The error
+    of the weighted mean is the linearised one (each prompt's part of it, n w (d - mean)), which of
+    equal weights is the usual one. Raises ValueError with fewer than two prompts."""
+    values, shares = np.array(differences), np.array(weights)
+    mean = float((shares * values).sum())
+    parts = mean + len(values) * shares * (values - mean)
+    found = estimate({i: [part] for i, part in enumerate(parts.tolist())})
+    return replace(found, mean=mean, positive=int((values > 0).sum()))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

@@ -5,14 +5,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sweeps.claims import Estimate, estimate, holm, verdict
+from lsp.report.claims import Estimate, estimate, holm, paired, verdict
 
 
 def test_an_estimate_by_hand():
     # Means over seeds: .1, .2, .3. Mean .2, standard error .1 / sqrt 3 = .0577;
     # Student's 97.5 % point with 2 degrees of freedom is 4.303: .2 ± .248.
     one = estimate({1: [0.05, 0.15], 2: [0.2, 0.2], 3: [0.3, 0.3]})
-    assert (one.mean, one.positive, one.bases) == (pytest.approx(0.2), 3, 3)
+    assert (one.mean, one.positive, one.units) == (pytest.approx(0.2), 3, 3)
     assert (one.low, one.high) == (
         pytest.approx(-0.0484, abs=1e-4),
         pytest.approx(0.4484, abs=1e-4),
@@ -82,3 +82,26 @@ def test_holm_keeps_the_order_and_only_raises(values):
 )
 def test_what_may_be_said(mean, p, word):
     assert verdict(Estimate(mean, 0, 0, p / 10, 0, 8), p) == word
+
+
+def test_prompts_that_weigh_alike_are_a_mean_with_the_usual_error():
+    # Differences .1, .2, .3: as the three bases above.
+    one = paired([0.1, 0.2, 0.3], [1 / 3] * 3)
+    assert vars(one) == pytest.approx(vars(estimate({1: [0.1], 2: [0.2], 3: [0.3]})))
+
+
+def test_prompts_of_other_weights_by_hand():
+    # Weights 1/2, 1/4, 1/4 of differences .4, 0, 0: mean .2. Parts n w (d - mean): 3 (.5) (.2) = .3
+    # and twice 3 (.25) (-.2) = -.15, about .2: deviation sqrt((.09 + .0225 + .0225) / 2) = .2598,
+    # standard error .15, times Student's 4.303 with 2 degrees of freedom: .6454.
+    one = paired([0.4, 0.0, 0.0], [0.5, 0.25, 0.25])
+    assert (one.mean, one.positive, one.units) == (pytest.approx(0.2), 1, 3)
+    assert (one.low, one.high) == (
+        pytest.approx(-0.4454, abs=1e-4),
+        pytest.approx(0.8454, abs=1e-4),
+    )
+
+
+def test_a_difference_that_is_everywhere_the_same_has_no_error_whatever_the_weights():
+    one = paired([0.25] * 3, [0.5, 0.25, 0.25])
+    assert (one.mean, one.low, one.high) == pytest.approx((0.25, 0.25, 0.25))
