@@ -8,9 +8,11 @@ import shutil
 import sys
 import threading
 import time
+from typing import IO
 
+from lsp.run.folder import note_phase
 from lsp.tools.text import duration
-from lsp.tracking.labels import LABELS
+from lsp.tracking.labels import short_numbers
 
 
 class Progress:
@@ -21,8 +23,9 @@ class Progress:
     SILENT_SECONDS = 50.0
     """After so long without a line, one says what is going on."""
 
-    def __init__(self, num_steps: int, done: int):
-        self.num_steps, self.done = num_steps, done
+    def __init__(self, num_steps: int, done: int, lock: IO[str] | None = None):
+        """``lock``: the run's, which then says to who looks on what goes on."""
+        self.num_steps, self.done, self._lock = num_steps, done, lock
         self.live = sys.stderr.isatty()
         self.newest = ""
         self.first_done = self.last_line = time.monotonic()
@@ -36,6 +39,8 @@ class Progress:
         else tell one phase's name and another's time."""
         words = name if step is None else f"step {step}/{self.num_steps}, {name}"
         self._doing = words, time.monotonic()
+        if self._lock is not None:
+            note_phase(self._lock, words)
 
     def step(self, step: int, metrics: dict[str, float]) -> None:
         """The line of a step that is done."""
@@ -61,10 +66,7 @@ class Progress:
             why = ("length", "empty", "malformed", "illegal")
             shares = [(metrics.get(f"rollout/query_{k}_frac", 0.0), words.get(k, k)) for k in why]
             parts.append(f"nothing played: {', '.join(f'{s:.0%} {w}' for s, w in shares if s)}")
-        for key, label in LABELS.items():
-            if label.short and key in metrics:
-                parts.append(f"{label.short} {metrics[key]:.{label.digits}f}")
-        return "  ".join(parts)
+        return "  ".join([*parts, *short_numbers(metrics)])
 
     def note(self, text: str) -> None:
         self._print(text, "\n")

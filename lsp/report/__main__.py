@@ -28,7 +28,7 @@ def main(arguments: Sequence[str]) -> None:
         raise RunError("which run? lsp report <run folder or id> [more of them]")
     folders = [find_run(name, chosen.runs_root) for name in names]
     from lsp.report.page import REPORT, write_report
-    from lsp.report.record import read_records
+    from lsp.report.record import read_records, unreadable
 
     records = read_records(folders, consent(chosen.trust))
     home = records[0].folder if len(records) == 1 else Path()
@@ -36,12 +36,8 @@ def main(arguments: Sequence[str]) -> None:
     if path.exists() and not path.is_file():
         raise RunError(f"{path} is there and is no file; choose another with out=…")
     try:
-        write_report(records, path)
-    except (ArithmeticError, LookupError, TypeError, AttributeError, ValueError) as error:
-        raise RunError(
-            f"a run's record cannot be read ({type(error).__name__}: {error}); it is damaged,"
-            " or was written by another version of this program, whose own report can read it"
-        ) from error
+        with unreadable():
+            write_report(records, path)
     except OSError as error:
         reason = f"the report cannot be written to {path}: {error.strerror}"
         raise RunError(f"{reason}; choose another file with out=…") from error
