@@ -38,8 +38,8 @@ from lsp.tools.text import visible
 LOOPBACK = "127.0.0.1"
 HOST = re.compile(r"(127\.0\.0\.1|localhost|\[::1\])(:\d{1,5})?", re.IGNORECASE)
 """With any port: `ssh -L` may have another one at its end."""
-PAUSE, SHARE = 2.0, 4
-"""Seconds between two drawings at least, and so many times what the last one took."""
+PAUSE, SHARE = 2.0, 3
+"""Seconds between two drawings at least, and so many times what the last one took of a core."""
 FRAME_POLICY = re.compile(r'http-equiv="Content-Security-Policy" content="([^"]*)"')
 NOTHING = "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 
@@ -142,11 +142,11 @@ class LiveReport:
             self._look()
             newest = self._files
             if newest != self._page.version and time.monotonic() >= self._next_drawing:
-                began = time.monotonic()
+                began = time.thread_time()
                 html, policy = self._draw()
                 self._page = Page(newest, html.encode(), policy)
-                took = time.monotonic() - began
-                self._next_drawing = time.monotonic() + max(PAUSE, SHARE * took)
+                worked = time.thread_time() - began
+                self._next_drawing = time.monotonic() + max(PAUSE, SHARE * worked)
             return self._page
 
     def _draw(self) -> tuple[str, str]:

@@ -175,6 +175,15 @@ COMMANDS: Mapping[str, Command] = {
         needs="a run: its folder or id",
         docs="docs/tracking.md",
     ),
+    "workspace": Command(
+        module="lsp.workspace",
+        purpose="a saved view of a run's W&B project: what is measured, KL, collapse, queries",
+        usage="RUN [KEY=VALUE …]",
+        examples=(("RUN", "makes the view, or puts its panels in order again"),),
+        settings="lsp.workspace:WorkspaceSettings",
+        needs="a run: its folder or id",
+        docs="docs/tracking.md",
+    ),
     "eval": Command(
         module="eval.__main__",
         purpose="win rates of a run's model against its base, by a judge or the exact verifier",

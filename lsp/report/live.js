@@ -35,7 +35,7 @@ function tell(state) {
   const bad = !state.going && state.status !== "finished";
   byId("dot").className = "dot" + (state.going ? " going" : bad ? " bad" : "");
   set("status", state.status);
-  set("step", "step " + state.step + " of " + state.steps);
+  set("step", state.step + " of " + state.steps + " steps");
   set("words", state.words === state.status ? "" : state.words);
   byId("progress").max = state.steps;
   byId("progress").value = state.step;

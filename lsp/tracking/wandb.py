@@ -23,6 +23,9 @@ from lsp.tracking.reader import read_metrics, read_run_file, shard, trace_steps
 
 SAMPLE_ROWS = 64
 WANDB_MODES = ("online", "offline", "disabled")
+TRIES_OF_CLIENT = {"WANDB_X_GRAPHQL_RETRY_MAX": "4", "WANDB_ERROR_REPORTING": "false"}
+"""For the environment, before W&B's client is imported by a command: tries of a request, about a
+minute in all, instead of hours; and its own telemetry, which complains of a server that fails."""
 HISTOGRAMS = (
     "reward",
     "quality",
