@@ -18,12 +18,11 @@ from lsp.settings.command import read_command
 from lsp.settings.schema import setting, settings
 from lsp.tools.http import safe
 from lsp.tracking.reader import read_metrics
-from lsp.tracking.wandb import TRIES_OF_CLIENT, has_key, silent_server
+from lsp.tracking.wandb import STEP, TABLE, TRIES_OF_CLIENT, has_key, silent_server
 
 NAME = "Language self-play"
 ADDRESS = "lspselfplay"
 """Of the view, behind ``?nw=``: as long as those that W&B draws."""
-STEP = "train/step"
 PANELS: Mapping[str, Sequence[tuple[str, Sequence[str]]]] = {
     "Learning": (
         ("external reward R", ["reward/external/mean"]),
@@ -123,7 +122,7 @@ def sections(evaluated: Mapping[str, str]) -> list[Any]:
     for name, panels in plots.items():
         lines = [LinePlot(title=title, x=STEP, y=list(keys)) for title, keys in panels]
         made.append(Section(name=name, panels=lines, is_open=True))
-    table = WeavePanelSummaryTable(table_name="trace")
+    table = WeavePanelSummaryTable(table_name=TABLE)
     return [*made, Section(name="Queries and answers", panels=[table], is_open=True)]
 
 
