@@ -91,7 +91,7 @@ def follow(folder: Path, trusted: Mapping[str, Any], wanted: str, width: int) ->
             said = time.monotonic()
         time.sleep(LOOK_SECONDS)
     record = settled(folder, lambda: read_record(folder, world))
-    print("\n".join(folded(visible(record.state), width)))
+    print(visible(record.state))
 
 
 def step_lines(

@@ -240,7 +240,11 @@ class Handler(BaseHTTPRequestHandler):
             html, policy = self.server.bar
             self.answer(HTTPStatus.OK, html.encode(), "text/html", policy)
         elif name == "state":
-            self.answer(HTTPStatus.OK, json.dumps(live.state()).encode(), "application/json")
+            try:
+                state = live.state()
+            except RunError as error:
+                state = {"problem": visible(str(error))}
+            self.answer(HTTPStatus.OK, json.dumps(state).encode(), "application/json")
         elif name.startswith("report/"):
             page = live.page()
             if name == f"report/{page.version}":

@@ -15,11 +15,12 @@ async function ask() {
     return;
   }
   if (!answer.ok) {
-    problem(await answer.text());
+    problem("This address is of another lsp view, which has ended; the terminal of the new one has its own.");
     return;
   }
-  problem("");
   const state = await answer.json();
+  problem(state.problem || "");
+  if (state.problem) return;
   tell(state);
   newest = state.version;
 }
