@@ -44,6 +44,7 @@ function tell(state) {
 }
 
 async function load(version) {
+  byId("empty").textContent = "The report is being drawn.";
   const next = document.createElement("iframe");
   next.title = "Report";
   next.className = "behind";

@@ -39,7 +39,8 @@ def chromium():
 @pytest.fixture
 def visit(chromium):
     """``page = visit(folder)``: what ``lsp view`` serves of a run; at the end the console is clean
-    and nothing of elsewhere was asked for. ``page.report``: the frame that the report is in."""
+    and nothing of elsewhere was asked for. ``page.report``: the frame that the report is in;
+    ``page.server``; ``page.said``: what the console has."""
     servers, contexts, said, asked = [], [], [], []
 
     def make(folder, **settings):
@@ -53,7 +54,7 @@ def visit(chromium):
         page.on("pageerror", lambda error: said.append(str(error)))
         page.on("request", lambda request: asked.append(request.url))
         page.goto(servers[-1].url)
-        page.report = page.frame_locator("#report")
+        page.report, page.server, page.said = page.frame_locator("#report"), servers[-1], said
         return page
 
     yield make
@@ -159,6 +160,18 @@ def test_a_run_that_is_gone_is_said_and_the_report_stays(going, visit):
     assert page.report.locator("#board h3").inner_text() == "Step 3"
     going.with_name("moved").rename(going)
     page.get_by_role("alert").wait_for(state="hidden")
+
+
+def test_a_server_that_ended_is_said_and_the_report_stays(going, visit):
+    page = visit(going)
+    newest_step(page, 3)
+    page.server.shutdown()
+    page.server.server_close()
+    page.get_by_role("alert").filter(has_text="lsp view does not answer").wait_for()
+    assert page.report.locator("#board h3").inner_text() == "Step 3"
+    page.context.close()
+    while page.said:  # the browser itself says that nobody answers
+        assert "net::ERR_CONNECTION_RE" in page.said.pop()
 
 
 @pytest.mark.parametrize("width", [320, 1280])
