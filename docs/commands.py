@@ -13,8 +13,8 @@ it needs, or by a typo, for which the nearest name is said.
 
 * **One grammar**: settings are `key=value`, as Hydra reads them (`betas=[.1,.3]`,
   `checkpoint=null`). A word without `=` is what the command is about: a run, a file. Flags are
-  refused with today's spelling, but for Hydra's of `lsp train` (`-m`, `--cfg`); what stands
-  behind `--` of `lsp serve` is vLLM's.
+  refused with today's spelling, but for Hydra's of `lsp train` (`-m`, `--cfg`) and `--follow` of
+  `lsp show`; what stands behind `--` of `lsp serve` is vLLM's.
 * **A run** is named by its folder, its id, or the beginning of an id that no other has. Ids are
   looked up in `runs_root` (`outputs`): here, in the folders above, and in the checkout. `lsp
   runs` lists them.

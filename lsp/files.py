@@ -86,6 +86,27 @@ def files_below(folder: Path) -> list[Path]:
 def read_bytes(path: Path, limit: int) -> bytes:
     """Of a regular file (also behind a link). Raises OSError for a pipe, which would be waited for,
     a device, a folder, and what has more than ``limit`` bytes."""
+    with _regular(path, limit) as stream:
+        return stream.read(limit)
+
+
+def read_lines(path: Path, limit: int, place: tuple[int, int]) -> tuple[bytes, tuple[int, int]]:
+    """Of a file that grows: its whole lines behind ``place``, and the place behind those, for the
+    next time; (0, 0) is the beginning. All of it again where it is another file by now, or was cut.
+    Raises OSError as ``read_bytes`` does."""
+    with _regular(path, limit) as stream:
+        status = os.fstat(stream.fileno())
+        same = place[0] == status.st_ino and place[1] <= status.st_size
+        begin = place[1] if same else 0
+        stream.seek(begin)
+        written = stream.read(limit)
+    whole = written[: written.rfind(b"\n") + 1]
+    return whole, (status.st_ino, begin + len(whole))
+
+
+@contextmanager
+def _regular(path: Path, limit: int) -> Iterator[IO[bytes]]:
+    """Of ``read_bytes``: the file, open."""
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
     try:
         status = os.fstat(descriptor)
@@ -94,7 +115,7 @@ def read_bytes(path: Path, limit: int) -> bytes:
         if status.st_size > limit:
             raise OSError(errno.EFBIG, f"it is larger than {limit:,} bytes", str(path))
         with open(descriptor, "rb", closefd=False) as stream:
-            return stream.read(limit)
+            yield stream
     finally:
         os.close(descriptor)
 

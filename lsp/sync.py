@@ -38,6 +38,7 @@ from lsp.tools.text import duration
 from lsp.tracking.continuity import scan
 from lsp.tracking.reader import SHARD_BYTES, read_metrics
 from lsp.tracking.wandb import (
+    TRIES_OF_CLIENT,
     has_key,
     keep_in_run_folder,
     model_artifact,
@@ -138,10 +139,7 @@ def sync_alone(folder: Path, sender: Connection) -> None:
 def send_and_check(folder: Path) -> list[str]:
     """Send one run; what is missing on the server afterwards, as text."""
     run, tracker = read_run(folder), saved_tracker(folder)
-    # Before W&B's client reads them: tries of a request, about a minute in all, instead of hours;
-    # and its own telemetry, which complains of a server that fails in many lines.
-    os.environ.setdefault("WANDB_X_GRAPHQL_RETRY_MAX", "4")
-    os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
+    os.environ |= TRIES_OF_CLIENT | os.environ
     import wandb
 
     if not has_key():

@@ -201,7 +201,8 @@ def test_a_step_that_a_report_leaves_out_is_shown_whole(finished, capsys):
 USAGE = {
     *("eval/compare.py:main", "eval/crossplay.py:cross_play", "eval/figures.py:make_figures"),
     *("lsp/report/__main__.py:main", "sweeps/reproduce.py:main", "lsp/play.py:main"),
-    *("lsp/show.py:main", "lsp/cli/help.py:overview", "lsp/cli/table.py"),
+    *("lsp/show.py:main", "lsp/view.py:main", "lsp/workspace.py:main", "lsp/cli/help.py:overview"),
+    "lsp/cli/table.py",
 }
 """What a command says of its own use, RUN in the place of a run."""
 OWN = {

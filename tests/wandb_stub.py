@@ -51,6 +51,7 @@ class WandbStub(Artifacts):
         self.runs: dict[str, StubRun] = {}
         self.artifacts: dict[str, StubArtifact] = {}
         self.sweeps: dict[str, dict] = {}
+        self.views: dict[str, dict] = {}
         self.uploads: dict[str, tuple[Any, str]] = {}
         self.operations: list[str] = []
         self.received: list[bytes] = []
@@ -246,6 +247,22 @@ class WandbStub(Artifacts):
     def _op_NotifyScriptableRunAlert(self, v: dict) -> dict:
         self.runs[v["runName"]].alerts.append({"title": v["title"], "text": v["text"]})
         return {"notifyScriptableRunAlert": {"success": True}}
+
+    # -- saved views, as wandb-workspaces 0.4.13 asks for them
+
+    def _op_View(self, v: dict) -> dict:
+        if v["projectName"] not in {run.project for run in self.runs.values()}:
+            return {"project": None}
+        view = self.views.get(v["viewName"])
+        return {"project": {"allViews": {"edges": [{"node": view}] if view else []}}}
+
+    def _op_UpsertView2(self, v: dict) -> dict:
+        known = self.views.get(v["name"])
+        assert v.get("id") == (known["id"] if known else None)  # else there would be two
+        view = {key: v[key] for key in ("name", "displayName", "spec", "entityName", "type")}
+        self.views[v["name"]] = {"id": f"id-{v['name']}", **view}
+        made = {"id": f"id-{v['name']}", "name": v["name"]}
+        return {"upsertView": {"view": made, "inserted": known is None}}
 
     # -- sweeps
 

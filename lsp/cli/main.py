@@ -55,9 +55,10 @@ def run(name: str, arguments: Sequence[str]) -> int:
     if asks_help(arguments):
         print(help_text(name))
         return 0
-    if flags := flags_of(arguments, command.flags):
+    words = [command.spelled.get(word, word) for word in arguments]
+    if flags := flags_of(words, command.flags):
         return _wrong(f"{flags[0]}: settings are written key=value here: {in_key_value(flags[0])}")
-    return call(import_module(command.module).main, arguments)
+    return call(import_module(command.module).main, words)
 
 
 def call(function: Callable[[Sequence[str]], int | None], arguments: Sequence[str]) -> int:

@@ -220,7 +220,7 @@ def run(
     base, init_run_id = read_run(folder)["base"], spec.init.run_id
     identity = RunIdentity(spec.run_id, folder, display_name(config), base, init_run_id)
     processes = Processes.from_environment()
-    progress = Progress(config.num_steps, spec.step)
+    progress = Progress(config.num_steps, spec.step, lock)
     try:
         announce(config, folder, spec.init, warning)
         from lsp.algorithm import train

@@ -5,26 +5,32 @@ silence.
 """
 
 import time
+from typing import IO
 
+from lsp.run.folder import note_phase
 from lsp.tools.heartbeat import Heartbeat, step_words
-from lsp.tracking.labels import LABELS
+from lsp.tracking.labels import short_numbers
 
 
 class Progress(Heartbeat):
     """Rate, time left, and every metric that has a short name. ``idle``: why the step that is told
-    next taught nothing, or not all that learn; the first of a run has a line of its own."""
+    next taught nothing, or not all that learn; the first of a run has a line of its own. ``lock``:
+    the run's, which then says to who looks on what goes on."""
 
     LOG_SECONDS = 10.0
     """Between lines of steps where the output is no terminal."""
 
-    def __init__(self, num_steps: int, done: int):
-        self.num_steps, self.done = num_steps, done
+    def __init__(self, num_steps: int, done: int, lock: IO[str] | None = None):
+        self.num_steps, self.done, self._lock = num_steps, done, lock
         self.first_done = time.monotonic()
         self.idle, self._idled = "", False
         super().__init__("loading", live=True)
 
     def phase(self, words: str, step: int | None = None) -> None:
-        super().phase(words if step is None else f"step {step}/{self.num_steps}, {words}")
+        words = words if step is None else f"step {step}/{self.num_steps}, {words}"
+        super().phase(words)
+        if self._lock is not None:
+            note_phase(self._lock, words)
 
     def step(self, step: int, metrics: dict[str, float]) -> None:
         """The line of a step that is done."""
@@ -43,7 +49,4 @@ class Progress(Heartbeat):
         """The line of one step; ``elapsed`` seconds since the first one was done."""
         parts = step_words(step, self.num_steps, step - self.done - 1, elapsed)
         parts += [self.idle] if self.idle else []
-        for key, label in LABELS.items():
-            if label.short and key in metrics:
-                parts.append(f"{label.short} {metrics[key]:.{label.digits}f}")
-        return "  ".join(parts)
+        return "  ".join([*parts, *short_numbers(metrics)])

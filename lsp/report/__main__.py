@@ -33,7 +33,7 @@ def main(arguments: Sequence[str]) -> None:
     folders = [find_run(name, chosen.runs_root) for name in names]
     from lsp.report.comparison_page import COMPARISON, write_comparison
     from lsp.report.page import REPORT, write_report
-    from lsp.report.record import read_records
+    from lsp.report.record import read_records, unreadable
 
     with Heartbeat("reading the record"):
         records = read_records(folders, consent(chosen.trust))
@@ -47,13 +47,8 @@ def main(arguments: Sequence[str]) -> None:
     if path.exists() and not path.is_file():
         raise RunError(f"{path} is there and is no file; choose another with out=…")
     try:
-        with Heartbeat("writing the report"):
+        with unreadable(), Heartbeat("writing the report"):
             write_report(records, path) if alone else write_comparison(records, path)
-    except (ArithmeticError, LookupError, TypeError, AttributeError, ValueError) as error:
-        raise RunError(
-            f"a run's record cannot be read ({type(error).__name__}: {error}); it is damaged,"
-            " or was written by another version of this program, whose own report can read it"
-        ) from error
     except OSError as error:
         reason = f"the report cannot be written to {path}: {error.strerror}"
         raise RunError(f"{reason}; choose another file with out=…") from error

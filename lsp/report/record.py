@@ -2,7 +2,8 @@
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
@@ -164,6 +165,18 @@ def read_record(
         folder, run, saved, world, warnings, metrics, summary, alerts, steps, *evaluation,
         examples, held_out,
     )  # fmt: skip
+
+
+@contextmanager
+def unreadable() -> Iterator[None]:
+    """What a damaged record brings up where it is drawn becomes one RunError."""
+    try:
+        yield
+    except (ArithmeticError, LookupError, TypeError, AttributeError, ValueError) as error:
+        raise RunError(
+            f"a run's record cannot be read ({type(error).__name__}: {error}); it is damaged,"
+            " or was written by another version of this program, whose own report can read it"
+        ) from error
 
 
 def _damage(found: Scan) -> list[str]:

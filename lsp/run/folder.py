@@ -10,11 +10,15 @@
                        examples.json has three of them
 <run>/curves.png, report.html   written at the end
 <run>/wandb/           everything of W&B
+<run>/.lock            held while a process writes to the run; what it does now
 """
 
 import glob
 import hashlib
+import json
+import os
 import sys
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
@@ -22,7 +26,7 @@ from typing import IO, Any
 import yaml
 
 from lsp.errors import RunError
-from lsp.files import is_locked, lock, write_json, write_text
+from lsp.files import is_locked, lock, read_bytes, write_json, write_text
 from lsp.run.layout import in_todays_layout
 from lsp.settings.config import Config, local_model_folder
 from lsp.settings.schema import to_tree
@@ -33,6 +37,9 @@ from lsp.tracking.reader import (
     read_run_file,
     read_settings_file,
 )
+
+PHASE_BYTES = 256
+"""Of the line in a run's lock."""
 
 
 def display_name(config: Config) -> str:
@@ -69,6 +76,22 @@ def is_held(folder: Path) -> bool:
         return is_locked(folder / ".lock")
     except OSError as error:
         raise _no_lock(folder, error) from error
+
+
+def note_phase(lock: IO[str], words: str) -> None:
+    """Write into a run's lock what it does now, for who looks on: one line, always as long, so that
+    it takes the place of the one before in one write."""
+    line = json.dumps({"doing": words, "since": time.time()})
+    os.pwrite(lock.fileno(), f"{line:<{PHASE_BYTES - 1}}\n".encode(), 0)
+
+
+def read_phase(folder: Path) -> tuple[str, float] | None:
+    """(what a run does now, since when) as its lock says; None where it does not."""
+    try:
+        entries = json.loads(read_bytes(folder / ".lock", PHASE_BYTES))
+        return str(entries["doing"]), float(entries["since"])
+    except (OSError, ValueError, KeyError, TypeError):  # of an earlier version, or not written yet
+        return None
 
 
 def _no_lock(folder: Path, error: OSError) -> RunError:

@@ -4,6 +4,7 @@ The one table for step lines, curves, tables and lights. What an evaluator measu
 that it declares (``EvaluatorSettings.labels``). No torch here.
 """
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 COLOURS = {"solver": "#1f6fb4", "challenger": "#e07b00", None: "#808080"}
@@ -47,3 +48,12 @@ LABELS = {
     "collapse/unasked_code_frac": Label("unasked code", 3, "solver"),
     "collapse/answer_repetition": Label("repetition within answers", 3, "solver"),
 }
+
+
+def short_numbers(metrics: Mapping[str, float | None]) -> list[str]:
+    """``R 0.512``, ``KL 0.0123``, …: of a step's metrics those that have a short name."""
+    return [
+        f"{label.short} {value:.{label.digits}f}"
+        for key, label in LABELS.items()
+        if label.short and (value := metrics.get(key)) is not None
+    ]

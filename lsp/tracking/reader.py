@@ -271,6 +271,11 @@ def metrics_lines(run: Path) -> list[Line]:
     return _lines(run / METRICS, _METRICS)
 
 
+def metrics_line(written: bytes) -> Line:
+    """One of them."""
+    return _line(written, _METRICS)
+
+
 def alert_lines(run: Path) -> list[Line]:
     return _lines(run / ALERTS, _ALERT)
 

@@ -22,7 +22,12 @@ from lsp.tools.reach import unreachable
 from lsp.tracking.reader import read_metrics, read_run_file, shard, trace_steps
 
 SAMPLE_ROWS = 64
+STEP, TABLE = "train/step", "trace"
+"""Names in W&B: what scalars lie over, and a step's rows."""
 WANDB_MODES = ("online", "offline", "disabled")
+TRIES_OF_CLIENT = {"WANDB_X_GRAPHQL_RETRY_MAX": "4", "WANDB_ERROR_REPORTING": "false"}
+"""For the environment, before W&B's client is imported by a command: tries of a request, about a
+minute in all, instead of hours; and its own telemetry, which complains of a server that fails."""
 HISTOGRAMS = (
     "reward",
     "quality",
@@ -129,8 +134,8 @@ class WandbLogger(Tracker):
             )
         except wandb.errors.Error as error:
             raise RunError(_not_there(str(error))) from error
-        self.run.define_metric("train/step")
-        self.run.define_metric("*", step_metric="train/step")
+        self.run.define_metric(STEP)
+        self.run.define_metric("*", step_metric=STEP)
         self._sent_step = 0
         record = read_run_file(run.folder)
         diff = () if record.get("secrets_in_diff") else ("code.diff",)
@@ -152,22 +157,22 @@ class WandbLogger(Tracker):
     def _send_again(self) -> None:
         """Scalars of steps that a kill kept from the server; the local file has them. History
         and summary travel apart, so what arrived is the lesser of what the two say."""
-        last = self.run.summary.get("train/step", -1)
+        last = self.run.summary.get(STEP, -1)
         arrived = self.run.starting_step  # read once: every log moves ``step`` on
         for position, line in enumerate(read_metrics(self.identity.folder)):
             if line["step"] > last or position >= arrived:
                 values = {key: value for key, value in line.items() if value is not None}
-                self.run.log({"train/step": values.pop("step"), **values})
+                self.run.log({STEP: values.pop("step"), **values})
 
     def log(self, step: int, metrics: dict[str, float], rows: Rows) -> None:
-        values: dict[str, Any] = {"train/step": step, **metrics}
+        values: dict[str, Any] = {STEP: step, **metrics}
         for column in HISTOGRAMS:
             if numbers := [row[column] for row in rows if row.get(column) is not None]:
                 values[f"histogram/{column}"] = self.wandb.Histogram(numbers)
         tables = self.settings.tables
         artifact_is_due = step > 0 and step % self.settings.artifact_every == 0
         if rows and (tables == "all" or (tables == "sample" and artifact_is_due)):
-            values["trace"] = trace_table(rows, None if tables == "all" else SAMPLE_ROWS)
+            values[TABLE] = trace_table(rows, None if tables == "all" else SAMPLE_ROWS)
         self.run.log(values)
         if artifact_is_due:
             self._send_shards(step)

@@ -167,6 +167,13 @@ def test_a_flag_of_an_earlier_version_is_refused_with_todays_spelling(flag, now,
     assert capsys.readouterr().err == f"error: {flag}: settings are written key=value here: {now}\n"
 
 
+def test_follow_is_the_one_flag_that_stands_for_a_setting(here, capsys):
+    assert ended(["show", "nope", "--follow"]) == 1
+    assert "there is no run 'nope'" in capsys.readouterr().err
+    assert ended(["report", "nope", "--follow"]) == 2
+    assert "settings are written key=value here: follow=…" in capsys.readouterr().err
+
+
 def test_what_stands_behind_two_dashes_is_no_flag_of_ours(here, capsys):
     vllm = ["rollout.engine=vllm", "rollout.url=http://127.0.0.1:8000"]
     assert ended(["serve", *vllm, "--", "--help"]) == 0

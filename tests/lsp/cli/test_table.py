@@ -44,6 +44,7 @@ def test_an_example_can_be_typed(name, line):
     command = COMMANDS[name]
     words = [word for word in shlex.split(line) if not any(mark in word for mark in OF_USERS)]
     words = words[: words.index("--")] if "--" in words else words
+    words = [command.spelled.get(word, word) for word in words]
     if command.settings and name != "eval":
         module, _, kind = command.settings.partition(":")
         settings = getattr(import_module(module), kind)
