@@ -1,4 +1,4 @@
-"""docs/ as a site: it builds strictly, says what the files say, and fetches nothing when it is read."""
+"""docs/ as a site: it builds strictly, says what the files say, and fetches nothing when read."""
 
 import re
 import shutil
@@ -126,7 +126,9 @@ class Files(SimpleHTTPRequestHandler):
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here: Debian's package is called chromium")
+@pytest.mark.skipif(
+    CHROMIUM is None, reason="no Chromium here: Debian's package is called chromium"
+)
 def test_a_browser_reads_and_searches_it_without_another_server(site):
     playwright = pytest.importorskip("playwright.sync_api", reason="no playwright here")
     server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Files, directory=site))
