@@ -1,9 +1,8 @@
 """What a newcomer waits for: ``python -m tests.bench.tutorials [--setup]``.
 
 The tutorials are followed in their order, in a copy of this checkout: files that they show are
-written, commands typed. Each command's seconds and CPU-seconds (of a machine that is busy, the
-latter tell more) are printed, and those of each page. ``--setup`` begins as a newcomer does, with
-``make setup`` (it downloads); else the environment that runs this is used.
+written, commands typed. Each command's seconds are printed, and each page's. ``--setup`` begins as
+a newcomer does, with ``make setup`` (it downloads); else the environment that runs this is used.
 """
 
 from __future__ import annotations
@@ -11,7 +10,6 @@ from __future__ import annotations
 import argparse
 import os
 import re
-import resource
 import shutil
 import subprocess
 import sys
@@ -43,7 +41,6 @@ class Done:
     output: str
     exit_code: int
     seconds: float
-    cpu_seconds: float
 
     @property
     def ended_as_shown(self) -> bool:
@@ -88,14 +85,11 @@ def follow(steps: list[Step], folder: Path, programs: Path) -> Iterator[Done]:
     for step in steps:
         for name, text in step.files.items():
             (folder / name).write_text(text, encoding="utf-8")
-        before, started = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
+        started = time.perf_counter()
         done = subprocess.run(["bash", "-euo", "pipefail", "-c", step.command], cwd=folder,
                               env=environment, text=True, stdin=subprocess.DEVNULL,
                               stdout=subprocess.PIPE, stderr=subprocess.STDOUT)  # fmt: skip
-        seconds = time.perf_counter() - started
-        after = resource.getrusage(resource.RUSAGE_CHILDREN)
-        used = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-        yield Done(step, done.stdout, done.returncode, seconds, used)
+        yield Done(step, done.stdout, done.returncode, time.perf_counter() - started)
 
 
 def main() -> None:
@@ -117,8 +111,7 @@ def main() -> None:
                 if not done.ended_as_shown:
                     sys.exit(f"{page}: {done.step.command}\n{done.output}")
                 whole += done.seconds
-                took = f"{done.seconds:6.1f} s {done.cpu_seconds:6.1f} CPU-s"
-                print(f"{took}  {done.step.command}", flush=True)
+                print(f"{done.seconds:6.1f} s  {done.step.command}", flush=True)
             print(f"{page}: {whole:.0f} s", flush=True)
 
 
