@@ -12,7 +12,7 @@ READY := $(VENV)/.ready
 export OMP_WAIT_POLICY ?= PASSIVE
 export GOMP_SPINCOUNT ?= 0
 
-.PHONY: help run real test test-all compare reproduce base lint docs setup clean
+.PHONY: help run real test test-all compare reproduce base lint docs site setup clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
@@ -51,6 +51,9 @@ docs: $(READY)  ## docs/settings.md and docs/commands.md anew, from what they de
 	$(BIN)/python docs/settings.py > docs/settings.md
 	$(BIN)/python docs/commands.py > docs/commands.md
 
+site: $(READY)  ## docs/ as a site, in build/site (http.server: `python3 -m http.server -d build/site`)
+	$(BIN)/zensical build --strict --clean
+
 setup: $(READY)  ## make .venv and install what constraints.txt pins
 
 # torch first and by its pinned version, so that no other package picks one.
@@ -66,4 +69,4 @@ $(READY): constraints.txt pyproject.toml
 
 clean:  ## remove the virtual environment and caches (runs under outputs/ stay)
 	rm -rf $(VENV) *.egg-info .pytest_cache .hypothesis .ruff_cache .mypy_cache \
-	  .grimp_cache .import_linter_cache
+	  .grimp_cache .import_linter_cache .cache build/site

@@ -57,7 +57,8 @@ def _table(path: str, kind: type, defaults: dict[str, Any]) -> list[str]:
         hint, info, full = hints_of(kind)[field.name], field.default, join(path, field.name)
         if not dataclasses.is_dataclass(hint.kind) and PLUGGABLE not in hint.marks:
             default = _value(defaults[full]) if full in defaults else ""
-            rows.append(f"| `{full}` | {_values(hint, info)} | {default} | {info.description} |")
+            meaning = info.description.replace("<", "&lt;")  # <run id> is a tag to Markdown
+            rows.append(f"| `{full}` | {_values(hint, info)} | {default} | {meaning} |")
     return (
         ["", "| setting | values | default | meaning |", "|---|---|---|---|", *rows] if rows else []
     )
