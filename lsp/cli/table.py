@@ -113,7 +113,7 @@ COMMANDS: Mapping[str, Command] = {
     ),
     "report": Command(
         module="lsp.report.__main__",
-        purpose="report.html of a run, or of several compared",
+        purpose="report.html of a run; comparison.html of several: which is better, is it shown",
         usage="RUN [RUN …] [KEY=VALUE …]",
         examples=(
             ("RUN", "also of a run that is still going"),

@@ -1,4 +1,4 @@
-"""``lsp report RUN [RUN …] [out=FILE]``: the report of a run, or of several compared."""
+"""``lsp report RUN [RUN …] [out=FILE]``: the report of a run, or the comparison of several."""
 
 import sys
 from collections.abc import Sequence

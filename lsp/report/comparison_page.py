@@ -57,6 +57,7 @@ def render(records: Sequence[Record], home: Path) -> str:
         settings=sides.different_settings(found.sides),
         answered=sides.answered(found.sides, not found.apart),
         evaluated=sides.evaluated(found.sides),
+        ends=sides.ends,
         benchmarks=sides.benchmarks(records),
         panels=panels(found.sides),
         colours=COLOURS,

@@ -5,7 +5,7 @@ A *side* is what is compared: a run or, where several runs differ in their seed 
 
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import mean
 from typing import NamedTuple
 
@@ -86,18 +86,29 @@ class Side:
 
 
 def sides_of(records: Sequence[Record]) -> list[Side]:
-    """Runs that differ in their seed alone are one side; where all do, each run is its own."""
-    groups = facts.grouped(records)
+    """Runs that differ in their seed alone are one side; where all do, each run is its own. Sides
+    are named by method and init and, where that would not tell them apart, by the settings in which
+    they differ."""
+    groups: list[list[Record]] = list(facts.grouped(records).values())
     if len(groups) == 1:
-        groups = {f"{run.run['id']}, seed {run.settings['seed']}": [run] for run in records}
-    return [
+        groups = [[record] for record in records]
+    sides = [
         Side(
             _letter(i),
-            name,
+            f"{runs[0].run['method']} from {runs[0].settings.get('init.source', 'base')}",
             tuple(runs),
             tuple(read_held_out(run.folder) if run.summary else () for run in runs),
         )
-        for i, (name, runs) in enumerate(groups.items())
+        for i, runs in enumerate(groups)
+    ]
+    if len({side.name for side in sides}) == len(sides):
+        return sides
+    told = [(key.rpartition(".")[2], values) for key, values in different_settings(sides)]
+    return [
+        replace(
+            side, name=" ".join([side.name, *(f"{key}={values[i]}" for key, values in told[:3])])
+        )
+        for i, side in enumerate(sides)
     ]
 
 
@@ -204,6 +215,15 @@ def evaluated(sides: Sequence[Side]) -> list[tuple[str, float | None, list[float
         if any(value is not None for value in ended):
             rows.append((words, _mean_of(sides[0], f"base/{key}"), ended))
     return rows
+
+
+def ends(side: Side) -> tuple[float | None, float | None]:
+    """The evaluation's first number of base and trained model: of its scores or, where it keeps
+    none, of its summary."""
+    if side.measured:
+        return side.base, side.trained
+    first = next(iter(side.runs[0].labels), "")
+    return _mean_of(side, f"base/{first}"), _mean_of(side, f"final/{first}")
 
 
 def _mean_of(side: Side, key: str) -> float | None:

@@ -109,7 +109,10 @@ def test_of_three_some_may_be_shown(scored_run):
 
 def test_runs_that_differ_in_nothing_but_the_seed_are_compared_one_by_one(scored_run):
     found = compared(scored_run("a", LOW, seed=1), scored_run("b", MIDDLE, seed=2))
-    assert [side.name for side in found.sides] == ["a, seed 1", "b, seed 2"]
+    assert [side.name for side in found.sides] == [
+        "lsp from base seed=1",
+        "lsp from base seed=2",
+    ]
     assert "Nothing but the seed differs: what is seen here is chance." in conditions(found)
 
 

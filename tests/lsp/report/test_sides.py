@@ -87,5 +87,26 @@ def test_numbers_of_the_evaluation_are_means_over_seeds(scored_run, edit_json):
     assert "NashConv" not in rows
 
 
+def test_sides_are_named_by_what_tells_them_apart(scored_run, edit_json):
+    folders = [
+        scored_run("a", [0.5, 0.5]),
+        scored_run("b", [0.5, 0.5], rollout={"lag": 1}, method={"beta": 0.2}),
+    ]
+    assert [side.name for side in compared(*folders)] == [
+        "lsp from base beta=0.1 lag=0",
+        "lsp from base beta=0.2 lag=1",
+    ]
+    edit_json(folders[1] / "run.json", method="grpo")
+    assert [side.name for side in compared(*folders)] == ["lsp from base", "grpo from base"]
+
+
+def test_without_scores_the_summary_tells_both_ends(scored_run, edit_json):
+    folders = [scored_run("a", [0.5, 0.75]), scored_run("b", [0.5, 0.5], **OTHER)]
+    (folders[1] / HELD_OUT).unlink()
+    edit_json(folders[1] / "summary.json", **{"final/accuracy": 0.875, "base/accuracy": 0.125})
+    one, other = compared(*folders)
+    assert sides.ends(one) == (0.25, 0.625) and sides.ends(other) == (0.125, 0.875)
+
+
 def test_letters_go_on_after_z():
     assert [sides._letter(i) for i in (0, 25, 26, 53)] == ["A", "Z", "A1", "B2"]
