@@ -150,8 +150,8 @@ def test_rules_of_an_answer_are_ticks_and_crosses(run, add_step, edit_settings, 
     add_step(run, 4, [dict(query_id="q0", query=query, answer="Hello, you")] * 3)
     page = render([read_record(run)])
     assert "✗ no comma  ✓ number words" in data_of(page)["texts"]
-    assert "A, b<small>✗ no comma  ✓ number words</small>" in page
-    assert "Hello<small>✓ no comma  ✓ number words</small>" in page
+    assert "A, b</dd><dd><small>✗ no comma  ✓ number words</small>" in page
+    assert "Hello</dd><dd><small>✓ no comma  ✓ number words</small>" in page
     assert "right answer</dt>" not in page
 
 
