@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -77,7 +77,7 @@ def copy_checkout(folder: Path) -> None:
         shutil.copy(ROOT / name, place)
 
 
-def follow(steps: list[Step], folder: Path, programs: Path) -> Iterator[Done]:
+def follow(steps: Iterable[Step], folder: Path, programs: Path) -> Iterator[Done]:
     """Takes the steps in ``folder``, a checkout, one by one. ``programs``: where ``lsp`` lies."""
     environment = {k: v for k, v in os.environ.items() if not k.startswith("WANDB")}
     environment["PATH"] = f"{programs}{os.pathsep}{environment['PATH']}"

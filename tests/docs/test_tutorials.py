@@ -62,6 +62,23 @@ def shows_what_it_prints(done):
             assert words(line) in lines, f"{line}\nis not among\n{sorted(lines)}"
 
 
+def test_what_is_shown_and_not_printed_is_found_numbers_apart(tmp_path):
+    def followed(*steps):
+        shows_what_it_prints(follow(steps, tmp_path, PROGRAMS))
+
+    followed(
+        Step("cat mine.txt", {"mine.txt": "R 0.5\nV 1\n"}, "R 0.7\n"),
+        Step("echo 'error: 2 problems'; exit 1", {}, "error: 1 problems\n"),
+    )
+    for step in (
+        Step("echo R 0.5", {}, "V 0.5\n"),
+        Step("exit 1", {}, ""),
+        Step("echo error: none", {}, "error: none\n"),
+    ):
+        with pytest.raises(AssertionError):
+            followed(step)
+
+
 @pytest.mark.slow
 def test_a_newcomer_who_types_what_stands_there_sees_what_stands_there(tmp_path):
     copy_checkout(tmp_path)
