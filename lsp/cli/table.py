@@ -5,7 +5,7 @@ are called: those of ``eval`` and ``sweeps`` stand above ``lsp``.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
@@ -13,7 +13,7 @@ class Command:
     """``module``: whose ``main(arguments)`` it is; ``settings``: its class of settings, as
     ``module:name``; ``of_a_run``: it takes the settings of a run too. ``needs``: what must stand
     behind the command, else nothing begins; empty: nothing must. ``flags``: words that begin with a
-    dash and are its own."""
+    dash and are its own; ``spelled``: those that stand for a setting."""
 
     module: str
     purpose: str
@@ -23,6 +23,7 @@ class Command:
     of_a_run: bool = False
     needs: str = ""
     flags: Sequence[str] = ()
+    spelled: Mapping[str, str] = field(default_factory=dict)
     note: str = ""
     docs: str = ""
 
@@ -126,14 +127,29 @@ COMMANDS: Mapping[str, Command] = {
     ),
     "show": Command(
         module="lsp.show",
-        purpose="one step of a run in the terminal: queries, answers, rewards",
+        purpose="a step of a run in the terminal, or each as it comes: queries, answers, rewards",
         usage="RUN [KEY=VALUE …]",
         examples=(
             ("RUN", "the last step"),
             ("RUN step=120 answers=4", "another, with four answers of each query"),
             ("RUN filter=reverse", "queries and answers that hold a word"),
+            ("RUN --follow", "each step that a run plays, until it ends; follow=true is the same"),
         ),
         settings="lsp.show:ShowSettings",
+        needs="a run: its folder or id",
+        spelled={"--follow": "follow=true"},
+        docs="docs/report.md",
+    ),
+    "view": Command(
+        module="lsp.view",
+        purpose="a run's report as a page of this machine, which follows the run while it goes",
+        usage="RUN [KEY=VALUE …]",
+        examples=(
+            ("RUN", "prints the page's address; Ctrl-C ends it, and the run goes on"),
+            ("RUN open=true", "opens it in the browser too"),
+            ("RUN port=8123", "for `ssh -L 8123:127.0.0.1:8123 host`"),
+        ),
+        settings="lsp.view:ViewSettings",
         needs="a run: its folder or id",
         docs="docs/report.md",
     ),
@@ -156,6 +172,15 @@ COMMANDS: Mapping[str, Command] = {
         usage="RUN [RUN …] [KEY=VALUE …]",
         examples=(("RUN", "one run"), ("outputs/lsp-*", "several")),
         settings="lsp.sync:SyncSettings",
+        needs="a run: its folder or id",
+        docs="docs/tracking.md",
+    ),
+    "workspace": Command(
+        module="lsp.workspace",
+        purpose="a saved view of a run's W&B project: what is measured, KL, collapse, queries",
+        usage="RUN [KEY=VALUE …]",
+        examples=(("RUN", "makes the view, or puts its panels in order again"),),
+        settings="lsp.workspace:WorkspaceSettings",
         needs="a run: its folder or id",
         docs="docs/tracking.md",
     ),
@@ -272,7 +297,7 @@ COMMANDS: Mapping[str, Command] = {
 GROUPS = {
     "before": ("plan", "preflight", "serve", "doctor"),
     "train": ("train", "sweep"),
-    "look": ("runs", "report", "show", "play", "sync"),
+    "look": ("runs", "report", "show", "view", "play", "sync", "workspace"),
     "judge": ("eval", "figures", "crossplay"),
     "study": ("compare", "phase", "rank"),
     "shell": ("completion",),
