@@ -31,7 +31,6 @@ from lsp.tools.heartbeat import Heartbeat, at
 from lsp.tools.places import shipped
 from lsp.tools.text import markdown_table
 from sweeps.outcome import ended
-from sweeps.page import write_sweep
 from sweeps.parallel import run_all
 from sweeps.space import OURS, Point, Sweep, hydra_value, points, read_sweep, words_of
 
@@ -69,6 +68,8 @@ def main(arguments: Sequence[str]) -> None:
         lines = command_lines(sweep, drawn, overrides, folders)
     except RunError as error:
         sys.exit(f"error: {error}")
+    from sweeps.page import write_sweep  # scipy, which `--help` need not wait for
+
     ends: list[str | None] = [None] * len(lines)
     try:
         ends = run_all([["run.py", *line] for line in lines], settings.workers)
