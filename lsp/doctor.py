@@ -38,6 +38,8 @@ FOR = {
     "math": "mathematics checked by math-verify",
     "humaneval": "HumanEval's tasks",
     "alpaca-eval": "length-controlled rates by AlpacaEval's own code",
+    "workspace": "a saved view of a W&B project (lsp workspace)",
+    "docs": "docs/ as a site (make site)",
     "bench": "TRL, beside which steps are timed",
     "dev": "tests and lint",
 }
