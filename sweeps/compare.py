@@ -102,6 +102,11 @@ def main(arguments: Sequence[str]) -> None:
     try:
         settings = read_settings(CompareSettings, arguments)
         contrasts = read_contrasts(shipped(settings.contrasts))
+        if len(contrasts.bases) == 1 and (settings.seeds or contrasts.seeds) == 1:
+            raise RunError(
+                "claims over one base and one seed have no interval; say seeds=2 or more, or name"
+                f" more bases in {settings.contrasts}"
+            )
         known = read_rows(Path(settings.known), contrasts.row) if settings.known else {}
     except RunError as error:
         sys.exit(f"error: {error}")

@@ -165,6 +165,14 @@ def test_a_bad_file_of_contrasts(tmp_path, change, says):
         read_contrasts(path)
 
 
+def test_claims_without_an_interval_are_refused_before_the_runs(tmp_path, capsys):
+    path = tmp_path / "mine.yaml"
+    path.write_text(yaml.safe_dump({**GOOD, "seeds": 3}))
+    with pytest.raises(SystemExit, match="one base and one seed have no interval; say seeds=2 or"):
+        main([f"contrasts={path}", "seeds=1", f"folder={tmp_path / 'out'}"])
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize("text", ["a: [", "just words", ""])
 def test_a_file_of_contrasts_that_is_none(tmp_path, text):
     path = tmp_path / "mine.yaml"
