@@ -19,13 +19,14 @@ from lsp.show import main
 from lsp.tools.places import ROOT
 from lsp.tracking.local import LocalTracker
 from lsp.tracking.reader import METRICS, read_trace
+from tests.ctrl_c import hear_ctrl_c
 
 
 def follower(folder):
     return subprocess.Popen(
         [sys.executable, "-m", "lsp", "show", str(folder), "--follow"],
         cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        env={**os.environ, "COLUMNS": "90"},
+        env={**os.environ, "COLUMNS": "90"}, preexec_fn=hear_ctrl_c,
     )  # fmt: skip
 
 

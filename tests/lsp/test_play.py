@@ -7,7 +7,6 @@ import pty
 import re
 import select
 import shutil
-import signal
 import subprocess
 import sys
 import termios
@@ -23,6 +22,7 @@ from lsp.loop.launch import start
 from lsp.model.language_model import load_model
 from lsp.run.checkpoint import newest_checkpoint
 from lsp.types import DrawKey
+from tests.ctrl_c import hear_ctrl_c
 
 ROOT = Path(__file__).parents[2]
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
@@ -225,7 +225,7 @@ def test_a_terminal_has_a_prompt_and_is_left_cleanly(run, leave):
 
     def as_a_terminal_does():
         fcntl.ioctl(0, termios.TIOCSCTTY, 0)  # so that Ctrl-C is a signal
-        signal.signal(signal.SIGINT, signal.SIG_DFL)  # tests in the background inherit deaf ears
+        hear_ctrl_c()
 
     process = subprocess.Popen(
         [sys.executable, "-m", "lsp.play", run], cwd=ROOT, env=environment,

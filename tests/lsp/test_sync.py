@@ -14,6 +14,7 @@ from bad_answers import BadServer, answers, silence
 
 from lsp.errors import RunError
 from lsp.sync import main
+from tests.ctrl_c import hear_ctrl_c
 
 ROOT = Path(__file__).parents[2]
 
@@ -143,7 +144,9 @@ def test_at_the_deadline_it_ends_and_says_how_to_go_on(bad_wandb, monkeypatch):
 def test_its_processes_end_with_it(bad_wandb, stopped_by):
     folder, server = bad_wandb(silence())
     command = [sys.executable, "-m", "lsp.sync", str(folder)]
-    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command, cwd=ROOT, stderr=subprocess.PIPE, text=True, preexec_fn=hear_ctrl_c
+    )
     while not server.requests:
         assert process.poll() is None
     started = psutil.Process(process.pid).children(recursive=True)

@@ -19,6 +19,7 @@ from lsp.run.folder import lock_run, note_phase, update_run
 from lsp.tools.places import ROOT
 from lsp.tracking.reader import METRICS
 from lsp.view import LiveReport, Server, main
+from tests.ctrl_c import hear_ctrl_c
 
 HOSTILE = '</script><script>alert(1)</script>"\u202e'
 
@@ -246,7 +247,7 @@ def started(folder, *words):
     process = subprocess.Popen(
         [sys.executable, "-m", "lsp", "view", str(folder), *words],
         cwd=ROOT, env={**os.environ, "BROWSER": "true %s"}, text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, preexec_fn=hear_ctrl_c,
     )  # fmt: skip
     return process, process.stdout.readline().strip(), process.stdout.readline()
 
