@@ -68,6 +68,7 @@ def commanded(tmp_path_factory):
     return folder, result, note.name
 
 
+@pytest.mark.xdist_group("commanded")  # of one worker, which has made that run
 def test_a_run_ends_with_table_plays_and_places(commanded):
     folder, result, _ = commanded
     assert result.stdout.startswith("W&B: offline (WANDB_MODE), project language-self-play\n")
@@ -77,6 +78,7 @@ def test_a_run_ends_with_table_plays_and_places(commanded):
     assert "step 3/3" in result.stderr and "Traceback" not in result.stderr
 
 
+@pytest.mark.xdist_group("commanded")  # of one worker, which has made that run
 def test_planted_keys_are_in_no_file_of_a_run(commanded):
     """The whole folder is read, W&B's files too."""
     folder, result, note = commanded

@@ -126,6 +126,7 @@ class Files(SimpleHTTPRequestHandler):
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(
     CHROMIUM is None, reason="no Chromium here: Debian's package is called chromium"
 )

@@ -77,6 +77,7 @@ def newest_step(page, step):
     )
 
 
+@pytest.mark.slow
 def test_the_page_follows_a_real_run_and_leaves_the_reader_where_he_is(gated_run, visit):
     run = gated_run(steps=4)
     page = visit(run.folder)
