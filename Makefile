@@ -56,14 +56,15 @@ site: $(READY)  ## docs/ as a site, in build/site (http.server: `python3 -m http
 
 setup: $(READY)  ## make .venv and install what constraints.txt pins
 
-# torch first and by its pinned version, so that no other package picks one.
+# torch first and by its pinned version, so that no other package picks one. Python compiles what is
+# imported, a small part of it, as it is imported.
 $(READY): constraints.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "error: Python 3.11 or newer is needed; name one with PYTHON=python3.12"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile \
 	  $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) "$$(grep -E '^torch==' constraints.txt)"
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile \
 	  --constraint constraints.txt --editable '.[dev]'
 	@touch $@
 

@@ -138,6 +138,7 @@ def add_step(folder, step, text="copy a"):
     LocalTracker(folder).log(step, {}, [like | {"step": step, "query": text, "answer": text}])
 
 
+@pytest.mark.slow
 def test_hostile_text_stays_text_when_it_comes_later(going, visit):
     update_run(going, id=f"run {HOSTILE}".replace("/", "\\"), reason=HOSTILE)
     page = visit(going)
@@ -153,6 +154,7 @@ def test_hostile_text_stays_text_when_it_comes_later(going, visit):
     )
 
 
+@pytest.mark.slow
 def test_a_run_that_is_gone_is_said_and_the_report_stays(going, visit):
     page = visit(going)
     newest_step(page, 3)
@@ -163,6 +165,7 @@ def test_a_run_that_is_gone_is_said_and_the_report_stays(going, visit):
     page.get_by_role("alert").wait_for(state="hidden")
 
 
+@pytest.mark.slow
 def test_a_server_that_ended_is_said_and_the_report_stays(going, visit):
     page = visit(going)
     newest_step(page, 3)
