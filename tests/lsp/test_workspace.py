@@ -12,11 +12,11 @@ from lsp.tools.places import ROOT
 from lsp.workspace import main
 
 
-def save(environment, folder):
-    """In a process of its own: W&B's client keeps state for its process."""
+def save(environment, folder, command="workspace"):
+    """In a process of its own, which knows nothing of this one's W&B service: that keeps runs."""
     kept = {k: v for k, v in os.environ.items() if not k.startswith("WANDB")}
     return subprocess.run(
-        [sys.executable, "-m", "lsp", "workspace", str(folder)],
+        [sys.executable, "-m", "lsp", command, str(folder)],
         cwd=ROOT, env={**kept, **environment}, capture_output=True, text=True, timeout=900,
     )  # fmt: skip
 
@@ -28,11 +28,8 @@ def test_a_view_is_made_once_and_its_own_sections_put_in_order_again(small_run, 
     assert result.returncode == 1
     assert "W&B has no project tester/language-self-play that this key may see" in result.stderr
     assert "Traceback" not in result.stderr and not wandb_stub.views
-    sent = subprocess.run(
-        [sys.executable, "-m", "lsp", "sync", str(folder)],
-        cwd=ROOT, env={**os.environ, **wandb_stub.environment()}, capture_output=True, timeout=900,
-    )  # fmt: skip
-    assert sent.returncode == 0
+    sent = save(wandb_stub.environment(), folder, "sync")
+    assert sent.returncode == 0, sent.stderr
 
     result = save(wandb_stub.environment(), folder)
     assert result.returncode == 0, result.stderr
