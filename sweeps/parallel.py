@@ -28,8 +28,6 @@ from sweeps.progress import Command, Stage, Status
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "0"}
 LOADED = ["lsp.loop.recorder", "lsp.report.page", "transformers.models.llama.modeling_llama"]
 STOPPED = "what had ended is kept, and the same command goes on"
-
-
 TICK = 1.0
 """Seconds between looks at what the commands say."""
 

@@ -1,9 +1,13 @@
-"""A real browser for tests of pages: headless Chromium opens them from disk. Loaded by conftest."""
+"""What tests of pages look with: headless Chromium, which opens them from disk, and a parser.
+Loaded by conftest."""
 
 import shutil
+from html.parser import HTMLParser
 
 import pytest
 
+PATIENCE = 600_000
+"""Milliseconds until a page counts as hanging."""
 CHROMIUM = next(
     (
         found
@@ -36,7 +40,7 @@ def visit(chromium):
 
     def make(path, **settings):
         context = chromium.new_context(**settings)
-        context.set_default_timeout(10_000)
+        context.set_default_timeout(PATIENCE)
         contexts.append(context)
         page = context.new_page()
         page.on("console", lambda message: said.append(message.text))
@@ -81,3 +85,16 @@ def poor_contrast(page):
         }
         return texts ? found : ["no text is there"];
     }""")
+
+
+class Elements(HTMLParser):
+    """Names of all elements of a page, and whether any attribute handles an event."""
+
+    def __init__(self, page):
+        super().__init__()
+        self.names, self.handlers = set(), 0
+        self.feed(page)
+
+    def handle_starttag(self, tag, attributes):
+        self.names.add(tag)
+        self.handlers += sum(name.startswith("on") for name, _ in attributes)

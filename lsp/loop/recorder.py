@@ -340,7 +340,7 @@ class RunRecorder(Recorder):
 
             record = read_record(self.folder, self.config.world, ended=ended)
             save_curves(record, self.folder / "curves.png")
-            return str(write_report([record], self.folder / REPORT))
+            return str(write_report(record, self.folder / REPORT))
         except Exception as error:
             again = f"python -m lsp.report {shlex.quote(str(self.folder))}"
             return f"not written ({type(error).__name__}: {error}); try again: {again}"

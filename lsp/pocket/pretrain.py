@@ -328,8 +328,10 @@ def main(arguments: Sequence[str]) -> None:
     try:
         with Heartbeat("loading"):
             model, tokenizer = pretrain(settings, out)
-    except (RunError, ValueError) as error:  # ValueError: there is no GPU
+    except RunError as error:
         sys.exit(f"error: {error}")
+    except ValueError as error:  # there is no GPU; the setting of a run has another name
+        sys.exit(f"error: {str(error).removeprefix('runtime.')}")
     model.save_pretrained(out)
     tokenizer.save_pretrained(out)
     write_json(out / "pretrain.json", settings.record())

@@ -48,7 +48,7 @@ def main(arguments: Sequence[str]) -> None:
         raise RunError(f"{path} is there and is no file; choose another with out=…")
     try:
         with unreadable(), Heartbeat("writing the report"):
-            write_report(records, path) if alone else write_comparison(records, path)
+            write_report(records[0], path) if alone else write_comparison(records, path)
     except OSError as error:
         reason = f"the report cannot be written to {path}: {error.strerror}"
         raise RunError(f"{reason}; choose another file with out=…") from error

@@ -30,11 +30,11 @@ class Estimate:
 
 
 def estimate(differences: Differences) -> Estimate:
-    """Raises ValueError with fewer than two bases, which tell nothing of the others."""
+    """Raises ValueError with fewer than two units, which tell nothing of the others."""
     from scipy import stats  # half a second, which `--help` need not wait for
 
     if len(differences) < 2:
-        raise ValueError(f"{len(differences)} bases: an interval over bases needs two or more")
+        raise ValueError(f"{len(differences)} units: an interval over them needs two or more")
     means = np.array([mean(values) for values in differences.values()])
     center, error = float(means.mean()), float(means.std(ddof=1) / len(means) ** 0.5)
     positive = int((means > 0).sum())

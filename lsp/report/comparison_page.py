@@ -61,6 +61,7 @@ def render(records: Sequence[Record], home: Path) -> str:
         benchmarks=sides.benchmarks(records),
         panels=panels(found.sides),
         colours=COLOURS,
+        smoothing=curves.SMOOTHING,
         game=game,
         link=lambda record: report_link(record.folder, home),
     )

@@ -3,7 +3,6 @@
 import math
 import shlex
 import warnings
-from collections.abc import Sequence
 from functools import cache
 from statistics import mean
 from typing import Any, NamedTuple
@@ -23,7 +22,6 @@ WINDOW = 20  # steps at each end of a run whose means are compared
 NORMAL = 1.96  # standard errors to each side of a 95 % interval
 FEWEST = 5  # steps at each end below which an interval would say nothing
 REWARD = "reward/external/mean"
-NAMING = ("method.", "init.", "model.", "reward.", "optim.", "num_", "group_")  # tell groups apart
 
 
 class Number(NamedTuple):
@@ -198,23 +196,3 @@ def defaults_of(world: str) -> dict[str, Any]:
         return flat(compose_as(Config, CONF, [f"world={world}"], lambda _: ()))
     except ConfigError:
         return {}
-
-
-def grouped(records: Sequence[Record]) -> dict[str, list[Record]]:
-    """Name -> the runs of one experiment (the same but for the seed), in the order given. Groups
-    are named by method, init and the settings in which they differ."""
-    groups: dict[str, list[Record]] = {}
-    for record in records:
-        groups.setdefault(record.group, []).append(record)
-    heads = [members[0] for members in groups.values()]
-    keys = [key for key in heads[0].settings if key.startswith(NAMING)]
-    keys = [key for key in keys if len({str(head.settings.get(key)) for head in heads}) > 1]
-    named: dict[str, list[Record]] = {}
-    for head, members in zip(heads, groups.values(), strict=True):
-        name = f"{head.run['method']} from {head.settings.get('init.source', 'base')}"
-        if len({h.run["method"] for h in heads}) < len(heads):
-            name += "".join(f" {k.rpartition('.')[2]}={head.settings.get(k)}" for k in keys)
-        if name in named:
-            name += f" ({head.run['id']})"
-        named[name] = members
-    return named

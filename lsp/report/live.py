@@ -20,6 +20,7 @@ from lsp.tools.text import duration
 from lsp.tracking.reader import (
     ALERTS,
     EXAMPLES,
+    HELD_OUT,
     LINES_BYTES,
     MANIFEST,
     METRICS,
@@ -31,8 +32,8 @@ from lsp.tracking.reader import (
     reason_of,
 )
 
-READ = (RUN_FILE, "config.yaml", METRICS, ALERTS, SUMMARY, EXAMPLES, MANIFEST, "trace", "code.diff",
-        "crossplay/crossplay.csv")  # fmt: skip
+READ = (RUN_FILE, "config.yaml", METRICS, ALERTS, SUMMARY, EXAMPLES, HELD_OUT, MANIFEST, "trace",
+        "code.diff", "crossplay/crossplay.csv")  # fmt: skip
 """What a report is made of: files, and a folder in which each new name counts."""
 TRIES, MOMENT = 5, 0.2
 T = TypeVar("T")
@@ -134,6 +135,6 @@ def draw(folder: Path, trusted: Mapping[str, Any]) -> str:
 
     def render_now() -> str:
         with unreadable():
-            return render([read_record(folder, trusted=trusted)])
+            return render(read_record(folder, trusted=trusted))
 
     return settled(folder, render_now)

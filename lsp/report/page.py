@@ -6,7 +6,6 @@ jinja2's escaping, and the script puts it in as text alone (lsp/report/html.py h
 
 import math
 import shlex
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
@@ -23,15 +22,14 @@ REPORT = "report.html"
 BUDGET = 7_000_000  # bytes of plays in one report, which with charts and escapes stays under 10 MB
 
 
-def write_report(records: Sequence[Record], path: Path) -> Path:
+def write_report(record: Record, path: Path) -> Path:
     """Write the report of one run to ``path``, which is returned."""
-    write_text(path, render(records))
+    write_text(path, render(record))
     return path
 
 
-def render(records: Sequence[Record]) -> str:
-    """Of one run, finished or not."""
-    (record,) = records
+def render(record: Record) -> str:
+    """Of a run, finished or not."""
     index = game.read_index(record.folder, record.world, record.steps)
     record = replace(record, derived=world_series(record, index))
     texts: dict[str, int] = {}  # every text once, with its number

@@ -10,7 +10,6 @@ from statistics import mean
 from typing import NamedTuple
 
 from lsp.contracts import HeldOut
-from lsp.report import facts
 from lsp.report.record import Record
 from lsp.tracking.reader import read_held_out
 
@@ -89,7 +88,10 @@ def sides_of(records: Sequence[Record]) -> list[Side]:
     """Runs that differ in their seed alone are one side; where all do, each run is its own. Sides
     are named by method and init and, where that would not tell them apart, by the settings in which
     they differ."""
-    groups: list[list[Record]] = list(facts.grouped(records).values())
+    alike: dict[str, list[Record]] = {}
+    for record in records:
+        alike.setdefault(record.group, []).append(record)
+    groups = list(alike.values())
     if len(groups) == 1:
         groups = [[record] for record in records]
     sides = [

@@ -123,22 +123,13 @@ class Files(SimpleHTTPRequestHandler):
         """No line for each file."""
 
 
-CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
-
-
 @pytest.mark.slow
-@pytest.mark.skipif(
-    CHROMIUM is None, reason="no Chromium here: Debian's package is called chromium"
-)
-def test_a_browser_reads_and_searches_it_without_another_server(site):
-    playwright = pytest.importorskip("playwright.sync_api", reason="no playwright here")
+def test_a_browser_reads_and_searches_it_without_another_server(site, chromium):
     server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Files, directory=site))
     threading.Thread(target=server.serve_forever, daemon=True).start()
     home = f"http://127.0.0.1:{server.server_port}/"
     said, asked = [], []
-    with playwright.sync_playwright() as started:
-        browser = started.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        page = browser.new_page()
+    with chromium.new_page() as page:
         page.on("console", lambda message: said.append(message.text))
         page.on("pageerror", lambda error: said.append(str(error)))
         page.on("request", lambda request: asked.append(request.url))
@@ -148,7 +139,6 @@ def test_a_browser_reads_and_searches_it_without_another_server(site):
         page.keyboard.press("/")
         page.keyboard.type("NashConv")
         page.get_by_text(re.compile(r"^[1-9]\d* results$")).wait_for()
-        browser.close()
     server.shutdown()
     assert len(asked) > len(PAGES)
     assert [url for url in asked if not url.startswith((home, "data:", "blob:"))] == []

@@ -5,6 +5,7 @@ import shutil
 import threading
 from pathlib import Path
 
+import browser
 import pytest
 
 from lsp.run.folder import lock_run, note_phase, update_run
@@ -12,28 +13,7 @@ from lsp.tracking.local import LocalTracker
 from lsp.tracking.reader import read_trace
 from lsp.view import LiveReport, Server
 
-CHROMIUM = next(
-    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
-)
-pytestmark = pytest.mark.skipif(
-    CHROMIUM is None, reason="no Chromium here: Debian's package is called chromium"
-)
 HOSTILE = '</script><script>window.top.hacked=1</script><img src=x onerror="window.top.hacked=1">'
-PATIENCE = 600_000
-"""Milliseconds until a page counts as hanging."""
-
-
-@pytest.fixture(scope="module")  # while it lives, asyncio.run works for nobody else
-def chromium():
-    playwright = pytest.importorskip("playwright.sync_api", reason="no playwright here")
-    flags = [
-        "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-        "--disable-background-networking", "--disable-component-update", "--disable-sync",
-    ]  # fmt: skip
-    with playwright.sync_playwright() as started:
-        browser = started.chromium.launch(executable_path=CHROMIUM, args=flags)
-        yield browser
-        browser.close()
 
 
 @pytest.fixture
@@ -47,7 +27,7 @@ def visit(chromium):
         servers.append(Server(LiveReport(folder, {}), 0))
         threading.Thread(target=servers[-1].serve_forever, daemon=True).start()
         context = chromium.new_context(**settings)
-        context.set_default_timeout(PATIENCE)
+        context.set_default_timeout(browser.PATIENCE)
         contexts.append(context)
         page = context.new_page()
         page.on("console", lambda message: said.append(message.text))

@@ -99,3 +99,10 @@ def test_a_schooling_that_was_cut_goes_on_and_ends_in_the_same_base(tmp_path, mo
     assert "goes on after step 4\nstep 5/5  loss " in said and "step 1/5  loss " in said
     files = {file.name: file.read_bytes() for file in (tmp_path / "whole").iterdir()}
     assert {file.name: file.read_bytes() for file in (tmp_path / "cut").iterdir()} == files
+
+
+def test_a_gpu_that_is_not_there_is_one_line(monkeypatch, tmp_path):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    with pytest.raises(SystemExit, match="^error: device=cuda: torch sees no CUDA device; choose"):
+        main(["device=cuda", f"out={tmp_path / 'base'}"])
+    assert not (tmp_path / "base").exists()

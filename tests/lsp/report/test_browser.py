@@ -35,7 +35,7 @@ def hostile_run(small_run, tmp_path_factory):
     LocalTracker(folder).log(4, {}, rows)
     update_run(folder, command=HOSTILE)
     (folder / "alerts.jsonl").write_text(json.dumps({"step": 1, "text": HOSTILE}) + "\n")
-    write_report([read_record(folder)], folder / "report.html")
+    write_report(read_record(folder), folder / "report.html")
     return folder
 
 

@@ -29,7 +29,7 @@ def test_seeds_of_one_base_add_nothing_of_other_bases():
 
 
 def test_one_base_tells_nothing_of_others():
-    with pytest.raises(ValueError, match="1 bases: an interval over bases needs two or more"):
+    with pytest.raises(ValueError, match="1 units: an interval over them needs two or more"):
         estimate({1: [0.1, 0.2]})
 
 

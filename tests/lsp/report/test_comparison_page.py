@@ -3,9 +3,9 @@
 import json
 import re
 import shutil
-from html.parser import HTMLParser
 from urllib.parse import unquote
 
+import browser
 import pytest
 
 from lsp.errors import RunError
@@ -24,19 +24,6 @@ OTHER = {"method": {"beta": 0.3}}
 
 def data_of(page):
     return json.loads(re.search(r'id="data">(.*?)</script>', page, re.S).group(1))
-
-
-class Elements(HTMLParser):
-    """Names of all elements of a page, and whether any attribute handles an event."""
-
-    def __init__(self, page):
-        super().__init__()
-        self.names, self.handlers = set(), 0
-        self.feed(page)
-
-    def handle_starttag(self, tag, attributes):
-        self.names.add(tag)
-        self.handlers += sum(name.startswith("on") for name, _ in attributes)
 
 
 @pytest.fixture
@@ -105,7 +92,7 @@ def test_links_lead_to_the_reports_from_wherever_the_page_lies(two, tmp_path):
 
 
 def test_hostile_text_makes_no_element(two, add_step, edit_settings, tmp_path):
-    before = Elements(render(read_records(two), tmp_path))
+    before = browser.Elements(render(read_records(two), tmp_path))
     for folder in two:
         add_step(folder, 4, [dict(query_id="q", query=HOSTILE, answer=HOSTILE * 2)])
     edit_settings(two[1], objective=HOSTILE)
@@ -115,7 +102,7 @@ def test_hostile_text_makes_no_element(two, add_step, edit_settings, tmp_path):
     for folder in two:
         write_json_lines(folder / HELD_OUT, [row, row | {"trained_score": 0.25}])
     after = render(read_records(two), tmp_path)
-    elements = Elements(after)
+    elements = browser.Elements(after)
     assert elements.names == before.names and elements.handlers == before.handlers == 0
     assert not any(character in after for character in "\x00\x1b\u202e\u2028")
     assert "{{ 7 }}" in after and after.count("<script>") == 1

@@ -78,7 +78,7 @@ def test_a_page_explains_what_it_uses_and_a_glossary_has_nothing_else(run, edit_
     measured["eval/pocket/predicted/accuracy"] = 0.9
     lines = [json.dumps({"step": step} | measured) for step in (1, 2, 3)]
     (run / "metrics.jsonl").write_text("".join(f"{line}\n" for line in lines))
-    page = render([read_record(run)])
+    page = render(read_record(run))
     used = set(re.findall(r'class="term" href="#([^"]*)"', page))
     entries = dict(re.findall(r'<dt>([^<]*)</dt><dd id="(term-[^"]*)">', page))
     assert set(entries.values()) == used

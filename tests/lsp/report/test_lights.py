@@ -22,7 +22,7 @@ def test_a_light_says_what_its_number_means_and_what_would_be_wrong(
     assert (shown["distinct queries"].state, shown["distinct queries"].step) == ("alarm", 2)
     assert shown["reward hacking"].step == 3
     assert shown["queries played"].state == "too few steps"
-    assert "at step 2" in render([read_record(run)])
+    assert "at step 2" in render(read_record(run))
     write_metrics(run, "rollout/played_query_frac", [0.1] * 29)
     played = by_label(run)["queries played"]
     assert (played.state, played.says) == ("ok", "10% of the queries were played")

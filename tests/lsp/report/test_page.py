@@ -6,9 +6,9 @@ import shutil
 import subprocess
 import sys
 from html import unescape
-from html.parser import HTMLParser
 from pathlib import Path
 
+import browser
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
@@ -48,7 +48,7 @@ def data_of(page):
 
 def test_the_page_holds_every_row_of_a_pocket_run(small_run):
     folder, _ = small_run
-    page = render([read_record(folder)])
+    page = render(read_record(folder))
     data = data_of(page)
     game = data["game"]
     rows = read_trace(folder)
@@ -89,7 +89,7 @@ def test_the_policy_names_the_one_script_and_the_one_style(small_run):
     import base64
     import hashlib
 
-    page = render([read_record(small_run[0])])
+    page = render(read_record(small_run[0]))
     policy = re.search(r'Content-Security-Policy" content="([^"]*)"', page).group(1)
     assert policy.startswith("default-src &#39;none&#39;;") and "unsafe" not in policy
     for tag in ("script", "style"):
@@ -100,21 +100,8 @@ def test_the_policy_names_the_one_script_and_the_one_style(small_run):
     assert not re.search(r'(src|href)="(?!#)', page.replace("xlink:href", "href"))
 
 
-class Elements(HTMLParser):
-    """Names of all elements of a page, and whether any attribute handles an event."""
-
-    def __init__(self, page):
-        super().__init__()
-        self.names, self.handlers = set(), 0
-        self.feed(page)
-
-    def handle_starttag(self, tag, attributes):
-        self.names.add(tag)
-        self.handlers += sum(name.startswith("on") for name, _ in attributes)
-
-
 def test_hostile_text_makes_no_element(run, add_step, edit_settings):
-    before = Elements(render([read_record(run)]))
+    before = browser.Elements(render(read_record(run)))
     rows = [
         dict(query_id=f"q{i}", query=text, answer_id=f"q{i}-a0", answer=text + "x" * 10**6)
         for i, text in enumerate(HOSTILE)
@@ -124,8 +111,8 @@ def test_hostile_text_makes_no_element(run, add_step, edit_settings):
     update_run(run, command=text, git_commit=text)
     edit_settings(run, run_name=text, objective=text)
     (run / "alerts.jsonl").write_text(json.dumps({"step": 1, "text": text}) + "\n")
-    after = render([read_record(run)])
-    elements = Elements(after)
+    after = render(read_record(run))
+    elements = browser.Elements(after)
     assert elements.names == before.names and elements.handlers == before.handlers == 0
     assert not any(character in after for character in "\x00\x1b\u202e\u2028")
     assert "{{ 7 * 7 }}" in after and len(after) < 10**7
@@ -148,7 +135,7 @@ def test_rules_of_an_answer_are_ticks_and_crosses(run, add_step, edit_settings, 
         json.dumps([{"prompt": query, "right_answer": None, "base": "A, b", "trained": "Hello"}])
     )
     add_step(run, 4, [dict(query_id="q0", query=query, answer="Hello, you")] * 3)
-    page = render([read_record(run)])
+    page = render(read_record(run))
     assert "✗ no comma  ✓ number words" in data_of(page)["texts"]
     assert "A, b</dd><dd><small>✗ no comma  ✓ number words</small>" in page
     assert "Hello</dd><dd><small>✓ no comma  ✓ number words</small>" in page
@@ -165,7 +152,7 @@ def test_free_text_is_shown_by_words_and_openings(run, add_step, edit_settings):
     """A world other than the pocket one; hostile openings become labels of a drawing."""
     edit_settings(run, world="paper")
     add_step(run, 4, [dict(query_id=f"q{i}", query=t, answer="a") for i, t in enumerate(HOSTILE)])
-    page = render([read_record(run)])
+    page = render(read_record(run))
     assert "by number of words" in page and "by first two words" in page
     assert "true rubric" not in page
 
@@ -174,19 +161,19 @@ def test_a_diverged_run_has_its_report(run, add_step):
     nan = float("nan")
     add_step(run, 4, [dict(query_id="q", query="copy a", answer="a", reward=nan, query_value=nan,
                            challenger_advantage=nan, solver_advantage=nan)])  # fmt: skip
-    page = render([read_record(run)])
+    page = render(read_record(run))
     assert data_of(page)["game"]["plays"][3][0][5] is None and "NaN" not in page
 
 
 def test_a_cross_play_is_in_the_report_of_its_run(run):
-    assert 'id="crossplay"' not in render([read_record(run)])
+    assert 'id="crossplay"' not in render(read_record(run))
     (run / "crossplay").mkdir()
     head = (
         "challenger,solver,queries,played,illegal_frac,reward_mean,reward_se,accuracy,accuracy_se"
     )
     lines = ["base,base,8,6,0.25,0.625,0.1,,", "base,step-000003,8,6,0.25,,,,"]
     (run / "crossplay" / "crossplay.csv").write_text("\n".join([head, *lines]) + "\n")
-    page = render([read_record(run)])
+    page = render(read_record(run))
     assert "base asks base: 0.62" in page and "asks step-000003" not in page
     assert "<image" not in page and ">base (25% illegal)</text>" in page.replace("\n", "")
 
@@ -231,7 +218,7 @@ def test_a_damaged_step_is_left_out_and_said(run):
     record = read_record(run)
     damage = "The record is damaged: step 2 has another shard in trace/ than was written"
     assert record.steps == [1, 3] and record.warnings == (damage,)
-    assert damage in render([record])
+    assert damage in render(record)
 
 
 def test_damaged_records_get_one_clear_word(run, tmp_path):
@@ -258,9 +245,9 @@ def test_a_report_that_fails_loses_no_run(small, tmp_path, monkeypatch, capsys):
 
 
 def test_a_run_that_went_on_and_was_killed_shows_no_old_summary(run):
-    assert "its base: greedy win rate" in words_of(render([read_record(run)]))
+    assert "its base: greedy win rate" in words_of(render(read_record(run)))
     update_run(run, status="running")
-    page = words_of(render([read_record(run)]))
+    page = words_of(render(read_record(run)))
     assert "win rate" not in page and "trained ✗ wrong" not in page
     assert "On the dev split, from step 0 to step 3: exact accuracy" in page
 
@@ -284,7 +271,7 @@ def test_what_step_1_found_stands_before_the_numbers(small_run, tmp_path):
         {"text": HOSTILE[0], "mend": "nothing", "stops": False},
     ]
     update_run(folder, findings=found)
-    page = render([read_record(folder)])
+    page = render(read_record(folder))
     first = '<p class="alarm">Finding at step 1: 6 of 8 queries were cut; prompts=few_shot</p>'
     second = '<p class="finding">Finding at step 1: &lt;/script&gt;&lt;script&gt;window.hacked=1'
     assert page.index(first) < page.index(second) < page.index('<div class="tiles">')
@@ -295,7 +282,7 @@ def test_the_order_of_what_is_seen_first(small_run, tmp_path):
     then the game."""
     folder = shutil.copytree(small_run[0], tmp_path / "run")
     (folder / "alerts.jsonl").write_text('{"step": 2, "text": "entropy/challenger fell"}\n')
-    page = words_of(render([read_record(folder)]))
+    page = words_of(render(read_record(folder)))
     places = [
         page.index(words)
         for words in (
@@ -306,7 +293,7 @@ def test_the_order_of_what_is_seen_first(small_run, tmp_path):
     ]  # fmt: skip
     assert places == sorted(places)
     update_run(folder, status="stopped", reason="max_usd was reached")
-    page = render([read_record(folder)])
+    page = render(read_record(folder))
     reason = '<p class="finding">Stopped after step 3 of 3 (max_usd was reached); go on with'
     assert 'class="verdict"' in page[: page.index(reason)]
     assert page.index(reason) < page.index("Alarm at step 2")
@@ -314,6 +301,6 @@ def test_the_order_of_what_is_seen_first(small_run, tmp_path):
 
 def test_where_a_data_set_asked_there_is_no_river(run, edit_settings):
     edit_settings(run, method={"queries": "dataset"})
-    page = render([read_record(run)])
+    page = render(read_record(run))
     assert 'class="river"' not in page and 'id="river"' not in page
     assert "Did the game collapse?" in page and 'class="examples short"' in page

@@ -46,7 +46,7 @@ def test_a_step_that_a_kill_left_without_its_line_is_shown(run):
     lines = (run / "metrics.jsonl").read_text().splitlines()
     (run / "metrics.jsonl").write_text("\n".join(lines[:-1]) + '\n{"step": 3, "los')
     assert read_record(run).steps == [1, 2, 3]
-    write_report([read_record(run)], run / "again.html")
+    write_report(read_record(run), run / "again.html")
 
 
 @pytest.mark.parametrize("node", ["pocket", {"_target_": "lsp.pocket.world.PocketWorld"}])
@@ -70,11 +70,11 @@ def test_a_world_that_is_not_trusted_is_not_imported_and_the_page_says_so(
         " its queries are sorted as free text, and all that were played are taken as legal;"
         " trust=[world._target_=own_world.Mine] imports it",
     )
-    page = render([record])
+    page = render(record)
     assert "The run&#39;s world own_world.Mine: code outside" in page and "by family" not in page
     trusted = read_record(run, trusted={"world._target_": "own_world.Mine"})
     assert trusted.world.name == "mine" and trusted.warnings == ()
-    assert "by family" in render([trusted])
+    assert "by family" in render(trusted)
     assert (
         read_record(run, trusted={"world._target_": "own_world.Other"}).warnings == record.warnings
     )
