@@ -5,7 +5,6 @@ import shlex
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -153,8 +152,7 @@ class RunRecorder(Recorder):
         self.trackers.log(step, metrics, make_rows)
         self.progress.idle = idle = idle_words(config, queries, play)
         self.progress.step(step, metrics)
-        prompts = partial(self._prompts, queries)
-        if warning := self.idle.step(config, queries, prompts, play, idle):
+        if warning := self.idle.step(config, queries, lambda: self._prompts(queries), play, idle):
             self.progress.note(f"warning: step {step}: {warning}")
             self.trackers.tell(step, warning)
         for text in alarms:
