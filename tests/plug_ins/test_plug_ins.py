@@ -1,5 +1,5 @@
-"""One toy of each kind, written as CONTRIBUTING.md tells a user to: each trains two steps and shows up in
-the plan, the metrics, the summary and the report."""
+"""One toy of each kind, written as CONTRIBUTING.md tells a user to: each trains two steps and shows
+up in the plan, the metrics, the summary and the report."""
 
 import json
 
