@@ -101,21 +101,25 @@ def passes_of_rows(model: nn.Module, rows: int) -> Iterator[None]:
 
 @contextmanager
 def decoding_weights(model: nn.Module, rows: int) -> Iterator[None]:
-    """Weights packed for many products of ``rows`` rows, adapters merged into them: copies, freed
-    at the end; the model must not change meanwhile. Layers that oneDNN does not compute (on a GPU,
-    in bfloat16) keep their adapters apart, since rounding would change what is merged there."""
+    """fp32 weights as many products of ``rows`` rows want them: adapters merged into them, and
+    packed where oneDNN computes. They are copies, freed at the end; the model must not change
+    meanwhile. In bfloat16 adapters stay apart, since rounding would change what is merged there."""
     adapters = {id(layer.base_layer): layer for layer in lora_layers(model).values()}
-    layers = [module for module in model.modules() if isinstance(module, OneDnnLinear)]
-    adapted = [adapters[id(layer)] for layer in layers if id(layer) in adapters]
+    packed = [module for module in model.modules() if isinstance(module, OneDnnLinear)]
+    adapted = [a for a in adapters.values() if a.base_layer.weight.dtype == torch.float32]
+    apart = {layer: layer.base_layer.weight for layer in adapted}
     try:
-        for layer in layers:
+        for layer in packed:
             adapter = adapters.get(id(layer))
             layer.packed = pack(merged_weight(adapter) if adapter else layer.weight.detach(), rows)
         for adapter in adapted:
+            if not isinstance(adapter.base_layer, OneDnnLinear):
+                adapter.base_layer.weight = nn.Parameter(merged_weight(adapter), False)
             adapter.enable_adapters(False)
         yield
     finally:
-        for adapter in adapted:
+        for adapter, weight in apart.items():
+            adapter.base_layer.weight = weight
             adapter.enable_adapters(True)
-        for layer in layers:
+        for layer in packed:
             layer.packed = None

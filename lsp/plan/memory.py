@@ -120,17 +120,21 @@ def _resident(size: StepSize) -> Parts:
 
 def _playing_weights(size: StepSize) -> Parts:
     """Copies of weights while rows are decoded: FSDP gathers whole ones, once a step; those that
-    are fp32 beneath another dtype are rounded; on a CPU the engine packs those of the larger
-    products in fp32."""
+    are fp32 beneath another dtype are rounded; of fp32 ones the engine packs those of the larger
+    products on a CPU, and merges adapters elsewhere."""
     shape, parts = size.shape, {}
     if size.share < 1:
         parts["gathered weights"] = shapes.parameters(shape) * size.number_bytes
     elif size.number_bytes < 4:
         parts["rounded weights"] = _trained_here(size) * size.number_bytes
-    if size.on_cpu and size.number_bytes == 4 and size.config.rollout.engine.in_process:
+    if size.number_bytes == 4 and size.config.rollout.engine.in_process:
         products = [a * b for a, b in shapes.linear_layers(shape)] * shape.layers
-        products.append(shape.vocabulary * shape.hidden)
-        parts["packed weights"] = 4 * sum(n for n in products if n >= SMALLEST_ONEDNN)
+        head = shape.vocabulary * shape.hidden
+        if size.on_cpu:
+            packed = [n for n in (*products, head) if n >= SMALLEST_ONEDNN]
+            parts["packed weights"] = 4 * sum(packed)
+        elif size.config.model.lora.rank:
+            parts["merged weights"] = 4 * sum(products)
     return parts
 
 

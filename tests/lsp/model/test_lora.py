@@ -5,6 +5,7 @@ import json
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from torch import nn
 
 from lsp.errors import RunError
 from lsp.loop.launch import start
@@ -66,18 +67,35 @@ def test_merged_weights_are_new_ones_and_compute_the_same(lora_players):
     assert all(torch.equal(p, before[name]) for name, p in policy.named_parameters())
 
 
-@pytest.mark.skipif(not available(), reason="this torch has no oneDNN product here")
-def test_decoding_takes_merged_weights_and_leaves_the_model_as_it_was(lora_players):
+onednn = pytest.mark.skipif(not available(), reason="this torch has no oneDNN product here")
+
+
+@pytest.mark.parametrize("kind", [nn.Linear, pytest.param(OneDnnLinear, marks=onednn)])
+def test_decoding_takes_merged_weights_and_leaves_the_model_as_it_was(lora_players, kind):
+    """As on a GPU, and as on a CPU, where oneDNN has the larger layers (none of pocket's)."""
     policy = lora_players.policy
-    for layer in lora_layers(policy).values():  # pocket's layers are below the size that pays
-        layer.base_layer.__class__ = OneDnnLinear
+    for layer in lora_layers(policy).values():
+        layer.base_layer.__class__ = kind
+    perturb(policy)
+    expected = logits_of(policy)
+    before = {name: (p, p.requires_grad) for name, p in policy.named_parameters()}
+    with pytest.raises(RuntimeError), decoding_weights(policy, 32):
+        assert torch.allclose(logits_of(policy), expected, atol=1e-5)
+        assert all(layer.disable_adapters for layer in lora_layers(policy).values())
+        raise RuntimeError
+    assert torch.equal(logits_of(policy), expected)
+    after = dict(policy.named_parameters())
+    assert after.keys() == before.keys()
+    for name, (parameter, trained) in before.items():
+        assert after[name] is parameter and parameter.requires_grad == trained
+
+
+def test_in_bfloat16_adapters_stay_apart(lora_players):
+    policy = lora_players.policy.to(torch.bfloat16)
     perturb(policy)
     expected = logits_of(policy)
     with decoding_weights(policy, 32):
-        assert torch.allclose(logits_of(policy), expected, atol=1e-5)
-        assert all(layer.disable_adapters for layer in lora_layers(policy).values())
-    assert torch.equal(logits_of(policy), expected)
-    assert all(p.requires_grad for n, p in policy.named_parameters() if "lora_" in n)
+        assert torch.equal(logits_of(policy), expected)
 
 
 def test_the_engine_agrees_with_the_trainer_and_kl_starts_at_zero(small, train_in_memory):

@@ -195,6 +195,18 @@ def test_the_3b_experiment_fits_a_24_gb_gpu_by_lora_and_an_80_gb_gpu_in_full():
     assert "reference" not in plan_memory(step_size_of(small)).phases["update"]
 
 
+def test_adapters_that_are_merged_while_rows_are_written_are_counted():
+    fp32 = [*PAPER, "hardware=gpu_80gb", "model.lora.rank=16", "model.dtype=float32"]
+    phases = plan_memory(step_size_of(compose(fp32))).phases
+    # Llama-3.2-3B without its embedding and norms: 28 layers.
+    layer = 2 * 3072 * 3072 + 2 * 3072 * 1024 + 3 * 3072 * 8192
+    assert phases["answers"]["merged weights"] == phases["queries"]["merged weights"]
+    assert phases["answers"]["merged weights"] == 4 * 28 * layer
+    assert "merged weights" not in phases["update"]
+    half = plan_memory(step_size_of(compose([*fp32, "model.dtype=bfloat16"]))).phases
+    assert "merged weights" not in half["answers"]
+
+
 def test_hardware_is_above_the_world_and_the_command_line_above_hardware():
     config = compose([*PAPER, "hardware=gpu_24gb"])
     assert (config.model.dtype, config.rollout.max_rows) == ("bfloat16", 32)
