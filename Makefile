@@ -21,7 +21,7 @@ run: $(READY)  ## set up, then train in the pocket world (ARGS="method=lsp_zero 
 	$(BIN)/python run.py $(ARGS)
 
 test: $(READY)  ## set up, then the fast tests
-	$(BIN)/python -m pytest -n 3 --dist loadgroup $(ARGS)
+	$(BIN)/python -m pytest -n 3 $(ARGS)
 
 test-all: $(READY)  ## the slow tests and, where there is a GPU, its tests too
 	$(BIN)/python -m pytest -m "" $(ARGS)

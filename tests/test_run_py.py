@@ -49,12 +49,10 @@ def test_errors_are_plain_text_and_exit_with_1():
     assert "Traceback" not in result.stderr
 
 
-@pytest.fixture(scope="module")
-def commanded(tmp_path_factory):
-    """(folder, result, untracked file) of a finished run by W&B offline, with keys in its
-    environment and in a file beside the code that git does not track."""
-    folder = tmp_path_factory.mktemp("commanded") / "run"
-    note = ROOT / f"untracked-note-{os.getpid()}.txt"
+def test_a_run_ends_with_table_plays_and_places_and_has_no_planted_key(tmp_path):
+    """Of a run by W&B offline, with keys in its environment and in a file beside the code that git
+    does not track; its whole folder is read, W&B's files too."""
+    folder, note = tmp_path / "run", ROOT / f"untracked-note-{os.getpid()}.txt"
     note.write_text(IN_A_FILE)
     try:
         result = run_py(
@@ -65,24 +63,12 @@ def commanded(tmp_path_factory):
     finally:
         note.unlink()
     assert result.returncode == 0, result.stderr
-    return folder, result, note.name
-
-
-@pytest.mark.xdist_group("commanded")  # of one worker, which has made that run
-def test_a_run_ends_with_table_plays_and_places(commanded):
-    folder, result, _ = commanded
     assert result.stdout.startswith("W&B: offline (WANDB_MODE), project language-self-play\n")
     for word in ("exact accuracy", "greedy accuracy", "length 8", "reverse", "wins",
                  "legal queries", "three plays of the last step", str(folder)):  # fmt: skip
         assert word in result.stdout
     assert "step 3/3" in result.stderr and "Traceback" not in result.stderr
-
-
-@pytest.mark.xdist_group("commanded")  # of one worker, which has made that run
-def test_planted_keys_are_in_no_file_of_a_run(commanded):
-    """The whole folder is read, W&B's files too."""
-    folder, result, note = commanded
-    assert note in json.loads((folder / "run.json").read_text())["git_untracked"]
+    assert note.name in json.loads((folder / "run.json").read_text())["git_untracked"]
     files = [path for path in folder.rglob("*") if path.is_file()]
     assert any(path.suffix == ".wandb" for path in files)
     for secret in (*PLANTED.values(), IN_A_FILE):
@@ -185,6 +171,7 @@ def test_killed_in_the_middle_of_writing_nothing_is_lost(
     assert rows_of(folder) == expected
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_one_clear_message_and_loses_nothing(tmp_path):
     """A file-size limit stands in for the full disk: writing fails with an OSError."""
     folder = tmp_path / "run"

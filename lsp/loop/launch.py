@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
+from functools import cache
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -125,6 +126,7 @@ def load(spec: RunSpec, processes: Processes) -> tuple[Players, Learner, dict[st
     if config.runtime.threads:
         torch.set_num_threads(config.runtime.threads)
     torch.manual_seed(config.seed)
+    _leave_libraries_out_of_collections()
     at("the models")
     players = load_players(config, spec.init, spec.checkpoint, processes, spec.folder)
     at("the optimizer")
@@ -134,15 +136,13 @@ def load(spec: RunSpec, processes: Processes) -> tuple[Players, Learner, dict[st
         state = load_training_state(
             spec.checkpoint, players.policy, learner.named, learner.optimizer
         )
-    _leave_out_of_collections()
     return players, learner, state
 
 
-def _leave_out_of_collections() -> None:
-    """What is loaded by now stays: Python's garbage collector looks at a million objects of
-    libraries no more, each time that it runs (docs/performance.md). An earlier run's go first."""
-    gc.unfreeze()
-    gc.collect()
+@cache  # a process's first run does
+def _leave_libraries_out_of_collections() -> None:
+    """What is imported by now stays: Python's garbage collector looks at its 400,000 objects no
+    more, each time that it runs (docs/performance.md). Models come and go with their runs."""
     gc.freeze()
 
 

@@ -40,7 +40,11 @@ def test_a_later_stage_takes_the_run_of_the_same_seed():
         (["now"], "now is no setting; write key=value"),
         (["seed=7"], "seed=7 is set by this command for each run; leave it out"),
         (["init.run=x"], "init.run=x is set by this command"),
-        (["folder=/nowhere/x", "num_stepz=1", "seeds=1"], "failed:\n.*no such setting"),
+        pytest.param(
+            ["folder=/nowhere/x", "num_stepz=1", "seeds=1"],
+            "failed:\n.*no such setting",
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_bad_input(words, says):

@@ -182,7 +182,7 @@ HSDP = {
     ("count", "cases", "variables"),
     [
         (2, [(100, ()), (7, (BFLOAT16, CHECKPOINTING)), (100, (FSDP, CHECKPOINTING))], {}),
-        (3, [(2, ()), (2, (FSDP,))], {}),  # one has no row at all
+        pytest.param(3, [(2, ()), (2, (FSDP,))], {}, marks=SLOW),  # one has no row at all
         pytest.param(2, [(7, (FSDP, BFLOAT16))], {}, marks=SLOW),
         pytest.param(4, [(100, ("model.lora.rank=4",))], {}, marks=SLOW),
         pytest.param(4, [(100, (FSDP,))], HSDP, marks=SLOW),
@@ -238,9 +238,8 @@ def test_a_process_that_dies_ends_the_job_with_its_error(small, tmp_path):
     assert (tmp_path / "run" / "report.html").is_file()
 
 
-@pytest.mark.parametrize(
-    "how", [pytest.param("SIGTERM to torchrun", marks=SLOW), "SIGUSR2 to its processes"]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["SIGTERM to torchrun", "SIGUSR2 to its processes"])
 def test_a_signal_stops_all_of_them_with_everything_saved(small, tmp_path, how):
     """The second way is that of docs/slurm_torchrun.sh."""
     run = tmp_path / "run"
@@ -260,6 +259,7 @@ def test_a_signal_stops_all_of_them_with_everything_saved(small, tmp_path, how):
     assert newest_checkpoint(run).is_dir()
 
 
+@pytest.mark.slow
 def test_sharding_over_cpus_is_refused(small, tmp_path):
     err = error_of(torchrun(2, "run.py", *overrides(small, tmp_path / "run", FSDP)))
     assert "accelerate shards weights over GPUs alone, and this run is on the CPU; choose" in err

@@ -146,7 +146,7 @@ def shrunk(paper, name, hardware, earlier_run, folder):
     return [f"experiment={name}", *gpu, *sizes, *SHORT, "runtime.device=cpu"]
 
 
-@pytest.mark.parametrize("hardware", [None, "gpu_24gb"])
+@pytest.mark.parametrize("hardware", [None, pytest.param("gpu_24gb", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_every_experiment_trains_two_steps_with_its_sizes_shrunk(
     paper, tmp_path, train_in_memory, earlier_run, name, hardware

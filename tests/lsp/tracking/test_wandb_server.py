@@ -54,9 +54,7 @@ def until_step(process, folder, step):
         time.sleep(0.02)
 
 
-def test_everything_of_a_run_arrives_and_one_that_grows_sends_each_step_once(
-    small, tmp_path, wandb_stub
-):
+def test_everything_of_a_run_arrives(small, tmp_path, wandb_stub):
     folder = tmp_path / "run"
     result = run_py(wandb_stub, *small, *ONLINE, f"run_dir={folder}", "tracker.tables=all")
     assert result.returncode == 0, result.stderr
@@ -98,9 +96,14 @@ def test_everything_of_a_run_arrives_and_one_that_grows_sends_each_step_once(
     assert "trainer.safetensors" not in models[-1].files
     assert [use.partition(":")[0] for use in run.uses] == ["base"]
     assert not list(tmp_path.glob("wandb")) and not (ROOT / "wandb").exists()
-    # The finished run grows: the same W&B run, and nothing twice.
-    result = run_py(wandb_stub, f"resume={folder}", "num_steps=5")
-    assert result.returncode == 0, result.stderr
+
+
+@pytest.mark.slow
+def test_a_finished_run_that_grows_sends_each_step_once(small, tmp_path, wandb_stub):
+    folder = tmp_path / "run"
+    for words in ([*small, *ONLINE, f"run_dir={folder}"], [f"resume={folder}", "num_steps=5"]):
+        result = run_py(wandb_stub, *words)
+        assert result.returncode == 0, result.stderr
     (run,) = wandb_stub.runs.values()
     assert [row["train/step"] for row in run.history] == [0, 1, 2, 3, 4, 5]
 
