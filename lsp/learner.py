@@ -12,6 +12,7 @@ import torch
 
 from lsp.batch import pack, pad, row_sums
 from lsp.losses import KL_ESTIMATORS, kl_per_token
+from lsp.model.device import give_back_freed_memory
 from lsp.model.distribution import accelerator_for, decoder_layers, full, is_sharding, whole
 from lsp.model.logprobs import TokenScores, checkpoint_layers, completion_scores
 from lsp.model.precision import compute_in, rounded, train_in_float32
@@ -19,6 +20,7 @@ from lsp.players import Players
 from lsp.policy_loss import LossParts, PolicyLoss, rollout_logprobs, row_totals
 from lsp.run.checkpoint import TrainingTensors, training_tensors
 from lsp.settings.config import EXACT_KL_VOCABULARY, Config
+from lsp.settings.limits import LARGE_MODEL
 from lsp.tools.heartbeat import at
 from lsp.types import MicroBatch, Role, TrainingRow
 
@@ -137,6 +139,8 @@ class Learner:
         self.named = {n: p for n, p in policy.named_parameters() if p.requires_grad}
         self.trained = list(self.named.values())
         self.buffered = players.processes.size > 1 and not self.sharded
+        weights = sum(parameter.numel() for parameter in policy.parameters())
+        self.gives_back = players.device.type == "cpu" and weights >= LARGE_MODEL
         if players.processes.size > 1:
             self._first_pass()
 
@@ -168,6 +172,8 @@ class Learner:
         """One on-policy step on the rows of one play. A loss or gradient that is not finite
         leaves the weights as they are and is counted. ``rows`` are those of the whole step, in
         every process; each takes its part of them, and gradients and measures are added up."""
+        if self.gives_back:  # of the play's
+            give_back_freed_memory()
         stats = UpdateStats()
         every = self.config.optim.role_gradients_every
         before: list[torch.Tensor] | None = None
@@ -195,6 +201,8 @@ class Learner:
             self.optimizer.step()
         # The next play needs their memory.
         self.optimizer.zero_grad(set_to_none=not self.buffered)
+        if self.gives_back:
+            give_back_freed_memory()
         return stats
 
     def _batches(self, rows: list[TrainingRow]) -> list[MicroBatch]:

@@ -1,5 +1,6 @@
 """A setting and a process's number on its machine go in, the device comes out."""
 
+import ctypes
 import resource
 import sys
 
@@ -49,6 +50,13 @@ def peak_memory_mb(device: torch.device) -> float:
         return torch.cuda.max_memory_allocated(device) / 2**20
     unit = 1 if sys.platform == "darwin" else 2**10  # bytes there, kB on Linux
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
+
+
+def give_back_freed_memory() -> None:
+    """glibc keeps what was freed in pieces for itself, gigabytes between the phases of a step; back
+    to the system it goes (docs/performance.md). Other C libraries do so by themselves."""
+    if sys.platform == "linux" and (trim := getattr(ctypes.CDLL(None), "malloc_trim", None)):
+        trim(0)
 
 
 def memory_of(device: torch.device) -> float | None:

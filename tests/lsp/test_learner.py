@@ -93,6 +93,18 @@ def test_a_step_that_is_not_finite_is_skipped_and_counted(learner, rows):
     assert not learner.update(rows, 2).skipped
 
 
+@pytest.mark.parametrize(("smallest", "times"), [(1, 2), (10**9, 0)])
+def test_a_large_model_gives_memory_back_around_its_update(
+    players, rows, monkeypatch, smallest, times
+):
+    given = []
+    monkeypatch.setattr("lsp.learner.LARGE_MODEL", smallest)
+    monkeypatch.setattr("lsp.learner.give_back_freed_memory", lambda: given.append(1))
+    own = replace(players, policy=copy.deepcopy(players.policy))
+    Learner(own, own.config).update(rows, step=1)
+    assert len(given) == times
+
+
 def test_an_update_without_rows_changes_nothing(learner):
     before = copy.deepcopy(learner.players.policy.state_dict())
     stats = learner.update([], 1)

@@ -1,6 +1,7 @@
 """Runs on a device that is not the CPU (tests/fake_device.py): nothing is left behind on the CPU,
 and the results are the CPU's. A GPU's own arithmetic is not looked at."""
 
+import ctypes
 import json
 import os
 import subprocess
@@ -11,7 +12,7 @@ import pytest
 import torch
 
 from lsp.loop.launch import start
-from lsp.model.device import choose_device
+from lsp.model.device import choose_device, give_back_freed_memory
 from lsp.tracking.reader import read_metrics, read_trace
 
 pytestmark = pytest.mark.usefixtures("without_pictures")
@@ -82,6 +83,24 @@ def test_the_papers_world_on_another_device(
     on_fake_device(["run.py", *settings, f"run_dir={tmp_path / 'there'}"])
     start([*settings, f"run_dir={tmp_path / 'here'}"])
     same(tmp_path / "here", tmp_path / "there")
+
+
+@pytest.mark.skipif(
+    not hasattr(ctypes.CDLL(None), "malloc_trim"), reason="this C library is not glibc"
+)
+def test_freed_memory_goes_back_to_the_system():
+    """Many small tensors, of which the last, at the end of the heap, stays."""
+
+    def held():
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+    pieces = [torch.ones(2**14) for _ in range(2_000)]  # 64 kB each
+    give_back_freed_memory()
+    before = held()
+    pieces = pieces[-1:]
+    give_back_freed_memory()
+    assert before - held() > 2_000 * 2**16 / 2
+    assert pieces[0].sum() == 2**14
 
 
 def test_a_machine_with_too_few_gpus(monkeypatch):
