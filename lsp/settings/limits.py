@@ -9,5 +9,5 @@ PREFILL_TOKENS = 2**14
 SMALLEST_ONEDNN = 2**14
 """Weights of a layer below which a call of oneDNN costs more than the product saves."""
 
-LARGE_MODEL = 2**24
+LARGE_MODEL = 2**26
 """Trained and frozen weights above which it pays to give memory back between phases: 0.2 CPU-s."""
