@@ -274,13 +274,15 @@ class BadServer:
         self.listener = socket.create_server(("127.0.0.1", 0), backlog=64)
         self.port = self.listener.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}/v1"
-        threading.Thread(target=self._accept, daemon=True).start()
+        self.closing = False
+        self.accepting = threading.Thread(target=self._accept, daemon=True)
+        self.accepting.start()
 
     def _accept(self) -> None:
         while True:
-            try:
-                connection, _ = self.listener.accept()
-            except OSError:  # closed
+            connection, _ = self.listener.accept()
+            if self.closing:
+                connection.close()
                 return
             threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
 
@@ -299,7 +301,13 @@ class BadServer:
         return {name.lower(): value for name, _, value in (line.partition(": ") for line in lines)}
 
     def close(self) -> None:
-        self.listener.close()
+        """The thread ends first: left in ``accept``, it would take the connections of whoever gets
+        the listener's file number next."""
+        if not self.closing:
+            self.closing = True
+            socket.create_connection(("127.0.0.1", self.port)).close()
+            self.accepting.join()
+            self.listener.close()
 
 
 def _read(connection: socket.socket) -> bytes:
