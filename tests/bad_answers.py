@@ -303,11 +303,10 @@ class BadServer:
     def close(self) -> None:
         """The thread ends first: left in ``accept``, it would take the connections of whoever gets
         the listener's file number next."""
-        if not self.closing:
-            self.closing = True
-            socket.create_connection(("127.0.0.1", self.port)).close()
-            self.accepting.join()
-            self.listener.close()
+        self.closing = True
+        socket.create_connection(("127.0.0.1", self.port)).close()
+        self.accepting.join()
+        self.listener.close()
 
 
 def _read(connection: socket.socket) -> bytes:
